@@ -1,0 +1,46 @@
+"""What belongs to one living trainer object and must never travel with a copy of it.
+
+Copies come from `copy`, `deepcopy`, `pickle` and from `__getstate__` methods that users write. The
+`Runtime` names its owner, so a copy finds that it holds another's and starts with a fresh one.
+"""
+
+import weakref
+from typing import Any
+
+
+class Runtime:
+    """The transient side of one trainer.
+
+    Attributes:
+        training: the outermost `train` is on the stack.
+        attached: what mixins keep with this very object, by a name of their own.
+    """
+
+    def __init__(self, owner: object | None = None) -> None:
+        self._owner = None if owner is None else weakref.ref(owner)
+        self._admissions: dict[str, object] = {}
+        self.training = False
+        self.attached: dict[str, Any] = {}
+
+    def belongs_to(self, owner: object) -> bool:
+        """Whether this is `owner`'s own, and did not come to it with a copy."""
+        return self._owner is not None and self._owner() is owner
+
+    def admit_train(self) -> bool:
+        """Admit the one `train` of this trainer; of racing threads exactly one hears True."""
+        ticket = object()
+        if self._admissions.setdefault("train", ticket) is not ticket:  # setdefault is atomic
+            return False
+        self.training = True
+        return True
+
+    def __reduce__(self) -> tuple[type["Runtime"], tuple[()]]:
+        return (Runtime, ())
+
+
+def runtime_of(owner: object) -> Runtime:
+    """The owner's own `Runtime`, made at the first call."""
+    held: Runtime = owner.__dict__.setdefault("_orbiter_runtime", Runtime(owner))
+    if not held.belongs_to(owner):
+        held = owner.__dict__["_orbiter_runtime"] = Runtime(owner)
+    return held
