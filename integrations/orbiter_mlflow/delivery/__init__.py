@@ -1,0 +1,1 @@
+"""Journal, drain and sink: how records reach MLflow. Knows records, not trainers."""

@@ -1,0 +1,100 @@
+"""Packs the records of a journal into batches that MLflow takes: its limits on counts and bytes."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery.journal import Entry
+from orbiter_mlflow.delivery.records import Metrics, Params, Tags, entry_size
+
+MAX_ENTITIES = names.MAX_METRICS - 1
+"""Of all kinds together; one is kept free for the tag that tells how far the journal is sent."""
+MAX_TAGS = names.MAX_PARAMS_OR_TAGS - 1
+MAX_BYTES = names.MAX_BATCH_BYTES * 9 // 10
+
+
+class Point(NamedTuple):
+    """One value of a metric. `time` is in milliseconds since the epoch."""
+
+    key: str
+    value: float
+    time: int
+    step: int
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one request logs, and the journal's offset behind it."""
+
+    points: list[Point] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    size: int = 0
+    end: int = 0
+
+    def __len__(self) -> int:
+        return len(self.points) + len(self.params) + len(self.tags)
+
+    def takes(self, record: Metrics | Params | Tags, size: int) -> bool:
+        """Whether the record fits in. A param that changes its value must not: MLflow would refuse
+        the whole batch for it, and alone it can be quarantined."""
+        if len(self) + len(record.values) > MAX_ENTITIES or self.size + size > MAX_BYTES:
+            return False
+        if isinstance(record, Params):
+            changed = any(self.params.get(key, text) != text for key, text in record.values.items())
+            return not changed and len(self.params) + len(record.values) <= names.MAX_PARAMS_OR_TAGS
+        return isinstance(record, Metrics) or len(self.tags) + len(record.values) <= MAX_TAGS
+
+    def add(self, record: Metrics | Params | Tags, size: int, end: int) -> None:
+        if isinstance(record, Metrics):
+            time, step = record.time, record.step
+            self.points.extend(Point(key, v, time, step) for key, v in record.values.items())
+        elif isinstance(record, Params):
+            self.params.update(record.values)
+        else:
+            self.tags.update(record.values)
+        self.size += size
+        self.end = end
+
+    def parts(self) -> list["Batch"]:
+        """A batch of several entries in two or three smaller ones, in the order MLflow commits."""
+        kinds = [Batch(params=self.params), Batch(points=self.points), Batch(tags=self.tags)]
+        present = [kind for kind in kinds if kind]
+        if len(present) > 1:
+            return present
+        middle = len(self) // 2
+        params, tags = list(self.params.items()), list(self.tags.items())
+        return [
+            Batch(points=self.points[part], params=dict(params[part]), tags=dict(tags[part]))
+            for part in (slice(middle), slice(middle, None))
+        ]
+
+
+@lru_cache(maxsize=10_000)
+def _point_size(key: str) -> int:
+    return entry_size(key, 0.0)
+
+
+def pack(entries: Iterable[Entry]) -> Iterator[Batch | Entry]:
+    """Batches as full as they may be; entries of other kinds stand alone, in their place."""
+    batch = Batch()
+    for entry in entries:
+        record = entry.record
+        if not isinstance(record, Metrics | Params | Tags):
+            if batch:
+                yield batch
+                batch = Batch()
+            yield entry
+            continue
+        if isinstance(record, Metrics):
+            size = sum(map(_point_size, record.values))
+        else:
+            size = sum(entry_size(key, text) for key, text in record.values.items())
+        if batch and not batch.takes(record, size):
+            yield batch
+            batch = Batch()
+        batch.add(record, size, entry.end)
+    if batch:
+        yield batch

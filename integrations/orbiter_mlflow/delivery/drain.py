@@ -1,0 +1,292 @@
+"""Delivers one journal into the tracking store, exactly once, whoever hosts it.
+
+The same drain serves the live thread or process, `sync`, and the recovery after a crash. It does
+not wait: `run` delivers what is there, or notes what stopped it and when to come back.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery import backoff, spool
+from orbiter_mlflow.delivery.batches import Batch, Point, pack
+from orbiter_mlflow.delivery.errors import DeliveryError, RejectedError, TransientError
+from orbiter_mlflow.delivery.journal import Entry, read, read_head
+from orbiter_mlflow.delivery.records import (
+    Artifact,
+    Close,
+    Dataset,
+    Head,
+    Status,
+    UnknownFormatError,
+)
+
+_logger = logging.getLogger(__name__)
+
+PERMANENT_AFTER = 5
+"""Answers of 5xx to one batch, in a row, after which its content may be the cause."""
+
+HELD_RETRY = 60.0
+"""Seconds between attempts while a person has to act: a password may be put right any time."""
+
+
+class Sink(Protocol):
+    """A tracking store, as the drain needs it. Every method may raise a `DeliveryError`."""
+
+    def create_run(self, head: Head) -> str: ...
+    def resume_run(self, run_id: str) -> None: ...
+    def find_runs(self, head: Head) -> Sequence[str]:
+        """The runs that carry the head's uid."""
+
+    def delivered(self, run_id: str) -> str:
+        """The run's tag `names.DELIVERED`; empty where there is none."""
+
+    def log_batch(
+        self, run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+    ) -> None: ...
+    def log_dataset(self, run_id: str, dataset: Dataset) -> None: ...
+    def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None: ...
+    def set_status(self, run_id: str, status: Status) -> None: ...
+    def delete_run(self, run_id: str) -> None: ...
+
+
+class Drain:
+    """The delivery of one journal.
+
+    Args:
+        journal: the file; its ack is read, so a drain goes on where an earlier one stopped.
+        open_sink: gives the store for a head; may be slow, may raise a `DeliveryError`.
+        clock: seconds, monotonic.
+        rng: the jitter of the waits.
+
+    Attributes:
+        ack: how far it is delivered, as last written.
+        not_before: the clock's time before which another `run` would be too early.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        open_sink: Callable[[Head], Sink],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.journal = journal
+        self.ack = spool.read_ack(journal)
+        self.not_before = 0.0
+        self._open_sink = open_sink
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311  jitter, no secret
+        self._failures = 0
+        self._refusals = 0
+        # A batch may have been committed whose ack was not written: ask the store first.
+        self._unsure = self.ack.run_id is not None
+
+    def run(self) -> bool:
+        """Deliver what the journal holds now; True where all of that is in the store.
+
+        Never raises: what stopped it stands in `ack.problem`.
+        """
+        try:
+            self._deliver()
+        except (DeliveryError, OSError, UnknownFormatError, ValueError) as error:
+            held = not isinstance(error, TransientError)
+            self._failures += 1
+            wait = HELD_RETRY if held else backoff.delay(self._failures, self._rng)
+            self.not_before = self._clock() + wait
+            self._write(problem=str(error) or type(error).__name__, held=held)
+            return False
+        self._failures = 0
+        if self.ack.problem:
+            self._write(problem="", held=False)
+        return True
+
+    def abandon(self) -> bool:
+        """End a run whose writer died without a word, once all of its journal is delivered."""
+        if not self.run():
+            return False
+        if self.ack.closed:
+            return True
+        try:
+            if self.ack.status in (None, "RUNNING"):
+                self._tell_death()
+        except DeliveryError as error:
+            self._write(problem=str(error), held=not isinstance(error, TransientError))
+            return False
+        self._write(closed=True)
+        return True
+
+    # -- one delivery --------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        head = read_head(self.journal)
+        if self.ack.offset >= self.journal.stat().st_size and self.ack.run_id is not None:
+            return
+        sink = self._open_sink(head)
+        run_id = self.ack.run_id or self._make_run(sink, head)
+        if self._unsure:
+            self._ask_how_far(sink, head, run_id)
+        for item in pack(read(self.journal, self.ack.offset)):
+            if isinstance(item, Batch):
+                self._send(sink, head, run_id, item)
+            else:
+                self._act(sink, head, run_id, item)
+                self._write(offset=item.end)
+
+    def _make_run(self, sink: Sink, head: Head) -> str:
+        if head.run_id is not None:
+            sink.resume_run(head.run_id)
+            self._write(run_id=head.run_id)
+            return head.run_id
+        found: Sequence[str] = ()
+        if self.ack.creating:
+            found = sink.find_runs(head)
+            self._write(twins=not found)
+        else:
+            self._write(creating=True)
+        run_id = found[0] if found else sink.create_run(head)
+        self._write(run_id=run_id, creating=False)
+        return run_id
+
+    def _ask_how_far(self, sink: Sink, head: Head, run_id: str) -> None:
+        uid, _, offset = sink.delivered(run_id).partition(":")
+        if uid == head.uid and offset.isdecimal() and int(offset) > self.ack.offset:
+            self._write(offset=int(offset))
+        self._unsure = False
+
+    def _send(self, sink: Sink, head: Head, run_id: str, batch: Batch) -> None:
+        mark = {names.DELIVERED: f"{head.uid}:{batch.end}"}
+        try:
+            sink.log_batch(run_id, batch.points, batch.params, batch.tags | mark)
+        except (RejectedError, TransientError) as error:
+            self._require_refusal(sink, head, run_id, error, after=PERMANENT_AFTER)
+            self._isolate(sink, head, run_id, batch, error)
+        self._refusals = 0
+        self._unsure = False
+        self._failures = 0
+        self._write(offset=batch.end, problem="", held=False)
+
+    def _require_refusal(
+        self, sink: Sink, head: Head, run_id: str, error: DeliveryError, *, after: int = 0
+    ) -> None:
+        """Return where the store will never take this content; raise `error` where it may.
+
+        A 5xx is the content's fault only if it has come `after` times in a row, and the store takes
+        a harmless write in between: a database that is read-only for a while answers reads.
+        """
+        if isinstance(error, TransientError):
+            self._unsure = True
+            self._refusals += error.answered
+            if not error.answered or self._refusals < after:
+                raise error
+            sink.log_batch(run_id, (), {}, {names.DELIVERED: f"{head.uid}:{self.ack.offset}"})
+
+    def _isolate(
+        self, sink: Sink, head: Head, run_id: str, batch: Batch, error: DeliveryError
+    ) -> None:
+        """Deliver all of a refused batch but the entries that are to blame."""
+        bad = list(self._culprits(sink, head, run_id, batch, error))
+        self._quarantine(sink, run_id, bad)
+        sink.log_batch(run_id, (), {}, {names.DELIVERED: f"{head.uid}:{batch.end}"})
+
+    def _culprits(
+        self, sink: Sink, head: Head, run_id: str, batch: Batch, error: DeliveryError
+    ) -> Iterator[tuple[dict[str, object], DeliveryError]]:
+        """Deliver a refused batch in ever smaller parts; gives the single entries refused."""
+        if len(batch) == 1:
+            points = [point._asdict() for point in batch.points]
+            yield {"metrics": points, "params": batch.params, "tags": batch.tags}, error
+            return
+        for part in batch.parts():
+            try:
+                sink.log_batch(run_id, part.points, part.params, part.tags)
+            except (RejectedError, TransientError) as again:
+                self._require_refusal(sink, head, run_id, again)
+                yield from self._culprits(sink, head, run_id, part, again)
+
+    def _quarantine(
+        self, sink: Sink, run_id: str, bad: Sequence[tuple[dict[str, object], DeliveryError]]
+    ) -> None:
+        if not bad:
+            return
+        count = self.ack.quarantined + len(bad)
+        for entry, reason in bad:
+            spool.quarantine(self.journal, entry, str(reason))
+        _logger.warning(
+            "MLflow refused %d entries of run %s for good (%s): kept in %s",
+            len(bad),
+            run_id,
+            bad[0][1],
+            self.journal.with_suffix(".quarantine"),
+        )
+        sink.log_batch(run_id, (), {}, {names.QUARANTINED: str(count)})
+        self._write(quarantined=count)
+
+    def _act(self, sink: Sink, head: Head, run_id: str, entry: Entry) -> None:
+        try:
+            self._perform(sink, head, run_id, entry)
+        except (RejectedError, TransientError) as error:
+            self._require_refusal(sink, head, run_id, error, after=PERMANENT_AFTER)
+            record: dict[str, object] = asdict(entry.record) if entry.record else {}
+            self._quarantine(sink, run_id, [(record, error)])
+        self._refusals = 0
+
+    def _perform(self, sink: Sink, head: Head, run_id: str, entry: Entry) -> None:
+        record = entry.record
+        if isinstance(record, Dataset):
+            sink.log_dataset(run_id, record)
+        elif isinstance(record, Artifact):
+            file = spool.artifact_path(self.journal, record)
+            sink.log_artifact(run_id, file, record)
+            file.unlink(missing_ok=True)
+        elif isinstance(record, Status):
+            self._set_status(sink, head, run_id, record)
+        elif isinstance(record, Close):
+            self._write(closed=True)
+        elif record is None:
+            count = self.ack.damaged + 1
+            sink.log_batch(run_id, (), {}, {names.DAMAGED: str(count)})
+            spool.quarantine(self.journal, {"end": entry.end}, f"damaged line: {entry.damage}")
+            self._write(damaged=count)
+
+    def _set_status(self, sink: Sink, head: Head, run_id: str, status: Status) -> None:
+        if status.end_time is not None and self.ack.twins:
+            for twin in sink.find_runs(head):
+                if twin != run_id:
+                    sink.delete_run(twin)
+            self._write(twins=False)
+        sink.set_status(run_id, status)
+        self._write(status=status.status)
+
+    def _tell_death(self) -> None:
+        head = read_head(self.journal)
+        sink, run_id = self._open_sink(head), self.ack.run_id
+        assert run_id is not None  # noqa: S101  `run` has made it
+        # The last record is as near to the death as can be known, also for a `sync` days later.
+        died = int(self.journal.stat().st_mtime * 1000)
+        sink.log_batch(run_id, (), {}, death_tags(died))
+        self._set_status(sink, head, run_id, Status("KILLED", died))
+
+    def _write(self, **changes: object) -> None:
+        fresh = replace(self.ack, **changes)  # type: ignore[arg-type]  # names checked by tests
+        if fresh != self.ack:
+            spool.write_ack(self.journal, fresh)
+            self.ack = fresh
+
+
+def death_tags(died: int) -> dict[str, str]:
+    """The tags of a run whose process is gone; `died` in milliseconds since the epoch."""
+    return {
+        names.STATE: "failed",
+        names.state_at("failed"): datetime.fromtimestamp(died / 1000, UTC).isoformat(),
+        names.ERROR_TYPE: "ProcessDied",
+        names.ERROR_MESSAGE: "the training process ended without a word: killed or out of memory",
+        names.ERROR_PHASE: "train",
+    }

@@ -1,0 +1,117 @@
+"""The training process' end of the delivery of one run: append, ask how far it is, wait for it.
+
+Appending never waits. Waiting polls the ack beside the journal, so it works with any host, and in
+an event loop it never blocks the loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from orbiter_mlflow.delivery.records import Head, Record
+from orbiter_mlflow.delivery.spool import Ack, open_journal, read_ack
+
+_POLL = 0.02
+"""Seconds between looks at the ack while somebody waits."""
+
+
+class Host(Protocol):
+    """Who drains the journals of this process."""
+
+    def deliver(self, journal: Path, tracking_uri: str, linger: float) -> None: ...
+    def hurry(self) -> None: ...
+    def tell(self, journal: Path, problem: str) -> None: ...
+
+
+class Outbox:
+    """The journal of one run, under delivery by `host`.
+
+    Args:
+        folder: the spool.
+        head: the first record.
+        tracking_uri: with credentials, where it holds any; `head` has it without.
+        linger: seconds that the exit of the process may wait for the rest.
+
+    Raises:
+        OSError: the journal cannot be made.
+    """
+
+    def __init__(
+        self, folder: Path, head: Head, host: Host, *, tracking_uri: str, linger: float
+    ) -> None:
+        self._journal = open_journal(folder, head)
+        self._host = host
+        self._run_id: str | None = None
+        self._gave_up_at: int | None = None
+        host.deliver(self.path, tracking_uri, linger)
+
+    @property
+    def path(self) -> Path:
+        """The journal."""
+        return self._journal.path
+
+    @property
+    def lost(self) -> int:
+        """Records that the disk did not take."""
+        return self._journal.lost
+
+    def append(self, record: Record) -> None:
+        """Keep a record. Never waits for the network, never raises."""
+        self._journal.append(record)
+
+    def close(self) -> None:
+        """Give the journal's file back."""
+        self._journal.close()
+
+    def run_id(self) -> str | None:
+        """The run's id, once the run exists; does not wait."""
+        if self._run_id is None:
+            self._run_id = read_ack(self.path).run_id
+        return self._run_id
+
+    def wait_run_id(self, within: float) -> str | None:
+        """The run's id; waits up to `within` seconds, then None."""
+        for _ in self._looks(within):
+            if self.run_id() is not None:
+                break
+            time.sleep(_POLL)
+        return self._run_id
+
+    async def wait_run_id_async(self, within: float) -> str | None:
+        """The run's id; the event loop goes on for up to `within` seconds, then None."""
+        for _ in self._looks(within):
+            if self.run_id() is not None:
+                break
+            await asyncio.sleep(_POLL)
+        return self._run_id
+
+    async def flush(self, within: float) -> str | None:
+        """Wait until all that was appended is in the store.
+
+        Returns None then. Otherwise what the trouble is: after `within` seconds, at once where
+        only a person can mend it, and at once too where an earlier wait met the same outage.
+        """
+        target = self._journal.size
+        ack = Ack()
+        for first in self._looks(within):
+            ack = read_ack(self.path)
+            if ack.offset >= target:
+                self._gave_up_at = None
+                return None
+            if ack.held or (first and self._gave_up_at == ack.offset):
+                break
+            await asyncio.sleep(_POLL)
+        self._gave_up_at = ack.offset
+        problem = ack.problem or f"delivery took longer than {within:g} s"
+        self._host.tell(self.path, problem)
+        return problem
+
+    def _looks(self, within: float) -> Iterator[bool]:
+        """One turn for each look at the ack, True for the first one, until the time is up."""
+        self._host.hurry()
+        deadline = time.monotonic() + within
+        yield True
+        while time.monotonic() < deadline:
+            yield False

@@ -1,0 +1,147 @@
+"""The folder of journals, and the files beside each: ack, quarantine, kept artifacts.
+
+    20261122T130501-3f2a9c1e.jsonl          the journal
+    20261122T130501-3f2a9c1e.ack            how far it is delivered (replaced by rename)
+    20261122T130501-3f2a9c1e.quarantine     what the store refused for good, one JSON line each
+    20261122T130501-3f2a9c1e.files/         artifacts waiting for their upload
+
+Only the owner may read any of it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from orbiter_mlflow.delivery.journal import Journal
+from orbiter_mlflow.delivery.records import Artifact, Head, RunStatus
+
+SUFFIX = ".jsonl"
+
+
+def default_spool(environ: Mapping[str, str] = os.environ) -> Path:
+    """`$XDG_STATE_HOME/orbiter-mlflow`, by default `~/.local/state/orbiter-mlflow`."""
+    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "orbiter-mlflow"
+
+
+def open_journal(spool: Path, head: Head) -> Journal:
+    """Start the journal of a run in the folder `spool`, which is made where it does not exist.
+
+    Raises:
+        OSError: the folder or the file cannot be made.
+    """
+    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(head.start_time / 1000))
+    return Journal(spool / f"{stamp}-{head.uid[:8]}{SUFFIX}", head)
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """How far a journal has been delivered.
+
+    Attributes:
+        offset: bytes of the journal that are in the store.
+        run_id: the run, once it exists.
+        creating: a request to create the run was sent whose answer was not seen.
+        twins: such a request was repeated, so that an empty twin of the run may exist.
+        status: the last status of the run that was delivered.
+        closed: nothing follows: the writer said so, or was found dead.
+        quarantined: entries that the store refused for good.
+        damaged: lines of the journal that could not be read.
+        problem: why delivery does not go on, in words; empty while it does.
+        held: the problem will not go away by itself.
+    """
+
+    offset: int = 0
+    run_id: str | None = None
+    creating: bool = False
+    twins: bool = False
+    status: RunStatus | None = None
+    closed: bool = False
+    quarantined: int = 0
+    damaged: int = 0
+    problem: str = ""
+    held: bool = False
+
+
+_ACK = TypeAdapter(Ack)
+
+
+def read_ack(journal: Path) -> Ack:
+    """The ack of a journal; a fresh one where there is none yet."""
+    try:
+        return _ACK.validate_json(journal.with_suffix(".ack").read_bytes())
+    except FileNotFoundError:
+        return Ack()
+    except ValueError:
+        # Cut short by a power failure. The store's own tag tells how far delivery really is.
+        return Ack()
+
+
+def write_ack(journal: Path, ack: Ack) -> None:
+    """Replace the ack of a journal in one step, so that a reader sees the old or the new one."""
+    path = journal.with_suffix(".ack")
+    fresh = path.with_suffix(".ack.new")
+    fresh.touch(mode=0o600)
+    fresh.write_bytes(to_json(ack))
+    fresh.replace(path)
+
+
+def quarantine(journal: Path, entry: Mapping[str, object], reason: str) -> None:
+    """Keep what the store refused for good, and why."""
+    path = journal.with_suffix(".quarantine")
+    path.touch(mode=0o600)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"reason": reason, **entry}) + "\n")
+
+
+def keep_artifact(journal: Path, source: Path, folder: str | None) -> Artifact:
+    """Copy a file beside the journal, so that it survives until it is uploaded.
+
+    Raises:
+        OSError: the file cannot be read or copied.
+    """
+    files = journal.with_suffix(".files")
+    files.mkdir(mode=0o700, exist_ok=True)
+    kept = files / os.urandom(8).hex()
+    shutil.copyfile(source, kept)
+    with kept.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Artifact(kept.name, source.name, folder, kept.stat().st_size, digest)
+
+
+def artifact_path(journal: Path, artifact: Artifact) -> Path:
+    """Where `keep_artifact` put it."""
+    return journal.with_suffix(".files") / artifact.file
+
+
+def take(journal: Path) -> int | None:
+    """Take a journal for draining: a descriptor that holds it until `os.close`, or None where
+    another process or thread has it.
+
+    Raises:
+        OSError: the journal cannot be opened.
+    """
+    fd = os.open(journal, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def remove(journal: Path) -> None:
+    """Remove a delivered journal and what lies beside it; a quarantine file stays."""
+    journal.with_suffix(".ack").unlink(missing_ok=True)
+    shutil.rmtree(journal.with_suffix(".files"), ignore_errors=True)
+    journal.unlink(missing_ok=True)

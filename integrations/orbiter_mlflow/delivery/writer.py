@@ -1,0 +1,42 @@
+"""Who writes a journal, and whether that process is still there."""
+
+import os
+import socket
+from pathlib import Path
+
+from orbiter_mlflow.delivery.records import Writer
+
+
+def this_process() -> Writer:
+    """The present process, as a journal's head names it."""
+    pid = os.getpid()
+    return Writer(socket.gethostname(), _boot(), pid, _started(pid))
+
+
+def is_gone(writer: Writer) -> bool:
+    """Whether the writer has certainly ended; False where it ran on another machine."""
+    if (writer.host, writer.boot) != (socket.gethostname(), _boot()):
+        return writer.host == socket.gethostname()  # this machine has been started anew since
+    try:
+        os.kill(writer.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it is there, and another user's
+    return _started(writer.pid) != writer.started
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""  # not Linux: the pid alone has to do
+
+
+def _started(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    # Field 22, counted behind the command, which may hold spaces and parentheses itself.
+    return stat.rpartition(")")[2].split()[19]

@@ -1,0 +1,51 @@
+"""Real stores for all tests: a sqlite file, an `mlflow server` on loopback."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from servers import running_server
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+for _name in [name for name in os.environ if name.startswith("ORBITER_MLFLOW_")]:
+    del os.environ[_name]
+for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "RANK"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test in a folder and with a spool of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sqlite store with MLflow's tables and nothing in it; making one takes seconds."""
+    from orbiter_mlflow.delivery.sink import MLflowSink
+
+    path = tmp_path_factory.mktemp("store") / "empty.db"
+    MLflowSink(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite_uri(empty_store: Path, tmp_path: Path) -> str:
+    """The tracking URI of a fresh sqlite store."""
+    path = tmp_path / "store.db"
+    path.write_bytes(empty_store.read_bytes())
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="session")
+def server_uri(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `mlflow server` on loopback, one for each worker of the test run."""
+    folder = tmp_path_factory.mktemp("server")
+    store = folder / "server.db"
+    store.write_bytes(empty_store.read_bytes())
+    with running_server(f"sqlite:///{store}", folder) as uri:
+        yield uri

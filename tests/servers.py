@@ -1,0 +1,52 @@
+"""Real servers on loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+
+def free_port() -> int:
+    """A port that the system has just given us."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class running_server:  # noqa: N801  a context manager, named as one
+    """An `mlflow server` on a port of its own, ended by its pid."""
+
+    def __init__(self, store_uri: str, folder: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._command = [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+            *("--port", str(self.port), "--workers", "1"),
+            *("--backend-store-uri", store_uri, "--artifacts-destination", str(folder / "files")),
+        ]
+        self._log = folder / f"server-{self.port}.log"
+
+    def __enter__(self) -> str:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+                    return self.uri
+            except OSError:
+                if self._process.poll() is not None:
+                    break
+                time.sleep(0.1)
+        self.__exit__()
+        raise RuntimeError(f"mlflow server did not start: {self._log.read_text()}")
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, 9)
+        self._process.wait()

@@ -1,0 +1,383 @@
+"""The drain: everything arrives exactly once, whatever the store does meanwhile."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journals import HEAD, journal_of
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery import backoff, drain, spool
+from orbiter_mlflow.delivery.batches import Batch, Point, pack
+from orbiter_mlflow.delivery.drain import Drain
+from orbiter_mlflow.delivery.errors import (
+    DeliveryError,
+    HeldError,
+    RejectedError,
+    TransientError,
+)
+from orbiter_mlflow.delivery.journal import read
+from orbiter_mlflow.delivery.records import (
+    Close,
+    Dataset,
+    Head,
+    Metrics,
+    Params,
+    Record,
+    Status,
+    Tags,
+)
+from orbiter_mlflow.testing import MemoryRun, MemorySink, Trouble
+
+DATA = Dataset("digits", "abc", "local", "{}", "", '{"num_rows":3}', "train")
+
+
+def points(number: int, first: int = 0) -> list[Record]:
+    return [Metrics(i, 1000 + i, {"train/loss": i / 7}) for i in range(first, first + number)]
+
+
+def a_run() -> list[Record]:
+    return [
+        Tags({"orbiter.state": "validated"}),
+        Params({"learning_rate": "0.1"}),
+        DATA,
+        *points(2500),
+        Tags({"orbiter.state": "completed"}),
+        Status("FINISHED", 5000),
+        Close(),
+    ]
+
+
+class Setup:
+    """A journal, a store in memory, a clock that only a test moves."""
+
+    def __init__(self, folder: Path, records: list[Record]) -> None:
+        self.journal = journal_of(folder / "run.jsonl", records)
+        self.sink = MemorySink()
+        self.now = 0.0
+
+    def drain(self) -> Drain:
+        return Drain(self.journal, lambda _: self.sink, clock=lambda: self.now)
+
+    def drain_to_the_end(self, drain: Drain | None = None, most: int = 50) -> Drain:
+        drain = drain or self.drain()
+        for _ in range(most):
+            if drain.run():
+                return drain
+            assert drain.ack.problem
+            assert drain.not_before > self.now
+            self.now = drain.not_before
+        raise AssertionError(f"not delivered: {drain.ack}")
+
+    @property
+    def run(self) -> MemoryRun:
+        (run,) = self.sink.runs.values()
+        return run
+
+
+def assert_whole(run: MemoryRun) -> None:
+    """All of `a_run`, each point exactly once."""
+    assert [(p.step, p.time, p.value) for p in run.points] == [
+        (i, 1000 + i, i / 7) for i in range(2500)
+    ]
+    assert run.params == {"learning_rate": "0.1"}
+    assert run.tags["orbiter.state"] == "completed"
+    assert run.datasets == [DATA]
+    assert run.status == Status("FINISHED", 5000)
+
+
+def test_a_journal_is_delivered_in_full_batches(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, a_run())
+    done = setup.drain_to_the_end()
+    assert_whole(setup.run)
+    assert done.ack.closed
+    assert done.ack.offset == setup.journal.stat().st_size
+    # tags and params, the dataset between, 2500 points in three, the last one with the tags
+    assert setup.sink.calls.count("log_batch") == 4
+    assert "delivered" not in setup.sink.calls
+
+
+def test_a_second_drain_finds_nothing_to_do(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, a_run())
+    setup.drain_to_the_end()
+    setup.sink.calls.clear()
+    assert setup.drain().run()
+    assert setup.sink.calls == []
+
+
+def test_a_growing_journal_is_followed(tmp_path: Path) -> None:
+    whole = journal_of(tmp_path / "whole.jsonl", a_run()).read_bytes()
+    setup = Setup(tmp_path, [])
+    drain = setup.drain()
+    for length in range(0, len(whole), 7001):
+        setup.journal.write_bytes(whole[:length])
+        if whole[:length].count(b"\n"):
+            assert drain.run()
+    setup.journal.write_bytes(whole)
+    assert drain.run()
+    assert_whole(setup.run)
+
+
+METHODS = ("create_run", "log_batch", "log_dataset", "set_status")
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["not committed", "committed"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_outage_loses_and_doubles_nothing(
+    tmp_path: Path, method: str, committed: bool, times: int
+) -> None:
+    setup = Setup(tmp_path, a_run())
+    for _ in range(times):
+        error = TransientError("connection dropped")
+        setup.sink.troubles.append(Trouble(error, method, committed))
+    setup.drain_to_the_end()
+    if method == "log_dataset" and committed:  # MLflow takes the same input once
+        setup.run.datasets = setup.run.datasets[:1]
+    assert_whole(setup.run)
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["not committed", "committed"])
+@pytest.mark.parametrize("dies_at", [1, 2, 3, 4])
+def test_a_delivery_that_dies_in_a_batch_is_taken_up_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int, committed: bool
+) -> None:
+    setup = Setup(tmp_path, a_run())
+    drain_, original, calls = setup.drain(), setup.sink.log_batch, 0
+
+    class Killed(BaseException):
+        pass
+
+    def dying(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls != dies_at or committed:
+            original(*args)
+        if calls == dies_at:
+            raise Killed
+
+    monkeypatch.setattr(setup.sink, "log_batch", dying)
+    with pytest.raises(Killed):
+        drain_.run()
+    setup.drain_to_the_end()
+    assert_whole(setup.run)
+
+
+def test_a_slow_request_that_makes_a_second_run_leaves_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup(tmp_path, a_run())
+    setup.sink.troubles.append(Trouble(TransientError("timed out"), "create_run"))
+    drain_ = setup.drain()
+    assert not drain_.run()
+    setup.now = drain_.not_before
+    # The first request is committed only now, after the second search has found nothing.
+    original, late = setup.sink.find_runs, [HEAD]
+
+    def slow(head: Head) -> Sequence[str]:
+        found = original(head)
+        while late:
+            setup.sink.create_run(late.pop())
+        return found
+
+    monkeypatch.setattr(setup.sink, "find_runs", slow)
+    setup.drain_to_the_end(drain_)
+    assert_whole(setup.run)  # `run` asserts that there is only one
+
+
+def test_an_entry_that_is_refused_is_quarantined_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = a_run()
+    setup = Setup(tmp_path, records)
+    original = setup.sink.log_batch
+
+    def picky(
+        run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+    ) -> None:
+        if any(point.step == 1234 for point in points) or "learning_rate" in params:
+            raise RejectedError("bad value")
+        original(run_id, points, params, tags)
+
+    monkeypatch.setattr(setup.sink, "log_batch", picky)
+    done = setup.drain_to_the_end()
+    assert done.ack.quarantined == 2
+    assert sorted(p.step for p in setup.run.points) == [i for i in range(2500) if i != 1234]
+    assert setup.run.tags[names.QUARANTINED] == "2"
+    assert setup.run.status == Status("FINISHED", 5000)
+    kept = setup.journal.with_suffix(".quarantine").read_text().splitlines()
+    assert len(kept) == 2
+    assert "learning_rate" in kept[0]
+    assert '"step": 1234' in kept[1]
+
+
+def test_an_action_that_is_refused_does_not_hold_up_the_rest(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, a_run())
+    setup.sink.troubles.append(Trouble(RejectedError("digest too long"), "log_dataset"))
+    done = setup.drain_to_the_end()
+    assert done.ack.quarantined == 1
+    assert len(setup.run.points) == 2500
+    assert setup.run.datasets == []
+
+
+def test_a_5xx_that_repeats_while_other_writes_pass_is_the_contents_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup(tmp_path, [Tags({"a": "1"}), Params({"bad": "\x00"}), Status("FINISHED", 1)])
+    original = setup.sink.log_batch
+
+    def broken(
+        run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+    ) -> None:
+        if params:
+            raise TransientError("500 Internal Server Error", answered=True)
+        original(run_id, points, params, tags)
+
+    monkeypatch.setattr(setup.sink, "log_batch", broken)
+    done = setup.drain_to_the_end(most=drain.PERMANENT_AFTER + 2)
+    assert done.ack.quarantined == 1
+    assert setup.run.tags["a"] == "1"
+    assert setup.run.status.status == "FINISHED"
+
+
+def test_a_store_that_answers_but_takes_no_writes_is_waited_for(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, a_run())
+    setup.sink.troubles += [
+        Trouble(TransientError("503 read-only", answered=True)) for _ in range(30)
+    ]
+    done = setup.drain_to_the_end(most=100)
+    assert done.ack.quarantined == 0
+    assert_whole(setup.run)
+
+
+def test_what_a_person_must_mend_is_held_and_nothing_is_dropped(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, a_run())
+    setup.sink.troubles += [Trouble(HeldError("401 wrong password")) for _ in range(3)]
+    drain_ = setup.drain()
+    assert not drain_.run()
+    held = drain_.ack
+    assert held.held
+    assert spool.read_ack(setup.journal).problem == "401 wrong password"
+    assert drain_.not_before == drain.HELD_RETRY
+    setup.drain_to_the_end(drain_)
+    assert replace(drain_.ack, held=True, problem="") != drain_.ack
+    assert not spool.read_ack(setup.journal).problem
+    assert_whole(setup.run)
+
+
+def test_waits_double_are_capped_and_jittered(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    waits = [backoff.delay(failures, rng) for failures in range(1, 12)]
+    for wait, full in zip(waits, [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60], strict=True):
+        assert full / 2 <= wait <= full
+    setup = Setup(tmp_path, a_run())
+    setup.sink.troubles += [Trouble(TransientError("down"), "create_run") for _ in range(3)]
+    drain_ = Drain(
+        setup.journal, lambda _: setup.sink, clock=lambda: setup.now, rng=random.Random(7)
+    )
+    seen = []
+    while not drain_.run():
+        seen.append(drain_.not_before - setup.now)
+        setup.now = drain_.not_before
+    assert seen == pytest.approx(waits[:3])
+
+
+def test_a_run_is_resumed_by_its_id(tmp_path: Path) -> None:
+    head = replace(HEAD, run_id="old")
+    journal = journal_of(tmp_path / "r.jsonl", a_run(), head)
+    sink = MemorySink()
+    sink.runs["old"] = MemoryRun(status=Status("FINISHED", 1))
+    assert Drain(journal, lambda _: sink).run()
+    assert list(sink.runs) == ["old"]
+    assert_whole(sink.runs["old"])
+    assert "create_run" not in sink.calls
+
+
+def test_a_run_that_does_not_exist_is_held(tmp_path: Path) -> None:
+    journal = journal_of(tmp_path / "r.jsonl", a_run(), replace(HEAD, run_id="gone"))
+    drain_ = Drain(journal, lambda _: MemorySink())
+    assert not drain_.run()
+    assert drain_.ack.held
+    assert "gone" in drain_.ack.problem
+
+
+def test_a_writer_that_died_leaves_a_killed_run(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, [Tags({"orbiter.state": "training"}), *points(10)])
+    drain_ = setup.drain()
+    assert drain_.abandon()
+    assert drain_.abandon()
+    assert setup.run.status.status == "KILLED"
+    assert setup.run.tags["orbiter.state"] == "failed"
+    assert setup.run.tags[names.ERROR_TYPE] == "ProcessDied"
+    assert len(setup.run.points) == 10
+
+
+def test_a_death_after_the_end_changes_nothing(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, a_run()[:-1])
+    assert setup.drain().abandon()
+    assert_whole(setup.run)
+
+
+def test_damage_is_skipped_counted_and_kept_aside(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, a_run())
+    lines = setup.journal.read_bytes().splitlines(keepends=True)
+    lines[10] = b"\x00" * 20 + b"\n"
+    setup.journal.write_bytes(b"".join(lines))
+    done = setup.drain_to_the_end()
+    assert done.ack.damaged == 1
+    assert setup.run.tags[names.DAMAGED] == "1"
+    assert len(setup.run.points) == 2499
+    assert setup.run.status.status == "FINISHED"
+    assert "damaged line" in setup.journal.with_suffix(".quarantine").read_text()
+
+
+def test_a_lost_ack_is_made_good_by_the_tag_in_the_store(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, a_run())
+    done = setup.drain_to_the_end()
+    ack = done.ack
+    spool.write_ack(setup.journal, spool.Ack(run_id=ack.run_id))
+    setup.drain_to_the_end()
+    assert_whole(setup.run)
+
+
+def test_batches_keep_all_limits_and_the_order(tmp_path: Path) -> None:
+    records: list[Record] = []
+    for i in range(300):
+        records.append(Params({f"p{i}": "x" * 6000}))
+        records.append(Tags({f"t{i}": "y" * 8000}))
+        records.append(Metrics(i, i, {f"m{k}": 1.0 for k in range(20)}))
+    journal = journal_of(tmp_path / "big.jsonl", records)
+    seen = MemoryRun()
+    end = 0
+    for batch in pack(read(journal, next(iter(read(journal))).end)):
+        assert isinstance(batch, Batch)
+        assert len(batch) <= 999
+        assert len(batch.points) <= 1000
+        assert len(batch.params) <= 100
+        assert len(batch.tags) <= 99
+        assert batch.size <= 900_000
+        assert batch.end > end
+        end = batch.end
+        seen.points += batch.points
+        seen.params |= batch.params
+        seen.tags |= batch.tags
+    assert end == journal.stat().st_size
+    assert [p.step for p in seen.points] == [i for i in range(300) for _ in range(20)]
+    assert len(seen.params) == 300
+    assert len(seen.tags) == 300
+
+
+def test_a_param_that_changes_is_not_sent_with_the_first(tmp_path: Path) -> None:
+    journal = journal_of(tmp_path / "p.jsonl", [Params({"a": "1"}), Params({"a": "2"})])
+    first, *rest = pack(read(journal, next(iter(read(journal))).end))
+    assert isinstance(first, Batch)
+    assert first.params == {"a": "1"}
+    assert len(rest) == 1
+
+
+def test_the_error_tree_is_what_its_docstring_says() -> None:
+    for kind in (TransientError, RejectedError, HeldError):
+        assert kind.__base__ is DeliveryError
