@@ -4,8 +4,20 @@ Copies come from `copy`, `deepcopy`, `pickle` and from `__getstate__` methods th
 `Runtime` names its owner, so a copy finds that it holds another's and starts with a fresh one.
 """
 
+import os
+import threading
 import weakref
 from typing import Any
+
+_making = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _making
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)  # a thread of the parent may have held it
 
 
 class Runtime:
@@ -40,7 +52,11 @@ class Runtime:
 
 def runtime_of(owner: object) -> Runtime:
     """The owner's own `Runtime`, made at the first call."""
-    held: Runtime = owner.__dict__.setdefault("_orbiter_runtime", Runtime(owner))
-    if not held.belongs_to(owner):
-        held = owner.__dict__["_orbiter_runtime"] = Runtime(owner)
-    return held
+    held: Runtime | None = owner.__dict__.get("_orbiter_runtime")
+    if held is not None and held.belongs_to(owner):
+        return held
+    with _making:  # threads that race for the first `train` of a copy must find the same one
+        held = owner.__dict__.get("_orbiter_runtime")
+        if held is None or not held.belongs_to(owner):
+            held = owner.__dict__["_orbiter_runtime"] = Runtime(owner)
+        return held

@@ -34,6 +34,18 @@ MOVES_INSIDE_TRAIN: Mapping[TrainerState, frozenset[TrainerState]] = {
 after the `super().train()` that it built on has completed."""
 
 
+def require_state(value: object) -> TrainerState:
+    """The state of that name.
+
+    Raises:
+        TrainerError: for a value that is none.
+    """
+    try:
+        return TrainerState(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise TrainerError(f"{value!r} is no state (states: {', '.join(TrainerState)})") from None
+
+
 def require_move(before: TrainerState, after: TrainerState, *, inside_train: bool) -> None:
     """Refuse an illegal move.
 

@@ -1,22 +1,19 @@
 """The trainer contract: a strict lifecycle that subclasses fill in and cannot break.
 
 A subclass writes `check_*`, `train` and `evaluate`; the contract decides when each may run, moves
-the state, and tells cooperative hooks what happened. What to do with those events is left to mixins.
+the state, and tells cooperative hooks what happened. What comes of these events is left to mixins.
 """
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from orbiter.train.enforce import Phase, enforce
-from orbiter.train.runtime import Runtime, runtime_of
-from orbiter.train.states import TrainerError, TrainerState, require_move
+from orbiter.train.enforce import Phase, enforce, tell
+from orbiter.train.runtime import runtime_of
+from orbiter.train.states import TrainerError, TrainerState, require_move, require_state
 
 __all__ = ["TrainConfig", "TrainMetrics", "Trainer", "TrainerError", "TrainerState"]
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -44,7 +41,18 @@ class TrainConfig:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class Trainer(ABC):
+class _EnforcedAtLast:
+    """Catches a class that Trainer never heard of: some `__init_subclass__` left out its `super()`.
+
+    Not a part of `Trainer`, where a `__new__` would hide the signature of `__init__`.
+    """
+
+    def __new__(cls, /, *_args: Any, **_kwargs: Any) -> Self:
+        enforce(cls, vars(Trainer))
+        return super().__new__(cls)
+
+
+class Trainer(_EnforcedAtLast, ABC):
     """One training of one agent: checks, `mark_validated()`, `await train()`, `await evaluate()`.
 
     The order is enforced here, whatever a subclass forgets:
@@ -86,22 +94,16 @@ class Trainer(ABC):
 
     @property
     def _state(self) -> TrainerState:
-        state: TrainerState = self.__dict__.get("_state", TrainerState.CREATED)
-        return state
+        return require_state(self.__dict__.get("_state", TrainerState.CREATED))
 
     @_state.setter
     def _state(self, state: TrainerState) -> None:
-        before, after = self._state, TrainerState(state)
+        before, after = self._state, require_state(state)
         if after is before:
             return
-        require_move(before, after, inside_train=self._runtime.training)
+        require_move(before, after, inside_train=runtime_of(self).training)
         self.__dict__["_state"] = after
-        self._on_transition(before, after)
-
-    @property
-    def _runtime(self) -> Runtime:
-        """What belongs to this very object, and to no copy of it."""
-        return runtime_of(self)
+        tell(self._on_transition, before, after)
 
     def mark_validated(self) -> None:
         """Say that the checks have passed: CREATED to VALIDATED.
@@ -121,7 +123,7 @@ class Trainer(ABC):
         """
         if self._state is TrainerState.VALIDATED:
             return
-        if self._state is TrainerState.TRAINING and self._runtime.training:
+        if self._state is TrainerState.TRAINING and runtime_of(self).training:
             return
         raise TrainerError(f"Trainer must be validated before training (state={self._state})")
 
@@ -160,13 +162,12 @@ class Trainer(ABC):
             metrics: a mapping logs just its keys, a `TrainMetrics` all of its fields.
             step: how far training is, in optimizer steps; it should grow.
         """
-        try:
-            self._on_report(metrics, step)
-        except Exception:
-            _logger.exception("%s.report: step %r was not recorded", type(self).__name__, step)
+        tell(self._on_report, metrics, step)
 
     # -- hooks ---------------------------------------------------------------------------------
     # One for each event, all no-ops here. A mixin overrides those it wants and calls `super()`.
+    # What a hook raises is logged and goes no further; only the two that are told a result may
+    # raise, and that leaves `train` or `evaluate` as it is, with the state as it was.
 
     def _on_check_passed(self, check: str, arguments: Mapping[str, Any]) -> None:
         """`check` (a method's name) returned; `arguments` are those it was given, by name."""
