@@ -53,7 +53,8 @@ _classes: "WeakSet[type[Any]]" = WeakSet()
 def enforce(cls: type[Any], contract: Mapping[str, Any]) -> None:
     """Wrap the lifecycle methods that `cls` defines, or takes from a base that is no `Trainer`.
 
-    `contract` holds what `Trainer` declares, by name. To do this again wraps what a class decorator has put in since.
+    `contract` holds what `Trainer` declares, by name. To do this again wraps what a class decorator
+    has put in since.
 
     Raises:
         TypeError: for a method of the wrong kind, or a `_state` of the class' own.

@@ -44,7 +44,7 @@ class Outbox:
         self._journal = open_journal(folder, head)
         self._host = host
         self._run_id: str | None = None
-        self._gave_up_at: int | None = None
+        self._tracking_uri = tracking_uri
         host.deliver(self.path, tracking_uri, linger)
 
     @property
@@ -87,6 +87,10 @@ class Outbox:
             await asyncio.sleep(_POLL)
         return self._run_id
 
+    def delivered(self) -> bool:
+        """Whether all that was appended is in the store."""
+        return read_ack(self.path).offset >= self._journal.size
+
     async def flush(self, within: float) -> str | None:
         """Wait until all that was appended is in the store.
 
@@ -94,24 +98,50 @@ class Outbox:
         only a person can mend it, and at once too where an earlier wait met the same outage.
         """
         target = self._journal.size
+        if _outages.goes_on(self._tracking_uri):
+            within = 0.0
         ack = Ack()
-        for first in self._looks(within):
+        for _ in self._looks(within):
             ack = read_ack(self.path)
             if ack.offset >= target:
-                self._gave_up_at = None
                 return None
-            if ack.held or (first and self._gave_up_at == ack.offset):
+            if ack.held:
                 break
             await asyncio.sleep(_POLL)
-        self._gave_up_at = ack.offset
+        _outages.note(self._tracking_uri, self.path, ack)
         problem = ack.problem or f"delivery took longer than {within:g} s"
         self._host.tell(self.path, problem)
         return problem
 
-    def _looks(self, within: float) -> Iterator[bool]:
-        """One turn for each look at the ack, True for the first one, until the time is up."""
+    def _looks(self, within: float) -> Iterator[None]:
+        """One turn for each look at the ack, at least one, until the time is up."""
         self._host.hurry()
         deadline = time.monotonic() + within
-        yield True
+        yield
         while time.monotonic() < deadline:
-            yield False
+            yield
+
+
+class _Outages:
+    """The stores that a wait has given up on, so that a sweep does not wait for each of its runs.
+
+    An outage is over once the journal that was waited for gets on.
+    """
+
+    def __init__(self) -> None:
+        self._stuck: dict[str, tuple[Path, Ack]] = {}
+
+    def note(self, tracking_uri: str, journal: Path, ack: Ack) -> None:
+        self._stuck.setdefault(tracking_uri, (journal, ack))
+
+    def goes_on(self, tracking_uri: str) -> bool:
+        if tracking_uri not in self._stuck:
+            return False
+        journal, then = self._stuck[tracking_uri]
+        if journal.exists() and read_ack(journal).offset == then.offset:
+            return True
+        del self._stuck[tracking_uri]
+        return False
+
+
+_outages = _Outages()

@@ -102,7 +102,7 @@ class MLflowSink:
         if head.parent_run_id is not None:
             tags[names.PARENT_RUN_ID] = head.parent_run_id
         run = self._client.create_run(
-            self._experiment_id(head),
+            self.experiment_id(head.experiment, head.experiment_id),
             start_time=head.start_time,
             tags=tags,
             run_name=head.run_name,
@@ -117,7 +117,7 @@ class MLflowSink:
     @_translated
     def find_runs(self, head: Head) -> Sequence[str]:
         found = self._client.search_runs(
-            [self._experiment_id(head)],
+            [self.experiment_id(head.experiment, head.experiment_id)],
             filter_string=f"tags.`{names.UID}` = '{head.uid}'",
             order_by=["attributes.start_time ASC"],
         )
@@ -172,10 +172,12 @@ class MLflowSink:
     def delete_run(self, run_id: str) -> None:
         self._client.delete_run(run_id)
 
-    def _experiment_id(self, head: Head) -> str:
-        if head.experiment_id is not None:
-            return head.experiment_id
-        name = head.experiment or "Default"
+    @_translated
+    def experiment_id(self, name: str | None, experiment_id: str | None) -> str:
+        """The id of an experiment; one that goes by a name is made where it does not exist."""
+        if experiment_id is not None:
+            return experiment_id
+        name = name or "Default"
         found = self._client.get_experiment_by_name(name)
         if found is None:
             try:
@@ -199,7 +201,7 @@ def _opening(tracking_uri: str) -> Iterator[None]:
         yield
         return
     database = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
-    with _quiet("alembic"), _locked(database.with_name(f".{database.name}.opening")):
+    with _quiet("alembic"), _quiet("mlflow.store.db.utils"), _locked(database.with_name(f".{database.name}.opening")):
         yield
 
 

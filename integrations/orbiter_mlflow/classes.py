@@ -1,0 +1,96 @@
+"""Classes by name, and dataclasses from their fields.
+
+A name is looked up among the modules that are imported already: reading params runs no import.
+"""
+
+import copy
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from enum import Enum
+from typing import Any, TypeVar
+
+from orbiter_mlflow.config_error import UnreadableError
+from orbiter_mlflow.sameness import same
+
+__all__ = ["class_name", "find_class", "is_dataclass_class", "is_dataclass_value"]
+__all__ += ["is_findable", "rebuild"]
+
+T = TypeVar("T")
+_UNSET = object()
+_MORE_THAN_FIELDS = (type, Enum, dict, list, tuple, set, frozenset, str, bytes, int, float)
+
+
+def class_name(cls: type) -> str:
+    """`module:qualname`."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def find_class(name: object) -> type:
+    """The class of that name.
+
+    Raises:
+        UnreadableError: when its module is not imported, or has no such class.
+    """
+    if not isinstance(name, str):
+        raise UnreadableError("a class is named by a text")
+    module, _, qualname = name.partition(":")
+    if module not in sys.modules:
+        raise UnreadableError(f"needs {name}: import {module} first")
+    found: Any = sys.modules[module]
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, type):
+        raise UnreadableError(f"needs {name}, but {module} has no such class")
+    return found
+
+
+def is_findable(cls: type) -> bool:
+    """Whether `find_class` finds this very class by its name; one inside a function it does not."""
+    try:
+        return find_class(class_name(cls)) is cls
+    except UnreadableError:
+        return False
+
+
+def is_dataclass_class(cls: type) -> bool:
+    """Whether the class is a dataclass, or inherits the fields of one."""
+    return hasattr(cls, "__dataclass_fields__")
+
+
+def is_dataclass_value(value: object) -> bool:
+    """Whether its fields are all there is to it: an instance that is no container besides."""
+    return is_dataclass_class(type(value)) and not isinstance(value, _MORE_THAN_FIELDS)
+
+
+def rebuild(cls: type[T], values: Mapping[str, Any]) -> T:
+    """An instance whose fields have exactly these values.
+
+    It is constructed as usual. Where that fails or changes a field, as a `__post_init__` may that
+    does not expect its own results, the fields are set afterwards.
+
+    Raises:
+        UnreadableError: when the class refuses both.
+    """
+    all_fields: tuple[Any, ...] = fields(cls)  # type: ignore[arg-type]
+    try:
+        made = _construct(cls, {f.name: values[f.name] for f in all_fields if f.init})
+        for f in all_fields:
+            if not same(getattr(made, f.name, _UNSET), values[f.name]):
+                object.__setattr__(made, f.name, values[f.name])
+        if all(same(getattr(made, f.name, _UNSET), values[f.name]) for f in all_fields):
+            return made
+    except Exception:
+        raise UnreadableError(f"{class_name(cls)} cannot be constructed") from None
+    raise UnreadableError(f"{class_name(cls)} does not keep the values of its fields")
+
+
+def _construct(cls: type[T], values: dict[str, Any]) -> T:
+    try:
+        # A copy, since a constructor may change what it is given, and we compare with the original.
+        made = cls(**copy.deepcopy(values))
+        if type(made) is cls:
+            return made
+    except Exception:  # noqa: S110 - whatever it was, the fields are set without it
+        pass
+    return object.__new__(cls)

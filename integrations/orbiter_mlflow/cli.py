@@ -1,0 +1,63 @@
+"""The command `orbiter-mlflow`. Exit codes: 0 done, 1 it failed, 2 used wrongly."""
+
+import sys
+
+import click
+
+from orbiter_mlflow.settings import MLflowSettings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def commands() -> None:
+    """Track Orbiter trainers in MLflow."""
+
+
+@commands.command()
+@click.option("--tracking-uri", help="Where to log.  [default: $MLFLOW_TRACKING_URI or mlflow.db]")
+@click.option("--experiment", default="orbiter-demo", show_default=True, help="Its name.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, 100),
+    default=3,
+    show_default=True,
+    help="Runs for each learning rate.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(1, 10_000), default=40, show_default=True, help="Of each run."
+)
+def demo(tracking_uri: str | None, experiment: str, seeds: int, epochs: int) -> None:
+    """Train six small policies on images of digits, and track them."""
+    from orbiter_mlflow.demo import run_demo
+
+    given = {"experiment": experiment}
+    if tracking_uri is not None:
+        given["tracking_uri"] = tracking_uri
+    try:
+        settings = MLflowSettings.model_validate(given)
+    except ValueError as error:
+        raise click.UsageError(_first_fault(error)) from error
+    sys.exit(run_demo(settings, seeds=seeds, epochs=epochs))
+
+
+def _first_fault(error: ValueError) -> str:
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        return f"{where}: {fault['msg']} (given: {fault['input']!r})"
+    return str(error)
+
+
+def main() -> None:
+    """Run the command; what was asked wrongly is told in one line, with exit code 2."""
+    try:
+        commands.main(standalone_mode=False)
+    except click.UsageError as error:
+        click.echo(f"orbiter-mlflow: {error.format_message()}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"orbiter-mlflow: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)

@@ -1,0 +1,219 @@
+"""`MLflowTrainerMixin`: a trainer's lifecycle hooks, passed on to its tracked run.
+
+It implements hooks only; what may happen when is the contract's business, in `orbiter.train`.
+"""
+
+import asyncio
+import logging
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from orbiter.train import Trainer, TrainerError, TrainerState, TrainMetrics
+from orbiter.train.enforce import Phase
+from orbiter.train.runtime import runtime_of
+from orbiter_mlflow.run import TrackedRun
+from orbiter_mlflow.settings import MLflowSettings, claim_environment_run_id, resolve
+
+_logger = logging.getLogger(__name__)
+
+_ATTACHED = "orbiter_mlflow"
+
+
+class TrackingError(TrainerError):
+    """The tracking failed where the settings say `on_failure="raise"`; the training did not.
+
+    Attributes:
+        metrics: the result whose delivery failed; None where there is none.
+    """
+
+    def __init__(self, message: str, metrics: TrainMetrics | None = None) -> None:
+        super().__init__(message)
+        self.metrics = metrics
+
+
+@contextmanager
+def _harmless(event: str) -> Iterator[None]:
+    """A failure of ours must never become one of the training's."""
+    try:
+        yield
+    except Exception:
+        _logger.exception("tracking failed at %s; training goes on", event)
+
+
+class MLflowTrainerMixin(Trainer):
+    """Tracks a trainer in MLflow: `class MyTrainer(MLflowTrainerMixin, MyBackend)` is all it takes.
+
+    Args:
+        mlflow: settings that go before those of the class and of the environment.
+        args, kwargs: passed on to the next class.
+
+    Raises:
+        pydantic.ValidationError: a setting is wrong; it names the field.
+    """
+
+    mlflow_settings: ClassVar[MLflowSettings | None] = None
+    """Settings for all trainers of a class."""
+
+    def __init__(self, *args: Any, mlflow: MLflowSettings | None = None, **kwargs: Any) -> None:
+        self._mlflow = resolve(mlflow, self.mlflow_settings)
+        self._track(self._mlflow)
+        super().__init__(*args, **kwargs)
+
+    @property
+    def _tracked(self) -> TrackedRun:
+        run: TrackedRun | None = runtime_of(self).attached.get(_ATTACHED)
+        if run is not None:
+            return run
+        inherited: MLflowSettings | None = self.__dict__.get("_mlflow")
+        if inherited is None:  # an __init__ that never called ours
+            inherited = self._mlflow = resolve(None, self.mlflow_settings)
+            return self._track(inherited)
+        # A copy of a tracked trainer: it must not write into the same run.
+        return self._track(inherited.model_copy(update={"run_id": None}))
+
+    def _track(self, settings: MLflowSettings) -> TrackedRun:
+        claim_environment_run_id(settings)
+        run = TrackedRun(settings, type(self))
+        runtime_of(self).attached[_ATTACHED] = run
+        # At the end of the trainer's life, or of the process: whichever comes first.
+        weakref.finalize(self, _close, run)
+        return run
+
+    # -- the user's own ------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the MLflow run; None where there is none yet, or nothing is tracked.
+
+        Inside a running event loop it never waits (`wait_run_id` does); outside one it waits for
+        the run's creation, up to `flush_timeout`.
+        """
+        run = self._tracked
+        if not run.active or run.outbox is None:
+            return None
+        if _in_event_loop():
+            return run.outbox.run_id()
+        return run.outbox.wait_run_id(run.settings.flush_timeout)
+
+    async def wait_run_id(self) -> str | None:
+        """The id of the MLflow run, once it exists; None after `flush_timeout`, or untracked."""
+        run = self._tracked
+        if not run.active or run.outbox is None:
+            return None
+        return await run.outbox.wait_run_id_async(run.settings.flush_timeout)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether all that was recorded so far is in MLflow; False where nothing is tracked."""
+        outbox = self._tracked.outbox
+        return outbox is not None and outbox.delivered()
+
+    def set_tag(self, key: str, value: Any) -> None:
+        """Set a tag of the run, through the journal: at once, and whether a server is up or not."""
+        self._tracked.set_tag(str(key), str(value))
+
+    def log_artifact(self, path: str | os.PathLike[str], folder: str | None = None) -> None:
+        """Log a file, or a folder with all in it, as artifact. A copy is taken now, sent later.
+
+        Args:
+            path: what to log.
+            folder: where to put it among the run's artifacts.
+        """
+        try:
+            self._tracked.log_artifact(Path(path), folder)
+        except OSError as error:
+            _logger.warning("artifact %s was not kept: %s", path, error)
+
+    @contextmanager
+    def active_run(self) -> Iterator[Any]:
+        """The run as the active one of MLflow's fluent API, for `mlflow.log_*` and autologging.
+
+        Raises:
+            TrackingError: there is no run (yet) to log to.
+        """
+        run, run_id = self._tracked, self.run_id
+        if run_id is None:
+            raise TrackingError(
+                "there is no MLflow run to log to: it starts at mark_validated() or evaluate(), "
+                "in an event loop `await trainer.wait_run_id()` waits for it, and trainers that "
+                "are switched off or not rank 0 have none"
+            )
+        from orbiter_mlflow.delivery.sink import fluent_run
+
+        try:
+            with fluent_run(run.settings.tracking_uri, run_id) as active:
+                yield active
+        finally:
+            run.restate()  # MLflow sets FINISHED when the block is left
+
+    # -- hooks ---------------------------------------------------------------------------------
+
+    def _on_check_passed(self, check: str, arguments: Mapping[str, Any]) -> None:
+        super()._on_check_passed(check, arguments)
+        run = self._tracked
+        with _harmless(check):
+            run.check_passed(check, arguments)
+
+    def _on_transition(self, before: TrainerState, after: TrainerState) -> None:
+        super()._on_transition(before, after)
+        run = self._tracked
+        with _harmless(f"state {after}"):
+            run.moved(after, self.config)
+
+    def _on_report(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
+        super()._on_report(metrics, step)
+        self._tracked.reported(metrics, step)
+
+    def _on_evaluate_started(self, test_data: Any) -> None:
+        super()._on_evaluate_started(test_data)
+        run = self._tracked
+        with _harmless("evaluate"):
+            run.evaluation_started(test_data, self.config)
+
+    async def _on_train_result(self, metrics: TrainMetrics) -> None:
+        await super()._on_train_result(metrics)
+        with _harmless("the result of train"):
+            self._tracked.trained(metrics, self.state)
+        await self._flush("train", metrics)
+
+    async def _on_evaluate_result(self, metrics: TrainMetrics, test_data: Any) -> None:
+        await super()._on_evaluate_result(metrics, test_data)
+        with _harmless("the result of evaluate"):
+            self._tracked.evaluated(metrics, test_data)
+        await self._flush("evaluate", metrics)
+
+    async def _on_error(self, phase: Phase, error: BaseException) -> None:
+        await super()._on_error(phase, error)
+        with _harmless(f"the error of {phase}"):
+            self._tracked.failed(phase, error)
+        if isinstance(error, Exception):  # a cancelled task must not be held up
+            await self._flush(phase, None)
+
+    async def _flush(self, phase: Phase, metrics: TrainMetrics | None) -> None:
+        """Wait until all is delivered, at the end of an outermost phase; `train` waits for both."""
+        if runtime_of(self).training:
+            return
+        run, problem = self._tracked, None
+        with _harmless(f"the delivery after {phase}"):
+            problem = await run.flush()
+        if problem is not None and metrics is not None and run.settings.on_failure == "raise":
+            raise TrackingError(
+                f"{phase} succeeded, but not all of it has reached MLflow: {problem}", metrics
+            )
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _close(run: TrackedRun) -> None:
+    with _harmless("the end of the run"):
+        run.close()

@@ -1,0 +1,166 @@
+"""A config as MLflow params, and the config back from them.
+
+`config_to_params` and `config_from_params` are inverse: two configs that differ in anything, the
+type of a number included, have different params. What cannot come back, and every secret, is
+shown, listed and refused on reading; it is never silently wrong.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+from orbiter_mlflow import names
+from orbiter_mlflow.classes import class_name, rebuild
+from orbiter_mlflow.config_error import ConfigError, UnreadableError
+from orbiter_mlflow.flatten import ROOT, flatten_config
+from orbiter_mlflow.hints import ANY, hints_of
+from orbiter_mlflow.json_text import canonical, parse
+from orbiter_mlflow.masking import mask_entries
+from orbiter_mlflow.redact import Redactor
+from orbiter_mlflow.splitting import join_values, split_value
+from orbiter_mlflow.unflatten import Node, read_node, tree
+
+__all__ = ["CODEC_VERSION", "ConfigError", "EncodedConfig", "config_from_params"]
+__all__ += ["config_to_params", "encode_config", "join_values", "own_params", "params_digest"]
+__all__ += ["split_value"]
+
+CODEC_VERSION = "1"
+"""Of the encoding; another number means that this module may read the params wrongly."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EncodedConfig:
+    """A config as it is logged.
+
+    Attributes:
+        params: key -> value, within MLflow's limits on both.
+        fields: names of the config's own fields; params of other names are not ours.
+        unencodable: paths that are shown as text and cannot be loaded back.
+        redacted: paths that hold a secret. `[]` stands for any item of a list.
+    """
+
+    params: dict[str, str]
+    fields: tuple[str, ...]
+    unencodable: tuple[str, ...] = ()
+    redacted: tuple[str, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """`params_digest` of the params."""
+        return params_digest(self.params)
+
+
+def params_digest(params: Mapping[str, str]) -> str:
+    """SHA-256, in hex, of the params as canonical JSON; their order does not matter."""
+    return hashlib.sha256(canonical(dict(params)).encode()).hexdigest()
+
+
+def config_to_params(config: object, *, redact: Sequence[str] = ()) -> dict[str, str]:
+    """The params of a config.
+
+    Args:
+        config: a `TrainConfig`, or any dataclass instance.
+        redact: globs of key names, besides those known, whose values are secrets.
+
+    Raises:
+        TypeError: when `config` is no dataclass instance.
+    """
+    return encode_config(config, Redactor(tuple(redact))).params
+
+
+def encode_config(config: object, redactor: Redactor | None = None) -> EncodedConfig:
+    """The params of a config, and what is to be known about them.
+
+    Args:
+        config: a `TrainConfig`, or any dataclass instance.
+        redactor: what it takes for a secret is redacted; `Redactor()` where left out.
+
+    Raises:
+        TypeError: when `config` is no dataclass instance; nothing else, whatever it holds.
+    """
+    if not is_dataclass(config) or isinstance(config, type):
+        raise TypeError(f"a config is a dataclass instance, not {type(config).__qualname__}")
+    masked = mask_entries(flatten_config(config), redactor or Redactor())
+    params: dict[str, str] = {}
+    for path, text in masked.texts.items():
+        params.update(split_value(".".join(path), text, names.MAX_PARAM_VALUE))
+    fields = tuple(hints_of(type(config)))
+    return EncodedConfig(params, fields, masked.unencodable, masked.redacted)
+
+
+def config_from_params(params: Mapping[str, str], config_type: type[T]) -> T:
+    """The config that was logged as these params.
+
+    Its fields hold exactly the values logged, whatever a `__post_init__` would make of them.
+    Classes named in the params are not imported: import the modules that define them before.
+
+    Args:
+        params: those of the config alone; `own_params` picks them out of a run's.
+        config_type: the config's class.
+
+    Raises:
+        ConfigError: naming all fields that are missing, unknown, unreadable, redacted, or logged
+            as text only.
+        TypeError: when `config_type` is no dataclass.
+    """
+    if not is_dataclass(config_type):
+        raise TypeError(f"a config's type is a dataclass, not {config_type!r}")
+    hints = hints_of(config_type)
+    problems: dict[str, str] = {}
+    try:
+        params = join_values(params)
+    except ConfigError as error:
+        problems = error.problems
+        params = {k: v for k, v in params.items() if k.rpartition(":")[0] not in problems}
+    root = tree((key.split("."), text) for key, text in params.items())
+    values: dict[str, Any] = {}
+    if ROOT in root.children:
+        values = _fields_apart(root.children.pop(ROOT), problems)
+    for name, node in root.children.items():
+        if name in hints:
+            values[name] = read_node(node, hints[name], name, problems)
+        else:
+            values[name] = None
+    for name in values.keys() - hints.keys():
+        problems[name] = "is no field of this class"
+    for name in hints.keys() - values.keys():
+        if name not in problems:
+            problems[name] = "is missing"
+    if not problems:
+        try:
+            return rebuild(config_type, values)
+        except UnreadableError as error:
+            problems["the config"] = str(error)
+    shown = Redactor().text
+    raise ConfigError(
+        class_name(config_type), {shown(path): problems[path] for path in sorted(problems)}
+    )
+
+
+def _fields_apart(node: Node, problems: dict[str, str]) -> dict[str, Any]:
+    """Fields whose name is no key for MLflow; they share one param."""
+    try:
+        apart = parse(node.text or "")
+    except UnreadableError as error:
+        apart, problems[ROOT] = {}, str(error)
+    if type(apart) is not dict or node.children:
+        problems[ROOT] = "is no object"
+        return {}
+    return {
+        name: read_node(Node(canonical(item)), ANY, name, problems) for name, item in apart.items()
+    }
+
+
+def own_params(params: Mapping[str, str], fields: Iterable[str]) -> dict[str, str]:
+    """Those of a run's params that belong to a config with these fields.
+
+    Args:
+        params: all params of the run; scripts log their own beside ours.
+        fields: `EncodedConfig.fields`.
+    """
+    roots = {*fields, ""}
+    return {k: v for k, v in params.items() if k.partition(".")[0].partition(":")[0] in roots}

@@ -1,0 +1,400 @@
+"""One trainer's run: turns the events of its lifecycle into records of a journal.
+
+Everything that leaves through here is redacted first. What an MLflow run looks like is decided in
+this module; how the records get there is the outbox' business.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orbiter.train import TrainConfig, TrainerState, TrainMetrics
+from orbiter_mlflow import names
+from orbiter_mlflow.datasets import describe
+from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.outbox import Outbox
+from orbiter_mlflow.delivery.records import (
+    Close,
+    Head,
+    Metrics,
+    Params,
+    Record,
+    RunStatus,
+    Status,
+    Tags,
+)
+from orbiter_mlflow.delivery.thread import delivery_thread
+from orbiter_mlflow.delivery.writer import this_process
+from orbiter_mlflow.evaluations import EvaluationKeys
+from orbiter_mlflow.metrics import Flat, MetricKeys
+from orbiter_mlflow.params import CODEC_VERSION, encode_config
+from orbiter_mlflow.provenance import git_tags, source_tags
+from orbiter_mlflow.redact import REDACTED, Redactor
+from orbiter_mlflow.settings import MLflowSettings, tracks_here, without_userinfo
+from orbiter_mlflow.splitting import split_value
+from orbiter_mlflow.values import bounded_int, tag_value
+
+_logger = logging.getLogger(__name__)
+
+_GIT_PATIENCE = 2.0
+"""Seconds that closing a run waits for git's answers."""
+
+_DataName = tuple[str, str | None]
+"""What tells the data of an evaluation from others, and the name they were given, if any."""
+
+
+class TrackedRun:
+    """The run of one trainer.
+
+    It is born, with a journal of its own, at the first transition or evaluation; what happens
+    before is kept in memory. Nothing here raises for want of a disk or a server.
+
+    Args:
+        settings: how to track.
+        trainer: the trainer's class.
+    """
+
+    def __init__(self, settings: MLflowSettings, trainer: type) -> None:
+        self.settings = settings
+        self.outbox: Outbox | None = None
+        self.broken: str | None = None
+        self.status: Status = Status("RUNNING")
+        self.step = 0
+        self._trainer = f"{trainer.__module__}:{trainer.__qualname__}"
+        self._pid = os.getpid()
+        self._tracks = settings.enabled and tracks_here(settings)
+        if settings.enabled and not self._tracks:
+            _logger.info("this process is not rank 0: %s is not tracked here", self._trainer)
+        self._redactor = Redactor(settings.redact)
+        self._keys = MetricKeys()
+        self._evaluations = EvaluationKeys()
+        self._early: list[Record] = []
+        self._checks: list[str] = []
+        self._config: TrainConfig | None = None
+        self._params_written = False
+        self._checked_data: _DataName = ("", None)
+        self._evaluation_data: dict[int, _DataName] = {}
+        self._state = TrainerState.CREATED
+        self._evaluated = False
+        self._evaluation_failed = False
+        self._renamed: dict[str, str] = {}
+        self._nonfinite: set[str] = set()
+        self._told: dict[str, str] = {}
+        self._last_time = (0, 0)
+        self._lock = threading.Lock()
+        self._git: threading.Thread | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether this process writes the run: not switched off, rank 0, and not a forked child."""
+        return self._tracks and os.getpid() == self._pid
+
+    # -- events --------------------------------------------------------------------------------
+
+    def check_passed(self, check: str, arguments: Mapping[str, Any]) -> None:
+        """A `check_*` returned; the data of `check_dataset` become dataset inputs."""
+        if not self.active:
+            return
+        if check not in self._checks:
+            self._checks.append(check)
+        if check == "check_dataset":
+            self._dataset(arguments.get("train_data"), names.TRAIN)
+            self._checked_data = self._dataset(arguments.get("test_data"), names.EVAL)
+        self._tags({names.CHECKS: ",".join(self._checks)})
+
+    def moved(self, state: TrainerState, config: TrainConfig) -> None:
+        """The state is now `state`."""
+        if not self.active:
+            return
+        self._config = config
+        self._be_born()
+        self._state = state
+        self._tags({names.STATE: state.value, names.state_at(state.value): _utc(_now())})
+        if state is TrainerState.VALIDATED:
+            self._write_params()
+
+    def reported(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
+        """Progress from inside `train`."""
+        if self.active:
+            self.step = self._bounded(step)
+            self._measured(names.TRAIN, metrics, self.step)
+
+    def trained(self, metrics: TrainMetrics, state: TrainerState) -> None:
+        """The outermost `train` returned."""
+        if not self.active:
+            return
+        if self._is_metrics("train", metrics):
+            steps = metrics.steps if isinstance(metrics, TrainMetrics) else 0
+            self.step = max(self.step, self._bounded(steps))
+            self._measured(names.TRAIN, metrics, self.step)
+        self._end("FINISHED" if state is TrainerState.COMPLETED else "FAILED")
+
+    def evaluation_started(self, test_data: Any, config: TrainConfig) -> None:
+        """An `evaluate` is about to run, on `test_data` or, where None, those of the checks."""
+        if not self.active:
+            return
+        self._config = config
+        self._be_born()
+        if test_data is not None:
+            self._evaluation_data[id(test_data)] = self._dataset(test_data, names.EVAL)
+
+    def evaluated(self, metrics: TrainMetrics, test_data: Any) -> None:
+        """The outermost `evaluate` returned."""
+        if not self.active:
+            return
+        self._evaluated = True
+        if self._is_metrics("evaluate", metrics):
+            data = self._evaluation_data.get(id(test_data), self._checked_data)
+            self._measured(self._evaluations.prefix(*data, self.step), metrics, self.step)
+
+    def failed(self, phase: str, error: BaseException) -> None:
+        """`train` or `evaluate` ended with an exception."""
+        if not self.active:
+            return
+        self._tags(
+            {
+                names.ERROR_TYPE: type(error).__qualname__,
+                names.ERROR_MESSAGE: self._redactor.text(_said(error)),
+                names.ERROR_PHASE: phase,
+            }
+        )
+        if phase == "train":
+            self._end("FAILED" if isinstance(error, Exception) else "KILLED")
+        else:
+            self._evaluation_failed = True
+
+    def close(self) -> None:
+        """The trainer is gone, or the process ends: leave a run that tells the truth."""
+        if not self.active or self.outbox is None:
+            return
+        self._write_params()
+        if self._state is TrainerState.TRAINING:
+            self.moved(TrainerState.FAILED, self._config or TrainConfig())
+            self.failed("train", SystemExit("the process ended while train was running"))
+        elif self.status.end_time is None:
+            self._end(self._status_without_training())
+        if self._git is not None:
+            self._git.join(_GIT_PATIENCE)
+        if self.outbox.lost:
+            self._tags({names.LOST: str(self.outbox.lost)})
+        self._append(Close())
+        self.outbox.close()
+
+    async def flush(self) -> str | None:
+        """Wait until all is in the store, up to `flush_timeout`; gives the trouble, if any."""
+        if not self.active or self.outbox is None:
+            return self.broken
+        return await self.outbox.flush(self.settings.flush_timeout)
+
+    # -- the user's own ------------------------------------------------------------------------
+
+    def set_tag(self, key: str, value: str) -> None:
+        """A tag of the user's; names that begin with `orbiter.` are ours, and are refused."""
+        if key.startswith(f"{names.ORBITER}."):
+            _logger.warning("tag %r was not set: names that begin with `orbiter.` are ours", key)
+        elif self.active:
+            shown = REDACTED if self._redactor.is_secret_key(key) else self._redactor.text(value)
+            self._tags({self._keys.tag(key): shown})
+
+    def log_artifact(self, path: Path, folder: str | None) -> None:
+        """Keep a copy of a file, or of a folder's files, for upload.
+
+        Raises:
+            OSError: the file cannot be read or copied.
+        """
+        if not self.active:
+            return
+        if self.outbox is None:
+            _logger.warning("artifact %s was not kept: call mark_validated() first", path)
+            return
+        if not path.is_dir():
+            self._append(spool.keep_artifact(self.outbox.path, path, folder))
+            return
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                inside = Path(folder or "", path.name, file.relative_to(path).parent)
+                self._append(spool.keep_artifact(self.outbox.path, file, inside.as_posix()))
+
+    def restate(self) -> None:
+        """Say the present status again, after something else has changed it in the store."""
+        if self.active:
+            self._append(self.status)
+
+    # -- records -------------------------------------------------------------------------------
+
+    def _append(self, record: Record) -> None:
+        if self.outbox is None:
+            self._early.append(record)
+        else:
+            self.outbox.append(record)
+
+    def _tags(self, tags: Mapping[str, str]) -> None:
+        self._append(Tags({key: tag_value(value) for key, value in tags.items()}))
+
+    def _be_born(self) -> None:
+        if self.outbox is not None:
+            return
+        settings, redact = self.settings, self._redactor.text
+        head = Head(
+            uid=uuid.uuid4().hex,
+            tracking_uri=redact(without_userinfo(settings.tracking_uri)),
+            start_time=_now(),
+            writer=this_process(),
+            experiment=settings.experiment,
+            experiment_id=settings.experiment_id,
+            run_id=settings.run_id,
+            run_name=None if settings.run_name is None else tag_value(redact(settings.run_name)),
+            parent_run_id=settings.parent_run_id,
+        )
+        try:
+            self.outbox = Outbox(
+                settings.spool_dir,
+                head,
+                delivery_thread(),
+                tracking_uri=settings.tracking_uri,
+                linger=settings.flush_timeout,
+            )
+        except OSError as error:
+            self._tracks = False
+            self.broken = f"no journal can be written in {settings.spool_dir} ({error.strerror})"
+            _logger.warning(
+                "%s is not tracked: %s; set spool_dir to a folder that can be written",
+                self._trainer,
+                self.broken,
+            )
+            return
+        self._tags({names.TRAINER: self._trainer, **source_tags(redact)})
+        if settings.description is not None:
+            self._tags({names.DESCRIPTION: redact(settings.description)})
+        for key, value in settings.tags.items():
+            self.set_tag(key, value)
+        for record in self._early:
+            self._append(record)
+        self._early.clear()
+        self._git = threading.Thread(target=self._add_git_tags, name="orbiter-git", daemon=True)
+        self._git.start()
+
+    def _add_git_tags(self) -> None:
+        self._tags(git_tags(self._redactor.text))
+
+    def _write_params(self) -> None:
+        if self._params_written or self._config is None:
+            return
+        self._params_written = True
+        config = self._config
+        encoded = encode_config(config, self._redactor)
+        self._append(Params(encoded.params))
+        kind = type(config)
+        fields = json.dumps(encoded.fields, ensure_ascii=False)
+        self._tags(
+            {
+                names.CONFIG_TYPE: f"{kind.__module__}:{kind.__qualname__}",
+                names.CONFIG_CODEC: CODEC_VERSION,
+                names.CONFIG_DIGEST: encoded.digest,
+                **split_value(names.CONFIG_FIELDS, fields, names.MAX_TAG_VALUE),
+            }
+        )
+        for name, paths in (
+            (names.CONFIG_UNENCODABLE, encoded.unencodable),
+            (names.CONFIG_REDACTED, encoded.redacted),
+        ):
+            if paths:
+                text = json.dumps(paths, ensure_ascii=False)
+                self._tags(split_value(name, text, names.MAX_TAG_VALUE))
+        if encoded.unencodable:
+            _logger.warning(
+                "config values that can be shown but not loaded back: %s",
+                ", ".join(encoded.unencodable),
+            )
+
+    def _measured(
+        self,
+        prefix: str | tuple[str | int, ...],
+        metrics: Mapping[str, Any] | TrainMetrics,
+        step: int,
+    ) -> None:
+        flat = self._keys.flatten(prefix, metrics)
+        if flat.numbers:
+            with self._lock:
+                # MLflow drops a second point of equal key, step, time and value; and of one step
+                # the last in time is "the latest".
+                now = _now()
+                last_step, last = self._last_time
+                if step == last_step and now <= last:
+                    now = last + 1
+                self._last_time = (step, now)
+            self._append(Metrics(step, now, flat.numbers))
+        if flat.texts or flat.nonfinite or flat.renamed:
+            self._measured_oddly(flat)
+
+    def _measured_oddly(self, flat: Flat) -> None:
+        tags = {}
+        for key, text in flat.texts.items():
+            secret = self._redactor.is_secret_key(key.rpartition(".")[2])
+            tags[key] = REDACTED if secret else self._redactor.text(text)
+        if flat.nonfinite:
+            self._nonfinite.update(flat.nonfinite)
+            tags[names.NONFINITE] = json.dumps(sorted(self._nonfinite), ensure_ascii=False)
+        if flat.renamed:
+            self._renamed.update(flat.renamed)
+            tags[names.RENAMED] = json.dumps(self._renamed, ensure_ascii=False)
+        news = {key: text for key, text in tags.items() if self._told.get(key) != text}
+        self._told.update(news)
+        if news:
+            self._tags(news)
+
+    def _dataset(self, data: Any, context: str) -> _DataName:
+        info = describe(data, role=context)
+        if info is None:
+            return ("", None)
+        self._append(info.record)
+        return (info.identity, info.given_name)
+
+    def _end(self, status: RunStatus) -> None:
+        self.status = Status(status, _now())
+        self._append(self.status)
+
+    def _status_without_training(self) -> RunStatus:
+        if self._evaluation_failed:
+            return "FAILED"
+        return "FINISHED" if self._evaluated else "KILLED"
+
+    def _bounded(self, step: Any) -> int:
+        try:
+            return bounded_int(step)
+        except (TypeError, ValueError) as error:
+            _logger.warning("%s: recorded at step %d instead", error, self.step)
+            return self.step
+
+    def _is_metrics(self, phase: str, metrics: object) -> bool:
+        if isinstance(metrics, TrainMetrics | Mapping):
+            return True
+        _logger.warning(
+            "%s of %s returned %s, not TrainMetrics: nothing to log",
+            phase,
+            self._trainer,
+            type(metrics).__name__,
+        )
+        return False
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _utc(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"(the message of this {type(error).__name__} could not be read)"

@@ -1,0 +1,105 @@
+"""Which names name a secret: `hf_token`, `apiKey`, `DB_PASSWORD`, but not `max_tokens`.
+
+A name is split into words; the rules below are on words. An unknown `<word>_token` is a secret:
+a setting too few in the UI is a smaller harm than a credential too many.
+"""
+
+import re
+from functools import lru_cache
+
+__all__ = ["names_secret"]
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_ALWAYS = _words(
+    """
+    accesskey accesskeys accesstoken apikey apikeys apitoken authorization authtoken bearertoken
+    cookie cookies hftoken htpasswd passcode privatekey pwd refreshtoken secret secretkey
+    secrets sessiontoken
+    """
+)
+_ALWAYS_INSIDE = ("password", "passwd", "passphrase", "credential")
+_ALWAYS_AT_THE_END = ("secret", "apikey", "secretkey", "accesskey", "authtoken", "accesstoken")
+
+_LAST = frozenset({"auth", "oauth", "creds", "cred", "jwt"})
+
+# Who hands out credentials. `key` and `pat` are no secrets but after one of these.
+_ISSUERS = _words(
+    """
+    anthropic aws azure cohere comet databricks deepseek fireworks gcp gemini git github gitlab
+    google groq hf hub hugging huggingface langchain langsmith mistral mlflow neptune nvidia
+    openai openrouter perplexity pinecone replicate serper tavily together wandb
+    """
+)
+_BEFORE_KEY = _ISSUERS | _words(
+    """
+    access account admin aes api app application auth authentication authorization client
+    consumer decryption deploy deployment encryption gpg hmac host licence license master pem
+    pgp private rsa secret service session shared signature signing ssh ssl storage subscription
+    tls webhook write
+    """
+)
+_BEFORE_PASS = _words(
+    """
+    admin basic database db ftp git http imap mail mysql pg postgres proxy redis root smtp sql
+    ssh sudo user
+    """
+)
+_BEFORE_TOKENS = _ISSUERS | _words(
+    """
+    access api auth bearer csrf personal refresh session
+    """
+)
+
+# What language models call a token. After any other word, `token` is a credential.
+_BEFORE_MODEL_TOKEN = _words(
+    """
+    added additional answer assistant audio average avg begin beginning blank bof boi bos
+    boundary cls completion context continuous control current decoder delimiter draft dummy
+    each end ending eod eof eoi eom eos eot every extra fim first generated ignore image img
+    infill infilling initial input label lang language last latent mask max mean media memory
+    middle min missing modality multi new newline next no null num oov output pad padding patch
+    per placeholder prefix prev previous prompt query rare reasoning register reserved response
+    role sample sentinel sep separator single soft sos space special speech start stop subword
+    suffix target text think thinking thought timestamp turn unk unknown video virtual vision
+    visual word
+    """
+)
+# Words that may follow without making a value out of a credential.
+_TRAILING = frozenset({"value", "string", "text", "plain", "plaintext"})
+
+
+@lru_cache(maxsize=4096)
+def names_secret(name: str) -> bool:
+    """Whether a value under this name is to be taken for a secret."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    while len(words) > 1 and (words[-1] in _TRAILING or words[-1].isdigit()):
+        words.pop()
+    pairs = list(zip(["", *words], words, strict=False))
+    return any(_secret_word(before, word) for before, word in pairs) or (
+        bool(pairs) and _secret_at_the_end(*pairs[-1])
+    )
+
+
+def _secret_word(before: str, word: str) -> bool:
+    return (
+        word in _ALWAYS
+        or any(part in word for part in _ALWAYS_INSIDE)
+        or word.endswith(_ALWAYS_AT_THE_END)
+        or (word in ("key", "keys") and before in _BEFORE_KEY)
+        or (word == "tokens" and before in _BEFORE_TOKENS)
+    )
+
+
+def _secret_at_the_end(before: str, word: str) -> bool:
+    return (
+        word in _LAST
+        or (word == "token" and before not in _BEFORE_MODEL_TOKEN)
+        or (word == "pass" and before in _BEFORE_PASS)
+        or (word == "pat" and before in _ISSUERS)
+    )

@@ -1,0 +1,179 @@
+"""How a trainer is tracked: where to, under which name, and what to do in trouble.
+
+Each setting comes from the first of these that has it: the keyword `mlflow=MLflowSettings(...)`,
+the class attribute `mlflow_settings`, the environment, the default.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from orbiter_mlflow.delivery.spool import default_spool
+
+_PREFIX = "ORBITER_MLFLOW_"
+_MLFLOW_VARIABLES = {
+    "tracking_uri": "MLFLOW_TRACKING_URI",
+    "experiment": "MLFLOW_EXPERIMENT_NAME",
+    "experiment_id": "MLFLOW_EXPERIMENT_ID",
+    "run_id": "MLFLOW_RUN_ID",
+}
+
+Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*$", max_length=256)]
+"""Of a run or an experiment (mlflow/utils/validation.py)."""
+
+
+class MLflowSettings(BaseModel):
+    """Settings of the tracking of one trainer.
+
+    Raises:
+        pydantic.ValidationError: a value is wrong; it names the field.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    tracking_uri: str = "sqlite:///mlflow.db"
+    """Any tracking URI of MLflow's; a relative sqlite path is taken from the present folder."""
+    experiment: str | None = Field(None, min_length=1, max_length=500)
+    """Name of the experiment, made where it does not exist; MLflow's `Default` where left out."""
+    experiment_id: Identifier | None = None
+    """The experiment by its id instead of its name."""
+    run_name: str | None = Field(None, min_length=1, max_length=250)
+    """MLflow makes one up where left out."""
+    run_id: Identifier | None = None
+    """Continue this run instead of starting one."""
+    parent_run_id: Identifier | None = None
+    """Show the run nested under that one."""
+    tags: dict[str, str] = {}
+    """More tags of the run."""
+    description: str | None = None
+    """Shown on the run's page; Markdown."""
+    spool_dir: Path = Field(default_factory=default_spool)
+    """Where the journals lie; on a cluster, a disk that outlives the job."""
+    delivery: Literal["thread"] = "thread"
+    """Who sends the journal to MLflow."""
+    flush_timeout: float = Field(30.0, ge=0, allow_inf_nan=False)
+    """Seconds that `train` and `evaluate` wait, at most, for delivery when they end."""
+    on_failure: Literal["warn", "raise"] = "warn"
+    """Whether results that could not be delivered in time are a warning or a `TrackingError`."""
+    redact: tuple[str, ...] = ()
+    """More names of secrets, as patterns such as `internal_*`; upper and lower case are alike."""
+    ranks: Literal["zero", "all"] = "zero"
+    """Which processes of a distributed training track."""
+    enabled: bool = True
+    """False switches the tracking off."""
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _absolute(cls, uri: str) -> str:
+        if not uri.strip():
+            raise ValueError("is empty: give a URI, or leave it out for sqlite:///mlflow.db")
+        if uri.startswith("sqlite:///"):
+            path, query, options = uri.removeprefix("sqlite:///").partition("?")
+            if path in ("", ":memory:"):
+                raise ValueError(f"{uri!r} is a store in memory that nobody else could read")
+            return f"sqlite:///{Path(path).absolute()}{query}{options}"
+        if "://" not in uri and not uri.startswith(("databricks", "file:")):
+            return Path(uri).absolute().as_uri()
+        return uri
+
+    @field_validator("spool_dir")
+    @classmethod
+    def _expanded(cls, folder: Path) -> Path:
+        return folder.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _one_experiment(self) -> "MLflowSettings":
+        if self.experiment is not None and self.experiment_id is not None:
+            raise ValueError(
+                f"experiment={self.experiment!r} and experiment_id={self.experiment_id!r} are both "
+                "set: leave one out"
+            )
+        return self
+
+
+def resolve(
+    given: MLflowSettings | None,
+    of_class: MLflowSettings | None,
+    environ: Mapping[str, str] = os.environ,
+) -> MLflowSettings:
+    """The settings in force, field by field from the first source that sets one.
+
+    Raises:
+        pydantic.ValidationError: a value is wrong; it names the field.
+    """
+    values: dict[str, Any] = {}
+    for source in (_explicit(given), _explicit(of_class), from_environment(environ)):
+        if "experiment" in values or "experiment_id" in values:
+            source.pop("experiment", None)
+            source.pop("experiment_id", None)
+        values = source | values
+    return MLflowSettings(**values)
+
+
+def _explicit(settings: MLflowSettings | None) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    return {name: getattr(settings, name) for name in settings.model_fields_set}
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that environment variables set: `ORBITER_MLFLOW_<FIELD>`, else MLflow's own.
+
+    `ORBITER_MLFLOW_TAGS` is a JSON object, `ORBITER_MLFLOW_REDACT` a comma-separated list.
+    """
+    values: dict[str, Any] = {}
+    for name in MLflowSettings.model_fields:
+        variables = (_PREFIX + name.upper(), _MLFLOW_VARIABLES.get(name, ""))
+        text = next((environ[v] for v in variables if environ.get(v)), None)
+        if text is not None:
+            values[name] = _parsed(name, text)
+    if "experiment" in values:
+        values.pop("experiment_id", None)  # as in MLflow, the name goes first
+    return values
+
+
+def _parsed(name: str, text: str) -> Any:
+    if name == "redact":
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if name == "tags":
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text  # pydantic says that it is no dictionary, and names the field
+    return text
+
+
+def claim_environment_run_id(settings: MLflowSettings) -> None:
+    """Take the run id that `settings` got from the environment out of it, where they track here:
+    it serves the first trainer of the process only, and no process started by it."""
+    if settings.run_id is None or not settings.enabled or not tracks_here(settings):
+        return
+    for variable in (_PREFIX + "RUN_ID", _MLFLOW_VARIABLES["run_id"]):
+        if os.environ.get(variable) == settings.run_id:
+            del os.environ[variable]
+
+
+def without_userinfo(uri: str) -> str:
+    """The URI as it may be written down: credentials travel by the environment only."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def tracks_here(settings: MLflowSettings, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the one that tracks: rank 0, or a process that has no rank."""
+    if settings.ranks == "all":
+        return True
+    if "RANK" in environ:
+        rank, size = environ["RANK"], environ.get("WORLD_SIZE", "1")
+    else:
+        rank, size = environ.get("SLURM_PROCID", "0"), environ.get("SLURM_NTASKS", "1")
+    numbers = all(re.fullmatch(r"\d+", text) for text in (rank, size))
+    return not (numbers and int(size) > 1 and int(rank) > 0)
