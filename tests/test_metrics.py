@@ -6,7 +6,7 @@ import posixpath
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum, StrEnum
@@ -389,8 +389,8 @@ class Hostile:
     def __repr__(self) -> str:
         raise ValueError
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
         raise RuntimeError
 
     def __getattr__(self, name: str) -> Any:
@@ -422,9 +422,13 @@ class Broken(Lazy):
         raise OSError
 
 
-@pytest.mark.parametrize("value", [Hostile(), BadFloat(1), Tensor(RuntimeError()), [Hostile()]])
-def test_a_bad_value_is_named_and_costs_no_neighbour(value: Any) -> None:
-    flat = flatten({"a": 1, "x": value, "b": 2})
+@pytest.mark.parametrize(
+    "make",
+    [Hostile, lambda: BadFloat(1), lambda: Tensor(RuntimeError()), lambda: [Hostile()]],
+    ids=["hostile", "float", "tensor", "list"],
+)
+def test_a_bad_value_is_named_and_costs_no_neighbour(make: Callable[[], Any]) -> None:
+    flat = flatten({"a": 1, "x": make(), "b": 2})
     assert flat.numbers == {"train/a": 1.0, "train/b": 2.0}
     assert re.fullmatch(r"<[\w.<>]+: unreadable, \w+>", flat.texts["orbiter.train.x"])
 
@@ -532,7 +536,12 @@ def test_steps_that_are_not_whole_are_refused(value: Any) -> None:
         bounded_int(value)
 
 
-@pytest.mark.parametrize("value", [None, [3], np.array([3]), 1j, Hostile(), Tensor(OSError())])
+@pytest.mark.parametrize("value", [None, [3], np.array([3]), 1j, Tensor(OSError())])
 def test_steps_that_are_no_numbers_are_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="a step must be an int, not"):
         bounded_int(value)
+
+
+def test_a_step_that_raises_is_refused() -> None:
+    with pytest.raises(TypeError, match="a step must be an int, not"):
+        bounded_int(Hostile())

@@ -242,6 +242,7 @@ class TrackedRun:
         if self.outbox is not None:
             return
         settings, redact = self.settings, self._redactor.text
+        source = {key: tag_value(text) for key, text in source_tags(redact).items()}
         head = Head(
             uid=uuid.uuid4().hex,
             tracking_uri=redact(without_userinfo(settings.tracking_uri)),
@@ -252,6 +253,7 @@ class TrackedRun:
             run_id=settings.run_id,
             run_name=None if settings.run_name is None else tag_value(redact(settings.run_name)),
             parent_run_id=settings.parent_run_id,
+            user=source.get(names.USER),
         )
         try:
             self.outbox = Outbox(
@@ -270,7 +272,7 @@ class TrackedRun:
                 self.broken,
             )
             return
-        self._tags({names.TRAINER: self._trainer, **source_tags(redact)})
+        self._tags({names.TRAINER: self._trainer, **source})
         if settings.description is not None:
             self._tags({names.DESCRIPTION: redact(settings.description)})
         for key, value in settings.tags.items():

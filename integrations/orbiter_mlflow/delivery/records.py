@@ -54,6 +54,7 @@ class Head:
     run_id: str | None = None
     run_name: str | None = None
     parent_run_id: str | None = None
+    user: str | None = None
     format: Literal[1] = FORMAT
     kind: Literal["head"] = "head"
 

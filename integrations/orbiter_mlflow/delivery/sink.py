@@ -98,9 +98,8 @@ class MLflowSink:
 
     @_translated
     def create_run(self, head: Head) -> str:
-        tags = {names.UID: head.uid}
-        if head.parent_run_id is not None:
-            tags[names.PARENT_RUN_ID] = head.parent_run_id
+        given = {names.PARENT_RUN_ID: head.parent_run_id, names.USER: head.user}
+        tags = {names.UID: head.uid} | {key: text for key, text in given.items() if text}
         run = self._client.create_run(
             self.experiment_id(head.experiment, head.experiment_id),
             start_time=head.start_time,
@@ -201,7 +200,11 @@ def _opening(tracking_uri: str) -> Iterator[None]:
         yield
         return
     database = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
-    with _quiet("alembic"), _quiet("mlflow.store.db.utils"), _locked(database.with_name(f".{database.name}.opening")):
+    with (
+        _quiet("alembic"),
+        _quiet("mlflow.store.db.utils"),
+        _locked(database.with_name(f".{database.name}.opening")),
+    ):
         yield
 
 
