@@ -19,7 +19,9 @@ from orbiter.train import TrainConfig, TrainerState, TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.datasets import describe
 from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.host import Host, OfflineHost, host_of
 from orbiter_mlflow.delivery.outbox import Outbox
+from orbiter_mlflow.delivery.process import DeliveryProcess
 from orbiter_mlflow.delivery.records import (
     Close,
     Head,
@@ -30,7 +32,7 @@ from orbiter_mlflow.delivery.records import (
     Status,
     Tags,
 )
-from orbiter_mlflow.delivery.thread import delivery_thread
+from orbiter_mlflow.delivery.thread import DeliveryThread
 from orbiter_mlflow.delivery.writer import this_process
 from orbiter_mlflow.evaluations import EvaluationKeys
 from orbiter_mlflow.metrics import Flat, MetricKeys
@@ -45,6 +47,12 @@ _logger = logging.getLogger(__name__)
 
 _GIT_PATIENCE = 2.0
 """Seconds that closing a run waits for git's answers."""
+
+_HOSTS: dict[str, type[Host]] = {
+    "process": DeliveryProcess,
+    "thread": DeliveryThread,
+    "offline": OfflineHost,
+}
 
 _DataName = tuple[str, str | None]
 """What tells the data of an evaluation from others, and the name they were given, if any."""
@@ -254,14 +262,15 @@ class TrackedRun:
             run_name=None if settings.run_name is None else tag_value(redact(settings.run_name)),
             parent_run_id=settings.parent_run_id,
             user=source.get(names.USER),
+            live=settings.delivery != "offline",
         )
         try:
             self.outbox = Outbox(
                 settings.spool_dir,
                 head,
-                delivery_thread(),
+                host_of(_HOSTS[settings.delivery]),
                 tracking_uri=settings.tracking_uri,
-                linger=settings.flush_timeout,
+                patience=settings.flush_timeout,
             )
         except OSError as error:
             self._tracks = False

@@ -55,8 +55,8 @@ class MLflowSettings(BaseModel):
     """Shown on the run's page; Markdown."""
     spool_dir: Path = Field(default_factory=default_spool)
     """Where the journals lie; on a cluster, a disk that outlives the job."""
-    delivery: Literal["thread"] = "thread"
-    """Who sends the journal to MLflow."""
+    delivery: Literal["process", "thread", "offline"] = "process"
+    """Who sends the journal to MLflow: a process of its own, a thread, or `orbiter-mlflow sync`."""
     flush_timeout: float = Field(30.0, ge=0, allow_inf_nan=False)
     """Seconds that `train` and `evaluate` wait, at most, for delivery when they end."""
     on_failure: Literal["warn", "raise"] = "warn"

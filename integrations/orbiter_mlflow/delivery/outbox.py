@@ -8,21 +8,13 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
+from orbiter_mlflow.delivery.host import Host
 from orbiter_mlflow.delivery.records import Head, Record
 from orbiter_mlflow.delivery.spool import Ack, open_journal, read_ack
 
 _POLL = 0.02
 """Seconds between looks at the ack while somebody waits."""
-
-
-class Host(Protocol):
-    """Who drains the journals of this process."""
-
-    def deliver(self, journal: Path, tracking_uri: str, linger: float) -> None: ...
-    def hurry(self) -> None: ...
-    def tell(self, journal: Path, problem: str) -> None: ...
 
 
 class Outbox:
@@ -32,20 +24,20 @@ class Outbox:
         folder: the spool.
         head: the first record.
         tracking_uri: with credentials, where it holds any; `head` has it without.
-        linger: seconds that the exit of the process may wait for the rest.
+        patience: seconds that the user is willing to wait for delivery.
 
     Raises:
         OSError: the journal cannot be made.
     """
 
     def __init__(
-        self, folder: Path, head: Head, host: Host, *, tracking_uri: str, linger: float
+        self, folder: Path, head: Head, host: Host, *, tracking_uri: str, patience: float
     ) -> None:
         self._journal = open_journal(folder, head)
         self._host = host
         self._run_id: str | None = None
         self._tracking_uri = tracking_uri
-        host.deliver(self.path, tracking_uri, linger)
+        host.deliver(self.path, tracking_uri, patience)
 
     @property
     def path(self) -> Path:
@@ -73,7 +65,7 @@ class Outbox:
 
     def wait_run_id(self, within: float) -> str | None:
         """The run's id; waits up to `within` seconds, then None."""
-        for _ in self._looks(within):
+        for _ in self._looks(within if self._host.waits else 0.0):
             if self.run_id() is not None:
                 break
             time.sleep(_POLL)
@@ -81,7 +73,7 @@ class Outbox:
 
     async def wait_run_id_async(self, within: float) -> str | None:
         """The run's id; the event loop goes on for up to `within` seconds, then None."""
-        for _ in self._looks(within):
+        for _ in self._looks(within if self._host.waits else 0.0):
             if self.run_id() is not None:
                 break
             await asyncio.sleep(_POLL)
@@ -97,6 +89,8 @@ class Outbox:
         Returns None then. Otherwise what the trouble is: after `within` seconds, at once where
         only a person can mend it, and at once too where an earlier wait met the same outage.
         """
+        if not self._host.waits:
+            return None
         target = self._journal.size
         if _outages.goes_on(self._tracking_uri):
             within = 0.0

@@ -43,6 +43,7 @@ class Head:
     """The first record: which run this is, and where it goes.
 
     `run_id` continues a run that exists. Of `experiment` (a name) and `experiment_id` one is set.
+    `live` tells journals that are delivered by themselves from those that wait for `sync`.
     """
 
     uid: str
@@ -55,6 +56,7 @@ class Head:
     run_name: str | None = None
     parent_run_id: str | None = None
     user: str | None = None
+    live: bool = True
     format: Literal[1] = FORMAT
     kind: Literal["head"] = "head"
 

@@ -140,6 +140,19 @@ def take(journal: Path) -> int | None:
     return fd
 
 
+def backlog(journal: Path) -> int:
+    """Bytes of a journal that are not in the store; 0 as well once it is delivered and removed."""
+    try:
+        return max(0, journal.stat().st_size - read_ack(journal).offset)
+    except FileNotFoundError:
+        return 0
+
+
+def journals(folder: Path) -> list[Path]:
+    """The journals of a spool, oldest first."""
+    return sorted(folder.glob(f"*{SUFFIX}"))
+
+
 def remove(journal: Path) -> None:
     """Remove a delivered journal and what lies beside it; a quarantine file stays."""
     journal.with_suffix(".ack").unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,23 @@ from orbiter_mlflow.delivery.drain import Drain, Sink
 
 _logger = logging.getLogger(__name__)
 
+IDLE = 0.2
+"""Seconds between looks at the journals, where nobody waits for them."""
+
+
+def open_mlflow(tracking_uri: str) -> Sink:
+    """The store behind a tracking URI of MLflow's."""
+    # Here, where delivery runs and not where it is set up: importing mlflow takes seconds.
+    from orbiter_mlflow.delivery.sink import MLflowSink
+
+    return MLflowSink(tracking_uri)
+
 
 @dataclass(slots=True)
 class _Job:
     journal: Path
     tracking_uri: str
+    orphaned: bool
     fd: int | None = None
     drain: Drain | None = None
     delivered: int = -1
@@ -35,46 +47,62 @@ class Worker:
         self._sinks: dict[str, Sink] = {}
         self._jobs: dict[Path, _Job] = {}
 
-    def add(self, journal: Path, tracking_uri: str) -> None:
-        """Deliver a journal from now on, until it is closed; `tracking_uri` with credentials."""
-        self._jobs[journal] = _Job(journal, tracking_uri)
+    def add(self, journal: Path, tracking_uri: str, *, orphaned: bool = False) -> None:
+        """Deliver a journal from now on, until it is closed.
+
+        Args:
+            journal: the file.
+            tracking_uri: where to; with credentials, where the store wants some.
+            orphaned: its writer is gone, so that a run without an end was killed.
+        """
+        if journal not in self._jobs:
+            self._jobs[journal] = _Job(journal, tracking_uri, orphaned)
+
+    def orphan_all(self) -> None:
+        """The writer of all journals is gone."""
+        for job in self._jobs.values():
+            job.orphaned = True
 
     def turn(self) -> None:
         """Give each journal that has something to deliver one run."""
         for job in list(self._jobs.values()):
             try:
                 self._serve(job)
-            except Exception:
-                # A journal that is gone, say. One of them must not stop the delivery of others.
+            except FileNotFoundError:  # `sync` has delivered and removed it
+                self._drop(job)
+            except Exception:  # one journal must not stop the delivery of others
                 _logger.exception("delivery of %s has stopped", job.journal)
                 self._drop(job)
 
-    def busy(self, told: Set[Path] = frozenset()) -> bool:
-        """Whether a journal waits whose delivery has met no trouble, those in `told` aside."""
-        return any(not problem for journal, problem in self.waiting() if journal not in told)
+    def knows(self, journal: Path) -> bool:
+        """Whether a journal is under delivery here."""
+        return journal in self._jobs
 
-    def waiting(self) -> list[tuple[Path, str]]:
-        """The journals that hold something undelivered, and what the trouble is, if any."""
+    def open(self) -> list[Path]:
+        """The journals that are not delivered to their end, but those a person must see to."""
         return [
-            (job.journal, job.drain.ack.problem if job.drain else "")
+            job.journal
             for job in list(self._jobs.values())
+            if job.drain is None or not job.drain.ack.held
         ]
 
     def let_go(self) -> None:
-        """Give the journals back undelivered."""
+        """Give all journals back, delivered or not."""
         for job in list(self._jobs.values()):
             self._drop(job)
 
     def _serve(self, job: _Job) -> None:
         size = job.journal.stat().st_size
-        if size == job.delivered:
+        if size == job.delivered and not job.orphaned:
             return
         if job.drain is None:
             job.fd = spool.take(job.journal)
             if job.fd is None:
                 return  # `sync` has it at the moment
             job.drain = Drain(job.journal, lambda _: self._sink(job.tracking_uri))
-        if time.monotonic() >= job.drain.not_before and job.drain.run():
+        if time.monotonic() < job.drain.not_before:
+            return
+        if job.drain.abandon() if job.orphaned else job.drain.run():
             job.delivered = size
             if job.drain.ack.closed:
                 spool.remove(job.journal)

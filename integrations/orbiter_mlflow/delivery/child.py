@@ -1,0 +1,114 @@
+"""The delivery process: drains the journals of one training process, and outlives it.
+
+    python -m orbiter_mlflow.delivery.child PID STARTED
+
+Orders come on standard input, a JSON line each; an empty line says that somebody waits. The death
+of the training process is seen by a pidfd, not by the end of the input: forked workers keep that
+open for minutes. Once it is dead its runs are brought to an end, then the process ends, at the
+latest after `LINGER` seconds; what is left then waits for `orbiter-mlflow sync`.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.journal import read_head
+from orbiter_mlflow.delivery.records import Writer
+from orbiter_mlflow.delivery.worker import IDLE, Worker, open_mlflow
+from orbiter_mlflow.delivery.writer import is_gone, this_process
+
+LINGER = 600.0
+"""Seconds that it goes on trying after the death of the training process."""
+
+
+class Orders:
+    """Standard input, read without waiting."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self.fd: int | None = fd
+        self._rest = b""
+
+    def read(self) -> list[dict[str, str]]:
+        """The orders that have come since."""
+        while self.fd is not None:
+            try:
+                block = os.read(self.fd, 65536)
+            except BlockingIOError:
+                break
+            if not block:
+                self.fd = None
+            self._rest += block
+        *lines, self._rest = self._rest.split(b"\n")
+        return [json.loads(line) for line in lines if line]
+
+
+class Parent:
+    """The training process, watched from outside."""
+
+    def __init__(self, pid: int, started: str) -> None:
+        me = this_process()
+        self._writer = Writer(me.host, me.boot, pid, started)
+        self.pidfd: int | None = None
+        with contextlib.suppress(OSError, AttributeError):  # not Linux, or already dead
+            self.pidfd = os.pidfd_open(pid)
+
+    def gone(self) -> bool:
+        """Whether it is dead."""
+        return is_gone(self._writer)
+
+
+def serve(orders: Orders, parent: Parent, linger: float) -> None:
+    """Deliver until the parent is dead and its journals are in the store, or the time is up."""
+    worker = Worker(open_mlflow)
+    folders: set[Path] = set()
+    deadline: float | None = None
+    while True:
+        # Once the parent is dead, its pidfd stays readable: no more waiting on it then.
+        watched = [orders.fd, parent.pidfd] if deadline is None else []
+        select.select([fd for fd in watched if fd is not None], [], [], IDLE)
+        # Before the look at the input: what was ordered before the death must be seen after it.
+        gone = parent.gone()
+        for order in orders.read():
+            journal = Path(order["journal"])
+            folders.add(journal.parent)
+            worker.add(journal, order["tracking_uri"])
+        if gone and deadline is None:
+            deadline = time.monotonic() + linger
+            worker.orphan_all()
+            for folder in folders:
+                _adopt_orphans(worker, folder)
+        worker.turn()
+        if deadline is not None and (not worker.open() or time.monotonic() > deadline):
+            return
+
+
+def _adopt_orphans(worker: Worker, folder: Path) -> None:
+    """Take over what earlier processes of this machine left behind, unless it waits for `sync`."""
+    for journal in spool.journals(folder):
+        with contextlib.suppress(OSError, ValueError):
+            head = read_head(journal)
+            if head.live and not worker.knows(journal) and is_gone(head.writer):
+                worker.add(journal, head.tracking_uri, orphaned=True)
+
+
+def main() -> None:
+    """Leave the training process' family, then serve."""
+    pid, started = int(sys.argv[1]), sys.argv[2].removeprefix("-")
+    if os.fork():
+        os._exit(0)
+    os.umask(0o077)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    linger = float(os.environ.get("ORBITER_MLFLOW_LINGER", LINGER))
+    serve(Orders(0), Parent(pid, started), linger)
+
+
+if __name__ == "__main__":
+    main()

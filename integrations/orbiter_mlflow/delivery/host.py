@@ -1,0 +1,139 @@
+"""Who drains the journals of a training process, as that process sees it."""
+
+import logging
+import os
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from orbiter_mlflow.delivery.spool import backlog, read_ack
+
+_logger = logging.getLogger(__name__)
+
+_POLL = 0.02
+"""Seconds between looks at the acks while the process waits to exit."""
+
+
+class Host(ABC):
+    """Delivers journals in the background.
+
+    At exit it waits a little for what is under way, but for nothing that is in trouble.
+    """
+
+    waits = True
+    """Whether waiting for delivery makes sense."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._journals: set[Path] = set()
+        self._told: set[Path] = set()
+        # At exit, finalizers run last made, first run: those of the trainers come before this one.
+        weakref.finalize(Host, self._finish)
+
+    def deliver(self, journal: Path, tracking_uri: str, patience: float) -> None:
+        """Deliver a journal from now on.
+
+        Args:
+            journal: the file.
+            tracking_uri: with credentials, if it has any.
+            patience: seconds that the user is willing to wait for delivery.
+        """
+        self._journals.add(journal)
+        self._start(journal, tracking_uri, patience)
+
+    @abstractmethod
+    def hurry(self) -> None:
+        """Somebody waits: look at the journals now."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Give back, in a forked child, what belongs to the parent's delivery."""
+
+    @abstractmethod
+    def _start(self, journal: Path, tracking_uri: str, patience: float) -> None: ...
+
+    @abstractmethod
+    def _exit_wait(self) -> float:
+        """Seconds that the exit of the process may take, at most."""
+
+    def tell(self, journal: Path, problem: str) -> None:
+        """Warn, once for each journal, that it could not be delivered in time."""
+        if journal not in self._told:
+            self._told.add(journal)
+            _logger.warning(
+                "not everything has reached MLflow yet (%s); nothing is lost, it waits in %s; "
+                "deliver it later with: orbiter-mlflow sync %s",
+                problem or "delivery has not finished",
+                journal,
+                journal,
+            )
+
+    def _finish(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        deadline = time.monotonic() + self._exit_wait()
+        while self._under_way() and time.monotonic() < deadline:
+            self.hurry()
+            time.sleep(_POLL)
+        for journal in self._waiting():
+            problem = read_ack(journal).problem
+            if problem or not self._goes_on_without_us():
+                self.tell(journal, problem)
+
+    def _goes_on_without_us(self) -> bool:
+        """Whether delivery outlives this process."""
+        return False
+
+    def _waiting(self) -> list[Path]:
+        self._journals = {journal for journal in self._journals if backlog(journal)}
+        return sorted(self._journals - self._told)
+
+    def _under_way(self) -> bool:
+        return any(not read_ack(journal).problem for journal in self._waiting())
+
+
+class OfflineHost(Host):
+    """Delivers nothing: the journals wait for `orbiter-mlflow sync`."""
+
+    waits = False
+
+    def hurry(self) -> None:
+        """Nobody is there to hurry."""
+
+    def forget(self) -> None:
+        """Nothing is held."""
+
+    def _start(self, journal: Path, tracking_uri: str, patience: float) -> None:
+        _logger.info("offline: deliver it later with: orbiter-mlflow sync %s", journal)
+
+    def _exit_wait(self) -> float:
+        return 0.0
+
+    def _goes_on_without_us(self) -> bool:
+        return True
+
+
+_hosts: dict[type[Host], Host] = {}
+_lock = threading.Lock()
+
+
+def host_of(kind: type[Host]) -> Host:
+    """The host of a kind in this process, started at the first call."""
+    with _lock:
+        if kind not in _hosts:
+            _hosts[kind] = kind()
+        return _hosts[kind]
+
+
+def _forget_after_fork() -> None:
+    """A forked child has none of its parent's threads, and must not keep its parent's journals."""
+    global _lock
+    _lock = threading.Lock()
+    for host in _hosts.values():
+        host.forget()
+    _hosts.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
