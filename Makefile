@@ -1,14 +1,23 @@
-# One command each; every target makes what it needs.
+# One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
+# Python than the first one found.
 .PHONY: demo test lint types setup clean
+.NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
 BIN := $(VENV)/bin
-# The first interpreter that runs and is new enough: a name on the PATH may be neither.
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+UNFINISHED := $(VENV)/.unfinished
+export MLFLOW_DISABLE_TELEMETRY ?= true
+# Each of these would send pip or the interpreter elsewhere than into $(VENV).
+unexport PYTHONHOME PYTHONPATH PIP_PREFIX PIP_TARGET PIP_USER VIRTUAL_ENV
+
+# The versions of constraints.txt first. A name on the PATH may be too old, a stub, or, as Debian
+# splits it, a Python without venv.
+USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
 demo: $(VENV)/.demo
-	$(BIN)/orbiter-mlflow demo
+	@$(BIN)/orbiter-mlflow demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -22,17 +31,25 @@ types: $(VENV)/.dev
 
 setup: $(VENV)/.dev
 
-$(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: none was found" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
-	@touch $@
-
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+# $(UNFINISHED) outlives an installation that was killed, as one that pip gave up does not: pip takes
+# a package for installed that a kill left without half of its files, so all is made anew.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
+	@if test -e $(UNFINISHED); then rm -rf $(VENV); fi
+	@if ! test -x $(BIN)/python; then \
+		$(or $(PYTHON),false) -c '$(USABLE)' 2>/dev/null || { \
+			echo "Python 3.11 or newer with its venv module is needed$(if $(PYTHON),: $(PYTHON) is not that)." \
+				"Install it (Debian, Ubuntu: apt install python3-venv)," \
+				"or name it: make PYTHON=/path/to/python3" >&2; \
+			exit 1; }; \
+		mkdir -p $(VENV) && touch $(UNFINISHED) && $(PYTHON) -m venv $(VENV); \
+	fi
+	@echo "Installing into $(VENV); the first time this takes a minute or two"
+	@touch $(UNFINISHED)
+	@trap 'exit 130' HUP INT TERM; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
+		-c constraints.txt -e '.[$*]' || { code=$$?; test $$code -gt 128 || rm $(UNFINISHED); exit $$code; }
+	@rm $(UNFINISHED)
+	@touch $@ $(if $(filter dev,$*),$(VENV)/.demo)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -39,7 +39,8 @@ def find_class(name: object) -> type:
         raise UnreadableError(f"needs {name}: import {module} first")
     found: Any = sys.modules[module]
     for part in qualname.split("."):
-        found = getattr(found, part, None)
+        # Not `getattr`: of a lazy module it would run an import.
+        found = getattr(found, "__dict__", {}).get(part)
     if not isinstance(found, type):
         raise UnreadableError(f"needs {name}, but {module} has no such class")
     return found

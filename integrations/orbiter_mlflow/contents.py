@@ -30,7 +30,7 @@ samples the same."""
 SAMPLE_ROWS = 1000
 """Rows, and columns, that are read at most of what is not a numeric array."""
 
-_NODE = 32
+_NODE = 64
 """Bytes of the budget that each object costs beside its contents."""
 _MAX_TUPLE = 4
 """Longer tuples are rows; up to this `(X, y, groups, weights)` are columns."""
@@ -189,8 +189,7 @@ class Contents:
             flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
             picked = self._picked(array.size, budget)
             self._each(sha, [flat[at] for at in picked], budget, depth)
-            share = len(picked) * total // array.size
-            return Rows(share, total) if array.ndim else None
+            return Rows(min(len(picked), total), total) if array.ndim else None
         if array.dtype.kind not in _RAW_KINDS or array.dtype.char in "gG":  # padded long doubles
             self.unread = True
             return whole

@@ -130,11 +130,7 @@ def _flatten(
     hints = hints_of(kind) if is_fields else {}
     items = {name: getattr(value, name, _UNSET) for name in hints} if is_fields else value
     below = {key: item for key, item in items.items() if _is_key(key, _MAX_PATH - length - 1)}
-    rest = (
-        {key: item for key, item in items.items() if key not in below}
-        if len(below) < len(items)
-        else {}
-    )
+    rest = {key: item for key, item in items.items() if key not in below}
     if is_fields:
         own = {name: mark(item, above) for name, item in rest.items()}
         if hint.dataclass is not kind:

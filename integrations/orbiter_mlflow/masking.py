@@ -80,12 +80,12 @@ def _secret_part(
 
 def _mask_leaf(entry: Entry, redactor: Redactor) -> tuple[str, list[str], bool]:
     path = ".".join(entry.path)
-    mask = _Mask(redactor)
+    by_name, mask = _Mask(redactor), _Mask(redactor)
     try:
         if entry.leaf.named is not None:
-            named = mask.json(entry.leaf.named, path)
-            if mask.paths:
-                return to_text(named), mask.paths, mask.has_text
+            named = by_name.json(entry.leaf.named, path)
+            if by_name.paths:
+                return to_text(named), by_name.paths, by_name.has_text
         masked = mask.json(entry.leaf.json, path)
         text = entry.text if masked is entry.leaf.json else to_text(masked)
     except RecursionError:  # called from so deep that it could not be looked through

@@ -16,17 +16,9 @@ from typing import Any, NamedTuple
 
 from orbiter.train.trainer import TrainMetrics
 from orbiter_mlflow import names
-from orbiter_mlflow.values import (
-    bounded_int,
-    placeholder,
-    read,
-    tag_value,
-    text_of,
-    to_float,
-    type_name,
-)
+from orbiter_mlflow.values import placeholder, read, tag_value, text_of, to_float, type_name
 
-__all__ = ["Flat", "MetricKeys", "bounded_int", "tag_value"]
+__all__ = ["Flat", "MetricKeys"]
 
 MAX_DEPTH = 64
 """Mappings nested deeper than this are kept as text."""
@@ -55,7 +47,7 @@ class Flat(NamedTuple):  # made on each report: a frozen dataclass costs three t
 class MetricKeys:
     """The keys of one run: each belongs to one source for the run's life.
 
-    A source is a path of keys in what was reported, under a prefix and slot. Its key is the path
+    A source is a path of keys in what was reported, under a prefix. Its key is the path
     joined by `/`, with what MLflow refuses escaped the same way in each run (`pass@1` becomes
     `pass:40:1`). Only where two sources would meet on one key (`{"a/b": 1, "a": {"b": 2}}`) does
     the later one get `:2`, `:3` and so on. Threads may share it.

@@ -59,15 +59,15 @@ _BEFORE_TOKENS = _ISSUERS | _words(
 # What language models call a token. After any other word, `token` is a credential.
 _BEFORE_MODEL_TOKEN = _words(
     """
-    added additional answer assistant audio average avg begin beginning blank bof boi bos
-    boundary cls completion context continuous control current decoder delimiter draft dummy
-    each end ending eod eof eoi eom eos eot every extra fim first generated ignore image img
-    infill infilling initial input label lang language last latent mask max mean media memory
-    middle min missing modality multi new newline next no null num oov output pad padding patch
-    per placeholder prefix prev previous prompt query rare reasoning register reserved response
-    role sample sentinel sep separator single soft sos space special speech start stop subword
-    suffix target text think thinking thought timestamp turn unk unknown video virtual vision
-    visual word
+    added additional answer assistant audio average avg begin beginning blank boc bof boi bop
+    bos boundary cls completion context continuous control current decoder delimiter draft dummy
+    each end ending eoc eod eof eoi eom eop eos eot every extra fim first generated ignore im
+    image img infill infilling initial input label lang language last latent mask max mean media
+    mem memory middle min missing modality multi new newline next no null num oov output pad
+    padding patch per placeholder prefix prev previous prompt query rare reasoning register
+    reserved response role sample seg sentinel sep separator single soft sos sot space special
+    speech start stop subword suffix target text think thinking thought timestamp turn unk
+    unknown video virtual vision visual word
     """
 )
 # Words that may follow without making a value out of a credential.

@@ -15,8 +15,8 @@ from typing import Any
 from orbiter_mlflow import names
 
 _MAX_DEPTH = 64
-_MAX_NODES = names.MAX_TAG_VALUE // 2
-"""Elements of a container that can show in a tag: each takes two characters at least."""
+_MAX_NODES = names.MAX_TAG_VALUE
+"""Elements of a container that are read: more than a tag can show, so that a cut is told."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
