@@ -61,7 +61,7 @@ def is_dataclass_class(cls: type) -> bool:
 
 def is_dataclass_value(value: object) -> bool:
     """Whether its fields are all there is to it: an instance that is no container besides."""
-    return is_dataclass_class(type(value)) and not isinstance(value, _MORE_THAN_FIELDS)
+    return is_dataclass_class(type(value)) and not issubclass(type(value), _MORE_THAN_FIELDS)
 
 
 def rebuild(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -1,10 +1,11 @@
 """The command `orbiter-mlflow`. Exit codes: 0 done, 1 it failed, 2 used wrongly."""
 
 import sys
+from pathlib import Path
 
 import click
 
-from orbiter_mlflow.settings import MLflowSettings
+from orbiter_mlflow.settings import MLflowSettings, resolve
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,6 +38,42 @@ def demo(tracking_uri: str | None, experiment: str, seeds: int, epochs: int) -> 
     except ValueError as error:
         raise click.UsageError(_first_fault(error)) from error
     sys.exit(run_demo(settings, seeds=seeds, epochs=epochs))
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--tracking-uri", help="Where to, in place of what the journals say.")
+@click.option("--dry-run", is_flag=True, help="Only say what waits.")
+@click.option("--ended", is_flag=True, help="Trainers on other machines are known to be over.")
+def sync(paths: tuple[Path, ...], tracking_uri: str | None, dry_run: bool, ended: bool) -> None:
+    """Deliver journals: files, or folders of them; by default the spool."""
+    from orbiter_mlflow.sync_report import show, sync_all
+
+    journals = _journals(paths)
+    if dry_run:
+        show(journals)
+    else:
+        sys.exit(sync_all(journals, tracking_uri=tracking_uri, ended=ended))
+
+
+@commands.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+def status(paths: tuple[Path, ...]) -> None:
+    """List journals that are not delivered: what waits in each, and why."""
+    from orbiter_mlflow.sync_report import show
+
+    show(_journals(paths))
+
+
+def _journals(paths: tuple[Path, ...]) -> list[Path]:
+    from orbiter_mlflow.delivery.sync import find
+
+    try:
+        return find(
+            paths or [folder for folder in [resolve(None, None).spool_dir] if folder.exists()]
+        )
+    except FileNotFoundError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _first_fault(error: ValueError) -> str:

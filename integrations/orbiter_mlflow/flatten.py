@@ -84,9 +84,16 @@ def _field(config: object, name: str, hint: Hint) -> list[Entry]:
 
 def _field_apart(config: object, name: str) -> Json:
     try:
-        return write_leaf(getattr(config, name, _UNSET), ANY).json
+        return _leaf(getattr(config, name, _UNSET), ANY).json
     except Exception as error:
         return _unreadable(error)
+
+
+def _leaf(value: Any, hint: Hint) -> Leaf:
+    try:
+        return write_leaf(value, hint)
+    except Exception as error:  # its siblings are none the worse
+        return Leaf(_unreadable(error))
 
 
 def _unreadable(error: Exception) -> Json:
@@ -121,7 +128,7 @@ def _flatten(
     if is_fields and hint.dataclass is not kind and not is_findable(kind):
         is_fields = False
     if not is_fields and kind is not dict:
-        entries.append(_entry(path, write_leaf(value, hint)))
+        entries.append(_entry(path, _leaf(value, hint)))
         return
     if id(value) in above:
         entries.append(_entry(path, Leaf({TEXT: f"<{kind.__qualname__} that contains itself>"})))
@@ -138,7 +145,7 @@ def _flatten(
         if own or not below:
             entries.append(_entry(path, Leaf(own)))
     elif not below:
-        entries.append(_entry(path, write_leaf(value, hint)))
+        entries.append(_entry(path, _leaf(value, hint)))
     elif rest or hint.dataclass:
         entries.append(_entry(path, _rest_of_dict(rest, hint, above)))
     for key, item in below.items():

@@ -129,7 +129,8 @@ def mark(value: Any, above: tuple[int, ...] = ()) -> Json:
 def _mark_composite(value: Any, above: tuple[int, ...]) -> Json:
     kind = type(value)
     is_fields = is_dataclass_value(value)
-    if not is_fields and not isinstance(value, _CONTAINERS):
+    # `isinstance` would believe a mock that says it were a dict.
+    if not is_fields and not issubclass(kind, _CONTAINERS):
         return {TEXT: safe_repr(value)}
     if id(value) in above:
         return {TEXT: f"<{kind.__qualname__} that contains itself>"}
@@ -148,12 +149,12 @@ def _mark_composite(value: Any, above: tuple[int, ...]) -> Json:
         return {"$tuple": [mark(item, above) for item in value]}
     if kind in _MARK_OF_ITEMS:
         return {_MARK_OF_ITEMS[kind]: sorted((mark(x, above) for x in value), key=canonical)}
-    if isinstance(value, tuple) and hasattr(kind, "_fields"):
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         items = dict(zip(kind._fields, tuple.__iter__(value), strict=True))
         marked = {_NAMEDTUPLE: class_name(kind), **{n: mark(v, above) for n, v in items.items()}}
         return marked if is_findable(kind) else {TEXT: marked}
     # A container of a type of its own: shown by what it contains, so that secrets are found in it.
-    contents = dict(dict.items(value)) if isinstance(value, dict) else list(value)
+    contents = dict(dict.items(value)) if issubclass(kind, dict) else list(value)
     return {TEXT: {kind.__qualname__: mark(contents, above)}}
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import ValidationError
+
 from orbiter.train import Trainer, TrainerError, TrainerState, TrainMetrics
 from orbiter.train.enforce import Phase
 from orbiter.train.runtime import runtime_of
@@ -70,10 +72,18 @@ class MLflowTrainerMixin(Trainer):
             return run
         inherited: MLflowSettings | None = self.__dict__.get("_mlflow")
         if inherited is None:  # an __init__ that never called ours
-            inherited = self._mlflow = resolve(None, self.mlflow_settings)
+            inherited = self._mlflow = self._late_settings()
             return self._track(inherited)
         # A copy of a tracked trainer: it must not write into the same run.
         return self._track(inherited.model_copy(update={"run_id": None}))
+
+    def _late_settings(self) -> MLflowSettings:
+        """Settings where it is too late to refuse them: an error now would be the training's."""
+        try:
+            return resolve(None, self.mlflow_settings)
+        except ValidationError as error:
+            _logger.error("%s is not tracked: %s", type(self).__qualname__, error)
+            return MLflowSettings(enabled=False)
 
     def _track(self, settings: MLflowSettings) -> TrackedRun:
         claim_environment_run_id(settings)
@@ -114,7 +124,8 @@ class MLflowTrainerMixin(Trainer):
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set a tag of the run, through the journal: at once, and whether a server is up or not."""
-        self._tracked.set_tag(str(key), str(value))
+        with _harmless("set_tag"):
+            self._tracked.set_tag(str(key), str(value))
 
     def log_artifact(self, path: str | os.PathLike[str], folder: str | None = None) -> None:
         """Log a file, or a folder with all in it, as artifact. A copy is taken now, sent later.
@@ -123,10 +134,7 @@ class MLflowTrainerMixin(Trainer):
             path: what to log.
             folder: where to put it among the run's artifacts.
         """
-        try:
-            self._tracked.log_artifact(Path(path), folder)
-        except OSError as error:
-            _logger.warning("artifact %s was not kept: %s", path, error)
+        self._tracked.log_artifact(Path(path), folder)
 
     @contextmanager
     def active_run(self) -> Iterator[Any]:

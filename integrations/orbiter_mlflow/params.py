@@ -137,7 +137,8 @@ def config_from_params(params: Mapping[str, str], config_type: type[T]) -> T:
             problems["the config"] = str(error)
     shown = Redactor().text
     raise ConfigError(
-        class_name(config_type), {shown(path): problems[path] for path in sorted(problems)}
+        class_name(config_type),
+        {shown(path): shown(problems[path]) for path in sorted(problems)},
     )
 
 

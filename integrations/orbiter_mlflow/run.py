@@ -10,7 +10,9 @@ import os
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,9 @@ _HOSTS: dict[str, type[Host]] = {
     "offline": OfflineHost,
 }
 
+_STEPS_REMEMBERED = 1000
+"""Steps whose last time is kept: several tasks may report at steps of their own at once."""
+
 _DataName = tuple[str, str | None]
 """What tells the data of an evaluation from others, and the name they were given, if any."""
 
@@ -95,7 +100,7 @@ class TrackedRun:
         self._renamed: dict[str, str] = {}
         self._nonfinite: set[str] = set()
         self._told: dict[str, str] = {}
-        self._last_time = (0, 0)
+        self._times: OrderedDict[int, int] = OrderedDict()
         self._lock = threading.Lock()
         self._git: threading.Thread | None = None
 
@@ -125,14 +130,14 @@ class TrackedRun:
         self._be_born()
         self._state = state
         self._tags({names.STATE: state.value, names.state_at(state.value): _utc(_now())})
-        if state is TrainerState.VALIDATED:
-            self._write_params()
+        self._write_params()  # at VALIDATED; a copy of a validated trainer starts later
 
     def reported(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
         """Progress from inside `train`."""
         if self.active:
-            self.step = self._bounded(step)
-            self._measured(names.TRAIN, metrics, self.step)
+            at = self._bounded(step)
+            self.step = max(self.step, at)
+            self._measured(names.TRAIN, metrics, at)
 
     def trained(self, metrics: TrainMetrics, state: TrainerState) -> None:
         """The outermost `train` returned."""
@@ -188,7 +193,8 @@ class TrackedRun:
             self.failed("train", SystemExit("the process ended while train was running"))
         elif self.status.end_time is None:
             self._end(self._status_without_training())
-        if self._git is not None:
+        # The garbage collector may have brought us here on any thread.
+        if self._git not in (None, threading.current_thread()):
             self._git.join(_GIT_PATIENCE)
         if self.outbox.lost:
             self._tags({names.LOST: str(self.outbox.lost)})
@@ -212,23 +218,28 @@ class TrackedRun:
             self._tags({self._keys.tag(key): shown})
 
     def log_artifact(self, path: Path, folder: str | None) -> None:
-        """Keep a copy of a file, or of a folder's files, for upload.
-
-        Raises:
-            OSError: the file cannot be read or copied.
-        """
+        """Keep a copy of a file, or of a folder's files, for upload."""
         if not self.active:
             return
         if self.outbox is None:
             _logger.warning("artifact %s was not kept: call mark_validated() first", path)
             return
         if not path.is_dir():
-            self._append(spool.keep_artifact(self.outbox.path, path, folder))
+            self._keep(self.outbox, path, folder)
             return
         for file in sorted(path.rglob("*")):
             if file.is_file():
                 inside = Path(folder or "", path.name, file.relative_to(path).parent)
-                self._append(spool.keep_artifact(self.outbox.path, file, inside.as_posix()))
+                self._keep(self.outbox, file, inside.as_posix())
+
+    def _keep(self, outbox: Outbox, file: Path, folder: str | None) -> None:
+        try:
+            kept = spool.keep_artifact(outbox.path, file, folder)
+        except (OSError, ValueError) as error:  # a ValueError: no such name can exist
+            _logger.warning("artifact %s was not kept: %s", file, error)
+            return
+        folder = None if folder is None else tag_value(folder)  # names are bytes to the system
+        outbox.append(replace(kept, name=tag_value(kept.name), folder=folder))
 
     def restate(self) -> None:
         """Say the present status again, after something else has changed it in the store."""
@@ -262,6 +273,7 @@ class TrackedRun:
             run_name=None if settings.run_name is None else tag_value(redact(settings.run_name)),
             parent_run_id=settings.parent_run_id,
             user=source.get(names.USER),
+            keep=settings.keep_journals,
             live=settings.delivery != "offline",
         )
         try:
@@ -336,11 +348,10 @@ class TrackedRun:
             with self._lock:
                 # MLflow drops a second point of equal key, step, time and value; and of one step
                 # the last in time is "the latest".
-                now = _now()
-                last_step, last = self._last_time
-                if step == last_step and now <= last:
-                    now = last + 1
-                self._last_time = (step, now)
+                now = max(_now(), self._times.pop(step, 0) + 1)
+                self._times[step] = now
+                if len(self._times) > _STEPS_REMEMBERED:
+                    self._times.popitem(last=False)
             self._append(Metrics(step, now, flat.numbers))
         if flat.texts or flat.nonfinite or flat.renamed:
             self._measured_oddly(flat)
@@ -348,7 +359,7 @@ class TrackedRun:
     def _measured_oddly(self, flat: Flat) -> None:
         tags = {}
         for key, text in flat.texts.items():
-            secret = self._redactor.is_secret_key(key.rpartition(".")[2])
+            secret = any(self._redactor.is_secret_key(part) for part in key.split("."))
             tags[key] = REDACTED if secret else self._redactor.text(text)
         if flat.nonfinite:
             self._nonfinite.update(flat.nonfinite)
@@ -365,8 +376,10 @@ class TrackedRun:
         info = describe(data, role=context)
         if info is None:
             return ("", None)
-        self._append(info.record)
-        return (info.identity, info.given_name)
+        redact, record = self._redactor.text, info.record
+        texts = ("name", "source", "schema", "profile")
+        self._append(replace(record, **{text: redact(getattr(record, text)) for text in texts}))
+        return (info.identity, None if info.given_name is None else redact(info.given_name))
 
     def _end(self, status: RunStatus) -> None:
         self.status = Status(status, _now())

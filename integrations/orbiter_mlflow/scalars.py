@@ -29,10 +29,10 @@ def write_scalar(value: Any) -> tuple[str, Any] | None:
     write = _WRITERS.get(type(value))
     if write is not None:
         return write(value)
-    if isinstance(value, Enum):
+    if issubclass(type(value), Enum):
         return "$enum", _enum_payload(value)
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic):
+    if numpy is not None and issubclass(type(value), numpy.generic):
         return _numpy_marker(value)
     return None
 

@@ -74,9 +74,13 @@ _BEFORE_MODEL_TOKEN = _words(
 _TRAILING = frozenset({"value", "string", "text", "plain", "plaintext"})
 
 
-@lru_cache(maxsize=4096)
 def names_secret(name: str) -> bool:
     """Whether a value under this name is to be taken for a secret."""
+    # What a text's "key" is comes from outside: the cache must not hold megabytes.
+    return _remembered(name) if len(name) <= _LONGEST_REMEMBERED else _judge(name)
+
+
+def _judge(name: str) -> bool:
     words = [word.lower() for word in _WORD.findall(name)]
     while len(words) > 1 and (words[-1] in _TRAILING or words[-1].isdigit()):
         words.pop()
@@ -84,6 +88,10 @@ def names_secret(name: str) -> bool:
     return any(_secret_word(before, word) for before, word in pairs) or (
         bool(pairs) and _secret_at_the_end(*pairs[-1])
     )
+
+
+_LONGEST_REMEMBERED = 250
+_remembered = lru_cache(maxsize=4096)(_judge)
 
 
 def _secret_word(before: str, word: str) -> bool:

@@ -39,11 +39,11 @@ class MLflowSettings(BaseModel):
 
     tracking_uri: str = "sqlite:///mlflow.db"
     """Any tracking URI of MLflow's; a relative sqlite path is taken from the present folder."""
-    experiment: str | None = Field(None, min_length=1, max_length=500)
+    experiment: str | None = Field(default=None, min_length=1, max_length=500)
     """Name of the experiment, made where it does not exist; MLflow's `Default` where left out."""
     experiment_id: Identifier | None = None
     """The experiment by its id instead of its name."""
-    run_name: str | None = Field(None, min_length=1, max_length=250)
+    run_name: str | None = Field(default=None, min_length=1, max_length=250)
     """MLflow makes one up where left out."""
     run_id: Identifier | None = None
     """Continue this run instead of starting one."""
@@ -57,7 +57,9 @@ class MLflowSettings(BaseModel):
     """Where the journals lie; on a cluster, a disk that outlives the job."""
     delivery: Literal["process", "thread", "offline"] = "process"
     """Who sends the journal to MLflow: a process of its own, a thread, or `orbiter-mlflow sync`."""
-    flush_timeout: float = Field(30.0, ge=0, allow_inf_nan=False)
+    keep_journals: bool = False
+    """Keep journals that are delivered to their end; they are removed otherwise."""
+    flush_timeout: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """Seconds that `train` and `evaluate` wait, at most, for delivery when they end."""
     on_failure: Literal["warn", "raise"] = "warn"
     """Whether results that could not be delivered in time are a warning or a `TrackingError`."""
@@ -80,6 +82,7 @@ class MLflowSettings(BaseModel):
             return f"sqlite:///{Path(path).absolute()}{query}{options}"
         if "://" not in uri and not uri.startswith(("databricks", "file:")):
             return Path(uri).absolute().as_uri()
+        urlsplit(uri)  # raises for what nobody could connect to
         return uri
 
     @field_validator("spool_dir")

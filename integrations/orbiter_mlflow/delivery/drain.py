@@ -5,7 +5,9 @@ not wait: `run` delivers what is there, or notes what stopped it and when to com
 """
 
 import logging
+import os
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -64,6 +66,7 @@ class Drain:
         open_sink: gives the store for a head; may be slow, may raise a `DeliveryError`.
         clock: seconds, monotonic.
         rng: the jitter of the waits.
+        told: hears of each step.
 
     Attributes:
         ack: how far it is delivered, as last written.
@@ -77,13 +80,15 @@ class Drain:
         *,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        told: Callable[[spool.Ack], None] = lambda ack: None,
     ) -> None:
         self.journal = journal
-        self.ack = spool.read_ack(journal)
+        self.ack = replace(spool.read_ack(journal), drainer=_me())
         self.not_before = 0.0
         self._open_sink = open_sink
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311  jitter, no secret
+        self._told = told
         self._failures = 0
         self._refusals = 0
         # A batch may have been committed whose ack was not written: ask the store first.
@@ -279,6 +284,11 @@ class Drain:
         if fresh != self.ack:
             spool.write_ack(self.journal, fresh)
             self.ack = fresh
+            self._told(fresh)
+
+
+def _me() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def death_tags(died: int) -> dict[str, str]:

@@ -43,6 +43,7 @@ class Head:
     """The first record: which run this is, and where it goes.
 
     `run_id` continues a run that exists. Of `experiment` (a name) and `experiment_id` one is set.
+    `keep` leaves the journal in the spool once it is delivered.
     `live` tells journals that are delivered by themselves from those that wait for `sync`.
     """
 
@@ -57,6 +58,7 @@ class Head:
     parent_run_id: str | None = None
     user: str | None = None
     live: bool = True
+    keep: bool = False
     format: Literal[1] = FORMAT
     kind: Literal["head"] = "head"
 

@@ -59,6 +59,7 @@ class Ack:
         damaged: lines of the journal that could not be read.
         problem: why delivery does not go on, in words; empty while it does.
         held: the problem will not go away by itself.
+        drainer: who delivers it, or did last.
     """
 
     offset: int = 0
@@ -71,6 +72,7 @@ class Ack:
     damaged: int = 0
     problem: str = ""
     held: bool = False
+    drainer: str = ""
 
 
 _ACK = TypeAdapter(Ack)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.drain import Drain, Sink
+from orbiter_mlflow.delivery.journal import read_head
 
 _logger = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ class Worker:
         if job.drain.abandon() if job.orphaned else job.drain.run():
             job.delivered = size
             if job.drain.ack.closed:
-                spool.remove(job.journal)
+                if not read_head(job.journal).keep:
+                    spool.remove(job.journal)
                 self._drop(job)
 
     def _sink(self, tracking_uri: str) -> Sink:

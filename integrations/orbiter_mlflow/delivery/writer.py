@@ -26,6 +26,11 @@ def is_gone(writer: Writer) -> bool:
     return _started(writer.pid) != writer.started
 
 
+def runs_elsewhere(writer: Writer) -> bool:
+    """Whether the writer ran on another machine, where its death cannot be seen from here."""
+    return writer.host != socket.gethostname()
+
+
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

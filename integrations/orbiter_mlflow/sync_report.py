@@ -1,0 +1,89 @@
+"""What `orbiter-mlflow sync` and `status` show in the terminal."""
+
+import os
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from orbiter_mlflow.delivery.spool import Ack
+from orbiter_mlflow.delivery.sync import Backlog, deliver, look
+from orbiter_mlflow.delivery.worker import open_mlflow
+from orbiter_mlflow.delivery.writer import runs_elsewhere
+
+_LONG = 1 << 20
+"""Bytes from which on a journal gets a progress bar."""
+
+
+def show(journals: Sequence[Path]) -> None:
+    """A table of journals and what waits in them."""
+    console = Console()
+    if not journals:
+        console.print("no journals: everything is delivered")
+        return
+    table = Table("journal", "run", "state", "points", "age", "refused", "last error")
+    table.columns[0].no_wrap = True
+    for backlog in map(look, journals):
+        age = "-"
+        if backlog.head is not None:
+            age = str(timedelta(seconds=int(time.time() - backlog.head.start_time / 1000)))
+        table.add_row(
+            backlog.journal.name,
+            (backlog.ack.run_id or "-")[:8],
+            backlog.state,
+            str(backlog.points),
+            age,
+            str(backlog.ack.quarantined),
+            backlog.problem or "-",
+        )
+    console.print(table)
+
+
+def sync_all(journals: Sequence[Path], *, tracking_uri: str | None, ended: bool) -> int:
+    """Deliver journals one after the other; gives the exit code: 1 where something still waits."""
+    # One attempt takes seconds; how often to try is for the drain to say.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    console = Console()
+    if not journals:
+        console.print("no journals: everything is delivered")
+        return 0
+    undelivered = 0
+    for journal in journals:
+        backlog = _deliver(journal, tracking_uri, ended, console)
+        undelivered += backlog.state != "delivered"
+        console.print(f"{journal.name}: {_outcome(backlog)}", highlight=False, markup=False)
+    return 1 if undelivered else 0
+
+
+def _deliver(journal: Path, tracking_uri: str | None, ended: bool, console: Console) -> Backlog:
+    size = journal.stat().st_size
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=size < _LONG) as progress:
+        task = progress.add_task(journal.name, total=size)
+
+        def told(ack: Ack) -> None:
+            progress.update(task, completed=ack.offset)
+
+        return deliver(journal, open_mlflow, tracking_uri=tracking_uri, ended=ended, told=told)
+
+
+def _outcome(backlog: Backlog) -> str:
+    run = f"run {backlog.ack.run_id}"
+    if backlog.state == "delivered":
+        refused = backlog.ack.quarantined + backlog.ack.damaged
+        return f"delivered, {run}" + (f"; {refused} entries are in quarantine" if refused else "")
+    if backlog.state == "delivering":
+        return f"left alone: {backlog.ack.drainer or 'another process'} is delivering it"
+    if backlog.problem:
+        return f"not delivered: {backlog.problem}"
+    if backlog.head is not None and runs_elsewhere(backlog.head.writer):
+        return (
+            f"all of it is in {run}, which still counts as running: its trainer ran on "
+            f"{backlog.head.writer.host}; if that is over, add --ended"
+        )
+    return f"all of it so far is in {run}; its trainer is still running"
