@@ -16,6 +16,7 @@ from enum import Enum, Flag, IntEnum, StrEnum
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from time import process_time
 from typing import Any, Literal, NamedTuple, NewType, Optional, TypedDict, Union
+from unittest.mock import MagicMock, Mock
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -24,7 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orbiter.train.trainer import TrainConfig
-from orbiter_mlflow.json_text import is_json, parse, to_text
+from orbiter_mlflow.codec.json_text import is_json, parse, to_text
+from orbiter_mlflow.codec.sameness import same
 from orbiter_mlflow.params import (
     ConfigError,
     EncodedConfig,
@@ -37,7 +39,6 @@ from orbiter_mlflow.params import (
     split_value,
 )
 from orbiter_mlflow.redact import Redactor
-from orbiter_mlflow.sameness import same
 
 thorough = settings(
     deadline=None,
@@ -513,6 +514,16 @@ def test_what_cannot_come_back_is_kept_as_text_and_refused(value: Any) -> None:
         config_from_params(encoded.params, TrainConfig)
 
 
+class BrokenList(list[int]):
+    def __iter__(self) -> Iterator[int]:
+        raise RuntimeError("no items")
+
+
+def test_one_bad_value_costs_none_of_its_neighbours() -> None:
+    for value in (BrokenList(), Mock(spec=dict), Mock(spec=Lora), MagicMock(spec=Color)):
+        kept_as_text(value)
+
+
 def test_deep_and_cyclic_dicts_end() -> None:
     loop: dict[str, Any] = {"a": 1}
     loop["left"] = loop["right"] = loop
@@ -870,13 +881,13 @@ def test_any_extra_comes_back(given_extra: dict[str, Any]) -> None:
 
 
 @given(configs)
-@thorough
+@settings(thorough, max_examples=50)
 def test_any_config_comes_back_whatever_its_annotations_say(config: Config) -> None:
     comes_back(config)
 
 
 @given(configs, configs)
-@thorough
+@settings(thorough, max_examples=40)
 def test_distinct_configs_have_distinct_params(one: Config, two: Config) -> None:
     equal_params = config_to_params(one) == config_to_params(two)
     assert equal_params == same(one, two)

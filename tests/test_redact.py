@@ -193,11 +193,11 @@ def test_the_secret_itself_never_shows(form: str, secret: str, around: str) -> N
     ],
 )
 def test_hostile_text_takes_linear_time(unit: str) -> None:
-    text = "password=" + unit * (300_000 // len(unit))
+    text = "password=" + unit * (100_000 // len(unit))
     started = time.process_time()
     redactor.text(text)
     redactor.text(text[9:])
-    assert time.process_time() - started < 3  # a quadratic pattern takes many minutes
+    assert time.process_time() - started < 2  # a quadratic pattern takes many minutes
 
 
 def test_a_megabyte_of_everything_takes_linear_time() -> None:

@@ -12,15 +12,15 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from orbiter_mlflow import names
-from orbiter_mlflow.classes import class_name, rebuild
-from orbiter_mlflow.config_error import ConfigError, UnreadableError
-from orbiter_mlflow.flatten import ROOT, flatten_config
-from orbiter_mlflow.hints import ANY, hints_of
-from orbiter_mlflow.json_text import canonical, parse
-from orbiter_mlflow.masking import mask_entries
+from orbiter_mlflow.codec.classes import class_name, rebuild
+from orbiter_mlflow.codec.config_error import ConfigError, UnreadableError
+from orbiter_mlflow.codec.flatten import ROOT, flatten_config
+from orbiter_mlflow.codec.hints import ANY, hints_of
+from orbiter_mlflow.codec.json_text import canonical, parse
+from orbiter_mlflow.codec.masking import mask_entries
+from orbiter_mlflow.codec.splitting import join_values, split_value
+from orbiter_mlflow.codec.unflatten import Node, read_node, tree
 from orbiter_mlflow.redact import Redactor
-from orbiter_mlflow.splitting import join_values, split_value
-from orbiter_mlflow.unflatten import Node, read_node, tree
 
 __all__ = ["CODEC_VERSION", "ConfigError", "EncodedConfig", "config_from_params"]
 __all__ += ["config_to_params", "encode_config", "join_values", "own_params", "params_digest"]

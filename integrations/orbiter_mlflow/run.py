@@ -19,6 +19,7 @@ from typing import Any
 
 from orbiter.train import TrainConfig, TrainerState, TrainMetrics
 from orbiter_mlflow import names
+from orbiter_mlflow.codec.splitting import split_value
 from orbiter_mlflow.datasets import describe
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.host import Host, OfflineHost, host_of
@@ -42,7 +43,6 @@ from orbiter_mlflow.params import CODEC_VERSION, encode_config
 from orbiter_mlflow.provenance import git_tags, source_tags
 from orbiter_mlflow.redact import REDACTED, Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here, without_userinfo
-from orbiter_mlflow.splitting import split_value
 from orbiter_mlflow.values import bounded_int, tag_value
 
 _logger = logging.getLogger(__name__)

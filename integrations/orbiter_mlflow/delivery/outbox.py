@@ -65,7 +65,7 @@ class Outbox:
 
     def wait_run_id(self, within: float) -> str | None:
         """The run's id; waits up to `within` seconds, then None."""
-        for _ in self._looks(within if self._host.waits else 0.0):
+        for _ in self._looks(within):
             if self.run_id() is not None:
                 break
             time.sleep(_POLL)
@@ -73,7 +73,7 @@ class Outbox:
 
     async def wait_run_id_async(self, within: float) -> str | None:
         """The run's id; the event loop goes on for up to `within` seconds, then None."""
-        for _ in self._looks(within if self._host.waits else 0.0):
+        for _ in self._looks(within):
             if self.run_id() is not None:
                 break
             await asyncio.sleep(_POLL)
@@ -86,34 +86,39 @@ class Outbox:
     async def flush(self, within: float) -> str | None:
         """Wait until all that was appended is in the store.
 
-        Returns None then. Otherwise what the trouble is: after `within` seconds, at once where
-        only a person can mend it, and at once too where an earlier wait met the same outage.
+        Returns None then, and where nothing is delivered for now. Otherwise what the trouble is,
+        once `_looks` has given up.
         """
         if not self._host.waits:
             return None
         target = self._journal.size
-        if _outages.goes_on(self._tracking_uri):
-            within = 0.0
         ack = Ack()
-        for _ in self._looks(within):
-            ack = read_ack(self.path)
+        for ack in self._looks(within):
             if ack.offset >= target:
                 return None
-            if ack.held:
-                break
             await asyncio.sleep(_POLL)
-        _outages.note(self._tracking_uri, self.path, ack)
-        problem = ack.problem or f"delivery took longer than {within:g} s"
+        problem = ack.problem or "delivery has not finished"
         self._host.tell(self.path, problem)
         return problem
 
-    def _looks(self, within: float) -> Iterator[None]:
-        """One turn for each look at the ack, at least one, until the time is up."""
+    def _looks(self, within: float) -> Iterator[Ack]:
+        """The ack, looked at again and again, at least once.
+
+        Gives up after `within` seconds; at once where only a person can mend it, and at once too
+        where an earlier wait met the same outage.
+        """
         self._host.hurry()
+        if _outages.goes_on(self._tracking_uri) or not self._host.waits:
+            within = 0.0
         deadline = time.monotonic() + within
-        yield
-        while time.monotonic() < deadline:
-            yield
+        while True:
+            yield (ack := read_ack(self.path))
+            if ack.held:  # may concern this run alone: no outage of the store
+                return
+            if time.monotonic() >= deadline:
+                break
+        if within > 0:  # who does not wait has met no outage
+            _outages.note(self._tracking_uri, self.path, ack)
 
 
 class _Outages:

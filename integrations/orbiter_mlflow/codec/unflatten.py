@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from orbiter_mlflow.classes import class_name, find_class, is_dataclass_class
-from orbiter_mlflow.config_error import UnreadableError
-from orbiter_mlflow.hints import ANY, Hint, hints_of
-from orbiter_mlflow.json_text import Json, parse
-from orbiter_mlflow.leaves import read_leaf
-from orbiter_mlflow.markers import REDACTED, TEXT, TYPE, build, holds, is_marked, unmark
+from orbiter_mlflow.codec.classes import class_name, find_class, is_dataclass_class
+from orbiter_mlflow.codec.config_error import UnreadableError
+from orbiter_mlflow.codec.hints import ANY, Hint, hints_of
+from orbiter_mlflow.codec.json_text import Json, parse
+from orbiter_mlflow.codec.leaves import read_leaf
+from orbiter_mlflow.codec.markers import REDACTED, TEXT, TYPE, build, holds, is_marked, unmark
 
 __all__ = ["Node", "read_node", "tree"]
 

@@ -10,8 +10,8 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any, TypeVar
 
-from orbiter_mlflow.config_error import UnreadableError
-from orbiter_mlflow.sameness import same
+from orbiter_mlflow.codec.config_error import UnreadableError
+from orbiter_mlflow.codec.sameness import same
 
 __all__ = ["class_name", "find_class", "is_dataclass_class", "is_dataclass_value"]
 __all__ += ["is_findable", "rebuild"]

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orbiter_mlflow.classes import (
+from orbiter_mlflow.codec.classes import (
     class_name,
     find_class,
     is_dataclass_class,
@@ -25,10 +25,10 @@ from orbiter_mlflow.classes import (
     is_findable,
     rebuild,
 )
-from orbiter_mlflow.config_error import UnreadableError
-from orbiter_mlflow.hints import hints_of
-from orbiter_mlflow.json_text import Json, canonical
-from orbiter_mlflow.scalars import READERS, write_scalar
+from orbiter_mlflow.codec.config_error import UnreadableError
+from orbiter_mlflow.codec.hints import hints_of
+from orbiter_mlflow.codec.json_text import Json, canonical
+from orbiter_mlflow.codec.scalars import READERS, write_scalar
 
 __all__ = ["JSON", "REDACTED", "TEXT", "TYPE", "build", "holds", "is_marked", "is_plain"]
 __all__ += ["mark", "safe_repr", "unmark"]

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from orbiter_mlflow.classes import class_name, find_class
+from orbiter_mlflow.codec.classes import class_name, find_class
 
 __all__ = ["READERS", "write_scalar"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from orbiter_mlflow.flatten import Entry
-from orbiter_mlflow.json_text import Json, canonical, to_text
-from orbiter_mlflow.markers import REDACTED, TEXT
+from orbiter_mlflow.codec.flatten import Entry
+from orbiter_mlflow.codec.json_text import Json, canonical, to_text
+from orbiter_mlflow.codec.markers import REDACTED, TEXT
 from orbiter_mlflow.redact import Redactor
 
 __all__ = ["Masked", "mask_entries"]

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from orbiter_mlflow import names
-from orbiter_mlflow.classes import class_name, is_dataclass_value, is_findable
-from orbiter_mlflow.hints import ANY, Hint, hints_of
-from orbiter_mlflow.json_text import Json, to_text
-from orbiter_mlflow.leaves import Leaf, reads_back, write_leaf
-from orbiter_mlflow.markers import JSON, TEXT, TYPE, holds, mark
-from orbiter_mlflow.sameness import same
-from orbiter_mlflow.unflatten import read_node, tree
+from orbiter_mlflow.codec.classes import class_name, is_dataclass_value, is_findable
+from orbiter_mlflow.codec.hints import ANY, Hint, hints_of
+from orbiter_mlflow.codec.json_text import Json, to_text
+from orbiter_mlflow.codec.leaves import Leaf, reads_back, write_leaf
+from orbiter_mlflow.codec.markers import JSON, TEXT, TYPE, holds, mark
+from orbiter_mlflow.codec.sameness import same
+from orbiter_mlflow.codec.unflatten import read_node, tree
 
 __all__ = ["ROOT", "Entry", "flatten_config"]
 

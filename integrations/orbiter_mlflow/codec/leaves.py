@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orbiter_mlflow.classes import is_dataclass_value
-from orbiter_mlflow.config_error import UnreadableError
-from orbiter_mlflow.hints import Hint, hints_of
-from orbiter_mlflow.json_text import Json, canonical, parse, to_text
-from orbiter_mlflow.markers import JSON, TEXT, build, holds, is_marked, is_plain, mark, unmark
-from orbiter_mlflow.sameness import same
+from orbiter_mlflow.codec.classes import is_dataclass_value
+from orbiter_mlflow.codec.config_error import UnreadableError
+from orbiter_mlflow.codec.hints import Hint, hints_of
+from orbiter_mlflow.codec.json_text import Json, canonical, parse, to_text
+from orbiter_mlflow.codec.markers import JSON, TEXT, build, holds, is_marked, is_plain, mark, unmark
+from orbiter_mlflow.codec.sameness import same
 
 __all__ = ["Leaf", "read_leaf", "reads_back", "write_leaf"]
 
