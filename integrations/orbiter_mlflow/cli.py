@@ -1,14 +1,18 @@
 """The command `orbiter-mlflow`. Exit codes: 0 done, 1 it failed, 2 used wrongly."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
 
+from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS
 from orbiter_mlflow.settings import MLflowSettings, resolve
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
     """Track Orbiter trainers in MLflow."""
 
@@ -30,14 +34,11 @@ def demo(tracking_uri: str | None, experiment: str, seeds: int, epochs: int) -> 
     """Train six small policies on images of digits, and track them."""
     from orbiter_mlflow.demo import run_demo
 
-    given = {"experiment": experiment}
+    # Without a run id: one from the environment would make all of them the same run.
+    given = {"experiment": experiment, "run_id": None}
     if tracking_uri is not None:
         given["tracking_uri"] = tracking_uri
-    try:
-        settings = MLflowSettings.model_validate(given)
-    except ValueError as error:
-        raise click.UsageError(_first_fault(error)) from error
-    sys.exit(run_demo(settings, seeds=seeds, epochs=epochs))
+    sys.exit(run_demo(_settings(given), seeds=seeds, epochs=epochs))
 
 
 @commands.command()
@@ -69,25 +70,26 @@ def _journals(paths: tuple[Path, ...]) -> list[Path]:
     from orbiter_mlflow.delivery.sync import find
 
     try:
-        return find(
-            paths or [folder for folder in [resolve(None, None).spool_dir] if folder.exists()]
-        )
+        return find(paths or [folder for folder in [_settings({}).spool_dir] if folder.exists()])
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
 
 
-def _first_fault(error: ValueError) -> str:
-    from pydantic import ValidationError
-
-    if isinstance(error, ValidationError):
+def _settings(given: dict[str, str | None]) -> MLflowSettings:
+    """The settings in force: those given, else the environment's."""
+    try:
+        return resolve(MLflowSettings.model_validate(given), None)
+    except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        return f"{where}: {fault['msg']} (given: {fault['input']!r})"
-    return str(error)
+        where = ".".join(str(part) for part in fault["loc"]) or "settings"
+        what = fault["msg"].removeprefix("Value error, ")
+        raise click.UsageError(f"{where}: {what} (given: {fault['input']!r})") from error
 
 
 def main() -> None:
     """Run the command; what was asked wrongly is told in one line, with exit code 2."""
+    for name, value in BOUNDED_REQUESTS.items():
+        os.environ.setdefault(name, value)
     try:
         commands.main(standalone_mode=False)
     except click.UsageError as error:
@@ -97,4 +99,6 @@ def main() -> None:
         click.echo(f"orbiter-mlflow: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
     except click.Abort:
+        # The exit may wait for delivery; who presses Ctrl-C again does not want to.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         sys.exit(130)

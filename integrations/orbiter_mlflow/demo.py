@@ -4,6 +4,8 @@ What it does is what a user does: a backend, the mixin, `evaluate`, `train`, `ev
 """
 
 import asyncio
+import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from orbiter.train.policy_gradient import (
 )
 from orbiter_mlflow.links import compare_page, runs_page
 from orbiter_mlflow.mixin import MLflowTrainerMixin
-from orbiter_mlflow.settings import MLflowSettings, resolve
+from orbiter_mlflow.settings import MLflowSettings, without_userinfo
 
 LEARNING_RATES = (0.5, 0.1)
 ACTIONS = 10
@@ -74,9 +76,14 @@ def digits() -> tuple[Data, Data]:
 
 
 def run_demo(settings: MLflowSettings, *, seeds: int, epochs: int) -> int:
-    """Run it all and print what came of it; gives the exit code."""
+    """Run it all and print what came of it; gives the exit code.
+
+    Args:
+        settings: those in force, the environment's included.
+        seeds: runs for each learning rate.
+        epochs: of each run.
+    """
     console = Console()
-    settings = resolve(settings, None)
     train_data, test_data = digits()
     configs = [
         PolicyGradientConfig(epochs=epochs, learning_rate=rate, seed=seed)
@@ -85,7 +92,8 @@ def run_demo(settings: MLflowSettings, *, seeds: int, epochs: int) -> int:
     ]
     console.print(
         f"{len(configs)} runs of {epochs} epochs on {len(train_data[0])} images of digits, "
-        f"tested on {len(test_data[0])} others; tracked in {_shown(settings.tracking_uri)}"
+        f"tested on {len(test_data[0])} others; tracked in {_shown(settings.tracking_uri)}",
+        soft_wrap=True,
     )
     with Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
@@ -108,11 +116,12 @@ async def _run_all(
     results = []
     for config in configs:
         batches = -(-len(train_data[0]) // config.batch_size)
+        name = f"learning_rate={config.learning_rate} seed={config.seed}"
         task = progress.add_task(
-            f"learning_rate={config.learning_rate} seed={config.seed}",
+            name,
             total=config.epochs * batches,
         )
-        trainer = DemoTrainer(config, mlflow=settings)
+        trainer = DemoTrainer(config, mlflow=settings.model_copy(update={"run_name": name}))
         trainer.on_report = partial(_advance, progress, task)
         results.append(await _run_one(trainer, config, train_data, test_data))
     return results
@@ -172,7 +181,7 @@ def _print_next_steps(console: Console, settings: MLflowSettings, results: list[
     uri = settings.tracking_uri
     experiment_id = MLflowSink(uri).experiment_id(settings.experiment, settings.experiment_id)
     served = uri.startswith(("http://", "https://"))
-    base = uri if served else UI
+    base = _shown(uri) if served else UI
     run_ids = [result.run_id for result in results if result.run_id is not None]
     best = max(results, key=lambda result: result.after)
 
@@ -180,22 +189,30 @@ def _print_next_steps(console: Console, settings: MLflowSettings, results: list[
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     if not served:
-        say(f"\nStart the UI:\n  mlflow server --backend-store-uri {_shown(uri)} --port 5000")
+        say(f"\nStart the UI:\n  {_mlflow()} server --backend-store-uri {_shown(uri)} --port 5000")
     say(f"\nSee the runs:\n  {runs_page(base, experiment_id)}")
     say(f"\nCompare them:\n  {compare_page(base, experiment_id, run_ids)}")
-    say(f"\nRebuild the config of the best run ({best.after:.1%}):")
+    # Without indentation: it is there to be pasted.
     say(
-        "  from mlflow import MlflowClient\n"
-        "  from orbiter.train.policy_gradient import PolicyGradientConfig\n"
-        "  from orbiter_mlflow import config_from_params\n"
-        f"  run = MlflowClient({_shown(uri)!r}).get_run({best.run_id!r})\n"
-        "  config = config_from_params(run.data.params, PolicyGradientConfig)"
+        f"\nRebuild the config of the best run ({best.after:.1%}):\n\n"
+        "from mlflow import MlflowClient\n"
+        "from orbiter.train.policy_gradient import PolicyGradientConfig\n"
+        "from orbiter_mlflow import config_from_params\n"
+        f"run = MlflowClient({_shown(uri)!r}).get_run({best.run_id!r})\n"
+        "config = config_from_params(run.data.params, PolicyGradientConfig)"
     )
 
 
 def _shown(tracking_uri: str) -> str:
-    """The URI as one would type it: a sqlite file in the present folder without the folder."""
+    """The URI as one would type it, without credentials; a file in the present folder, relative."""
+    uri = without_userinfo(tracking_uri)
     here = f"sqlite:///{Path.cwd()}/"
-    return (
-        tracking_uri.replace(here, "sqlite:///") if tracking_uri.startswith(here) else tracking_uri
-    )
+    return f"sqlite:///{uri.removeprefix(here)}" if uri.startswith(here) else uri
+
+
+def _mlflow() -> str:
+    """The command `mlflow` as one can type it here, also where its environment is not activated."""
+    if shutil.which("mlflow"):
+        return "mlflow"
+    beside = Path(sys.executable).with_name("mlflow")
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)

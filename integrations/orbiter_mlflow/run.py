@@ -377,8 +377,15 @@ class TrackedRun:
         if info is None:
             return ("", None)
         redact, record = self._redactor.text, info.record
-        texts = ("name", "source", "schema", "profile")
-        self._append(replace(record, **{text: redact(getattr(record, text)) for text in texts}))
+        self._append(
+            replace(
+                record,
+                name=redact(record.name),
+                source=redact(record.source),
+                schema=redact(record.schema),
+                profile=redact(record.profile),
+            )
+        )
         return (info.identity, None if info.given_name is None else redact(info.given_name))
 
     def _end(self, status: RunStatus) -> None:

@@ -7,7 +7,7 @@ the class attribute `mlflow_settings`, the environment, the default.
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -70,13 +70,17 @@ class MLflowSettings(BaseModel):
     enabled: bool = True
     """False switches the tracking off."""
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, without_userinfo(value) if name == "tracking_uri" else value
+
     @field_validator("tracking_uri")
     @classmethod
     def _absolute(cls, uri: str) -> str:
         if not uri.strip():
             raise ValueError("is empty: give a URI, or leave it out for sqlite:///mlflow.db")
-        if uri.startswith("sqlite:///"):
-            path, query, options = uri.removeprefix("sqlite:///").partition("?")
+        if uri == "sqlite://" or uri.startswith("sqlite:///"):
+            path, query, options = uri.removeprefix("sqlite://")[1:].partition("?")
             if path in ("", ":memory:"):
                 raise ValueError(f"{uri!r} is a store in memory that nobody else could read")
             return f"sqlite:///{Path(path).absolute()}{query}{options}"

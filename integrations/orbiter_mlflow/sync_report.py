@@ -1,6 +1,5 @@
 """What `orbiter-mlflow sync` and `status` show in the terminal."""
 
-import os
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -45,9 +44,6 @@ def show(journals: Sequence[Path]) -> None:
 
 def sync_all(journals: Sequence[Path], *, tracking_uri: str | None, ended: bool) -> int:
     """Deliver journals one after the other; gives the exit code: 1 where something still waits."""
-    # One attempt takes seconds; how often to try is for the drain to say.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     console = Console()
     if not journals:
         console.print("no journals: everything is delivered")

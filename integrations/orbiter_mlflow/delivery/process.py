@@ -16,6 +16,7 @@ from typing import IO
 
 from orbiter_mlflow.delivery.host import Host, host_of
 from orbiter_mlflow.delivery.thread import DeliveryThread
+from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS
 from orbiter_mlflow.delivery.writer import this_process
 
 _logger = logging.getLogger(__name__)
@@ -25,8 +26,6 @@ _EXIT_WAIT = 5.0
 _MAX_STARTS = 5
 """A child that has died as often will die again."""
 
-_BOUNDED = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-"""One attempt takes seconds; how often to try is the drain's business. What the user sets wins."""
 _NOT_FOR_CHILD = ("MLFLOW_RUN_ID", "PYTHONSTARTUP", "PYTHONINSPECT")
 
 
@@ -116,7 +115,7 @@ def _start_child(folder: Path | None) -> int:
     if not sys.executable:
         raise OSError("this Python does not know its own interpreter")
     me = this_process()
-    environment = _BOUNDED | {
+    environment = BOUNDED_REQUESTS | {
         name: value for name, value in os.environ.items() if name not in _NOT_FOR_CHILD
     }
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

@@ -16,6 +16,10 @@ _logger = logging.getLogger(__name__)
 IDLE = 0.2
 """Seconds between looks at the journals, where nobody waits for them."""
 
+BOUNDED_REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+"""The environment of a process that does nothing but deliver: one attempt takes seconds, and how
+often to try is the drain's business. What the user sets goes before it."""
+
 
 def open_mlflow(tracking_uri: str) -> Sink:
     """The store behind a tracking URI of MLflow's."""

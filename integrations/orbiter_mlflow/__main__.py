@@ -1,0 +1,5 @@
+"""`python -m orbiter_mlflow` is `orbiter-mlflow`."""
+
+from orbiter_mlflow.cli import main
+
+main()
