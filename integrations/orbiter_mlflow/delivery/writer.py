@@ -10,7 +10,7 @@ from orbiter_mlflow.delivery.records import Writer
 def this_process() -> Writer:
     """The present process, as a journal's head names it."""
     pid = os.getpid()
-    return Writer(socket.gethostname(), _boot(), pid, _started(pid))
+    return Writer(socket.gethostname(), _boot(), pid, _stat(pid)[1])
 
 
 def is_gone(writer: Writer) -> bool:
@@ -23,7 +23,9 @@ def is_gone(writer: Writer) -> bool:
         return True
     except PermissionError:
         pass  # it is there, and another user's
-    return _started(writer.pid) != writer.started
+    state, started = _stat(writer.pid)
+    # A zombie is dead: only its parent has not asked for its exit code yet.
+    return started != writer.started or state in ("Z", "X")
 
 
 def runs_elsewhere(writer: Writer) -> bool:
@@ -38,10 +40,12 @@ def _boot() -> str:
         return ""  # not Linux: the pid alone has to do
 
 
-def _started(pid: int) -> str:
+def _stat(pid: int) -> tuple[str, str]:
+    """State and start of a process, as Linux tells them; empty elsewhere."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
-    # Field 22, counted behind the command, which may hold spaces and parentheses itself.
-    return stat.rpartition(")")[2].split()[19]
+        return "", ""
+    # Fields 3 and 22, counted behind the command, which may hold spaces and parentheses itself.
+    fields = stat.rpartition(")")[2].split()
+    return fields[0], fields[19]
