@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found.
-.PHONY: demo test lint types setup clean
+.PHONY: demo test lint types bench setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -14,7 +14,7 @@ unexport PYTHONHOME PYTHONPATH PIP_PREFIX PIP_TARGET PIP_USER VIRTUAL_ENV
 # splits it, a Python without venv.
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
-	$$p -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
+	$$p -E -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 
 demo: $(VENV)/.demo
 	@$(BIN)/orbiter-mlflow demo
@@ -29,14 +29,17 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+bench: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks
+
 setup: $(VENV)/.dev
 
 # $(UNFINISHED) outlives an installation that was killed, as one that pip gave up does not: pip takes
 # a package for installed that a kill left without half of its files, so all is made anew.
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
+$(VENV)/.bench $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
 	@if test -e $(UNFINISHED); then rm -rf $(VENV); fi
 	@if ! test -x $(BIN)/python; then \
-		$(or $(PYTHON),false) -c '$(USABLE)' 2>/dev/null || { \
+		$(or $(PYTHON),false) -E -c '$(USABLE)' 2>/dev/null || { \
 			echo "Python 3.11 or newer with its venv module is needed$(if $(PYTHON),: $(PYTHON) is not that)." \
 				"Install it (Debian, Ubuntu: apt install python3-venv)," \
 				"or name it: make PYTHON=/path/to/python3" >&2; \
@@ -49,7 +52,7 @@ $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
 		-c constraints.txt -e '.[$*]' || { code=$$?; test $$code -gt 128 || rm $(UNFINISHED); exit $$code; }
 	@rm $(UNFINISHED)
-	@touch $@ $(if $(filter dev,$*),$(VENV)/.demo)
+	@touch $@ $(if $(filter bench dev,$*),$(VENV)/.demo)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import running_server
+
+from servers import LateStore, running_server
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
@@ -39,6 +40,14 @@ def sqlite_uri(empty_store: Path, tmp_path: Path) -> str:
     path = tmp_path / "store.db"
     path.write_bytes(empty_store.read_bytes())
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def late_store(empty_store: Path, tmp_path: Path) -> Iterator[LateStore]:
+    """A store that is not there yet; it is in the end, so that delivery does not try for ever."""
+    store = LateStore(tmp_path / "late", empty_store)
+    yield store
+    store.appear()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Real servers on loopback."""
+"""Real servers on loopback, and a store that comes late."""
 
 import os
 import socket
@@ -50,3 +50,19 @@ class running_server:  # noqa: N801  a context manager, named as one
     def __exit__(self, *_: object) -> None:
         os.killpg(self._process.pid, 9)
         self._process.wait()
+
+
+class LateStore:
+    """A sqlite store whose folder is not there before `appear`: an outage that ends on demand."""
+
+    def __init__(self, folder: Path, content: Path) -> None:
+        self.folder = folder
+        self.uri = f"sqlite:///{folder}/store.db"
+        self._content = content
+
+    def appear(self) -> None:
+        if not self.folder.exists():
+            fresh = self.folder.with_suffix(".new")
+            fresh.mkdir()
+            (fresh / "store.db").write_bytes(self._content.read_bytes())
+            fresh.rename(self.folder)

@@ -1,6 +1,5 @@
 """A small backend, tracked, and what MLflow then holds of it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,12 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from eventually import eventually
 from journals import entries
 from orbiter.train import TrainConfig, Trainer, TrainerState, TrainMetrics
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin
 from orbiter_mlflow.delivery.records import Record
 from orbiter_mlflow.delivery.spool import default_spool
+from waiting import eventually
 
 Body = Callable[["Backend"], Awaitable[TrainMetrics]]
 
@@ -52,10 +51,14 @@ class Tracked(MLflowTrainerMixin, Backend):
 
 
 def tracked(
-    uri: str, config: TrainConfig | None = None, body: Body | None = None, **settings: Any
+    uri: str,
+    config: TrainConfig | None = None,
+    body: Body | None = None,
+    kind: type[Tracked] = Tracked,
+    **settings: Any,
 ) -> Tracked:
     """A tracked trainer, in CREATED."""
-    return Tracked(config, body, mlflow=MLflowSettings(tracking_uri=uri, **settings))
+    return kind(config, body, mlflow=MLflowSettings(tracking_uri=uri, **settings))
 
 
 def reporting(*reports: tuple[Any, Any], result: TrainMetrics | None = None) -> Body:
@@ -76,11 +79,6 @@ async def trained(trainer: Tracked) -> Tracked:
     return trainer
 
 
-def evaluated(trainer: Tracked, test_data: Any = None) -> None:
-    """Evaluate, from a test that is not in an event loop."""
-    asyncio.run(trainer.evaluate(test_data))
-
-
 def stored(uri: str, trainer: MLflowTrainerMixin) -> Run:
     """The run in MLflow, once all that was recorded is there."""
     eventually(lambda: trainer.delivered)
@@ -93,9 +91,10 @@ def run_of(uri: str, run_id: str | None) -> Run:
 
 
 def history(uri: str, trainer: MLflowTrainerMixin, key: str) -> list[tuple[int, float]]:
-    """Step and value of each point of a metric, in the order of their times."""
+    """Step and value of each point of a metric, by step and time."""
     found = MlflowClient(uri).get_metric_history(stored(uri, trainer).info.run_id, key)
-    return [(metric.step, metric.value) for metric in sorted(found, key=lambda m: m.timestamp)]
+    ordered = sorted(found, key=lambda metric: (metric.step, metric.timestamp))
+    return [(metric.step, metric.value) for metric in ordered]
 
 
 def journals() -> list[Path]:

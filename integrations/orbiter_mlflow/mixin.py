@@ -141,7 +141,8 @@ class MLflowTrainerMixin(Trainer):
         """The run as the active one of MLflow's fluent API, for `mlflow.log_*` and autologging.
 
         Raises:
-            TrackingError: there is no run (yet) to log to.
+            TrackingError: there is no run to log to: not yet, or on a process that does not track;
+                `if trainer.run_id:` tells.
         """
         run, run_id = self._tracked, self.run_id
         if run_id is None:

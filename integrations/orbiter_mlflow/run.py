@@ -4,45 +4,34 @@ Everything that leaves through here is redacted first. What an MLflow run looks 
 this module; how the records get there is the outbox' business.
 """
 
-import json
 import logging
 import os
 import threading
-import time
-import uuid
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from orbiter.train import TrainConfig, TrainerState, TrainMetrics
 from orbiter_mlflow import names
-from orbiter_mlflow.codec.splitting import split_value
+from orbiter_mlflow.birth import open_outbox
 from orbiter_mlflow.datasets import describe
 from orbiter_mlflow.delivery import spool
-from orbiter_mlflow.delivery.host import Host, OfflineHost, host_of
 from orbiter_mlflow.delivery.outbox import Outbox
-from orbiter_mlflow.delivery.process import DeliveryProcess
 from orbiter_mlflow.delivery.records import (
     Close,
-    Head,
-    Metrics,
-    Params,
     Record,
     RunStatus,
     Status,
     Tags,
 )
-from orbiter_mlflow.delivery.thread import DeliveryThread
-from orbiter_mlflow.delivery.writer import this_process
 from orbiter_mlflow.evaluations import EvaluationKeys
-from orbiter_mlflow.metrics import Flat, MetricKeys
-from orbiter_mlflow.params import CODEC_VERSION, encode_config
+from orbiter_mlflow.logged_config import log_config
+from orbiter_mlflow.measurements import KeyPrefix, Measurements, now
 from orbiter_mlflow.provenance import git_tags, source_tags
 from orbiter_mlflow.redact import REDACTED, Redactor
-from orbiter_mlflow.settings import MLflowSettings, tracks_here, without_userinfo
+from orbiter_mlflow.settings import MLflowSettings, tracks_here
 from orbiter_mlflow.values import bounded_int, tag_value
 
 _logger = logging.getLogger(__name__)
@@ -50,17 +39,17 @@ _logger = logging.getLogger(__name__)
 _GIT_PATIENCE = 2.0
 """Seconds that closing a run waits for git's answers."""
 
-_HOSTS: dict[str, type[Host]] = {
-    "process": DeliveryProcess,
-    "thread": DeliveryThread,
-    "offline": OfflineHost,
-}
 
-_STEPS_REMEMBERED = 1000
-"""Steps whose last time is kept: several tasks may report at steps of their own at once."""
+class _Data(NamedTuple):
+    """What tells the data of an evaluation from others."""
 
-_DataName = tuple[str, str | None]
-"""What tells the data of an evaluation from others, and the name they were given, if any."""
+    identity: str
+    name: str | None
+    kept: Any = None
+    """The data, where only the object tells them apart: its id must not be given to another."""
+
+
+_NO_DATA = _Data("", None)
 
 
 class TrackedRun:
@@ -86,22 +75,18 @@ class TrackedRun:
         if settings.enabled and not self._tracks:
             _logger.info("this process is not rank 0: %s is not tracked here", self._trainer)
         self._redactor = Redactor(settings.redact)
-        self._keys = MetricKeys()
+        self._measurements = Measurements(self._redactor)
         self._evaluations = EvaluationKeys()
         self._early: list[Record] = []
         self._checks: list[str] = []
         self._config: TrainConfig | None = None
         self._params_written = False
-        self._checked_data: _DataName = ("", None)
-        self._evaluation_data: dict[int, _DataName] = {}
+        self._checked_data = _NO_DATA
+        self._evaluation_data: dict[int, _Data] = {}
+        self._evaluation_step = 0
         self._state = TrainerState.CREATED
         self._evaluated = False
         self._evaluation_failed = False
-        self._renamed: dict[str, str] = {}
-        self._nonfinite: set[str] = set()
-        self._told: dict[str, str] = {}
-        self._times: OrderedDict[int, int] = OrderedDict()
-        self._lock = threading.Lock()
         self._git: threading.Thread | None = None
 
     @property
@@ -129,7 +114,7 @@ class TrackedRun:
         self._config = config
         self._be_born()
         self._state = state
-        self._tags({names.STATE: state.value, names.state_at(state.value): _utc(_now())})
+        self._tags({names.STATE: state.value, names.state_at(state.value): _utc(now())})
         self._write_params()  # at VALIDATED; a copy of a validated trainer starts later
 
     def reported(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
@@ -155,6 +140,8 @@ class TrackedRun:
             return
         self._config = config
         self._be_born()
+        if self.step != self._evaluation_step:
+            self._evaluation_step, self._evaluation_data = self.step, {}
         if test_data is not None:
             self._evaluation_data[id(test_data)] = self._dataset(test_data, names.EVAL)
 
@@ -165,7 +152,8 @@ class TrackedRun:
         self._evaluated = True
         if self._is_metrics("evaluate", metrics):
             data = self._evaluation_data.get(id(test_data), self._checked_data)
-            self._measured(self._evaluations.prefix(*data, self.step), metrics, self.step)
+            prefix = self._evaluations.prefix(data.identity, data.name, self.step)
+            self._measured(prefix, metrics, self.step)
 
     def failed(self, phase: str, error: BaseException) -> None:
         """`train` or `evaluate` ended with an exception."""
@@ -215,7 +203,7 @@ class TrackedRun:
             _logger.warning("tag %r was not set: names that begin with `orbiter.` are ours", key)
         elif self.active:
             shown = REDACTED if self._redactor.is_secret_key(key) else self._redactor.text(value)
-            self._tags({self._keys.tag(key): shown})
+            self._tags({self._measurements.keys.tag(key): shown})
 
     def log_artifact(self, path: Path, folder: str | None) -> None:
         """Keep a copy of a file, or of a folder's files, for upload."""
@@ -236,7 +224,7 @@ class TrackedRun:
         try:
             kept = spool.keep_artifact(outbox.path, file, folder)
         except (OSError, ValueError) as error:  # a ValueError: no such name can exist
-            _logger.warning("artifact %s was not kept: %s", file, error)
+            _logger.warning("artifact %s was not kept: %s", file, str(error))
             return
         folder = None if folder is None else tag_value(folder)  # names are bytes to the system
         outbox.append(replace(kept, name=tag_value(kept.name), folder=folder))
@@ -261,29 +249,10 @@ class TrackedRun:
         if self.outbox is not None:
             return
         settings, redact = self.settings, self._redactor.text
-        source = {key: tag_value(text) for key, text in source_tags(redact).items()}
-        head = Head(
-            uid=uuid.uuid4().hex,
-            tracking_uri=redact(without_userinfo(settings.tracking_uri)),
-            start_time=_now(),
-            writer=this_process(),
-            experiment=settings.experiment,
-            experiment_id=settings.experiment_id,
-            run_id=settings.run_id,
-            run_name=None if settings.run_name is None else tag_value(redact(settings.run_name)),
-            parent_run_id=settings.parent_run_id,
-            user=source.get(names.USER),
-            keep=settings.keep_journals,
-            live=settings.delivery != "offline",
-        )
+        given = source_tags(redact)  # MLFLOW_RUN_CONTEXT may hold any keys
+        source = {self._measurements.keys.tag(key): tag_value(text) for key, text in given.items()}
         try:
-            self.outbox = Outbox(
-                settings.spool_dir,
-                head,
-                host_of(_HOSTS[settings.delivery]),
-                tracking_uri=settings.tracking_uri,
-                patience=settings.flush_timeout,
-            )
+            self.outbox = open_outbox(settings, self._redactor, user=source.get(names.USER))
         except OSError as error:
             self._tracks = False
             self.broken = f"no journal can be written in {settings.spool_dir} ({error.strerror})"
@@ -311,71 +280,31 @@ class TrackedRun:
         if self._params_written or self._config is None:
             return
         self._params_written = True
-        config = self._config
-        encoded = encode_config(config, self._redactor)
-        self._append(Params(encoded.params))
-        kind = type(config)
-        fields = json.dumps(encoded.fields, ensure_ascii=False)
-        self._tags(
-            {
-                names.CONFIG_TYPE: f"{kind.__module__}:{kind.__qualname__}",
-                names.CONFIG_CODEC: CODEC_VERSION,
-                names.CONFIG_DIGEST: encoded.digest,
-                **split_value(names.CONFIG_FIELDS, fields, names.MAX_TAG_VALUE),
-            }
-        )
-        for name, paths in (
-            (names.CONFIG_UNENCODABLE, encoded.unencodable),
-            (names.CONFIG_REDACTED, encoded.redacted),
-        ):
-            if paths:
-                text = json.dumps(paths, ensure_ascii=False)
-                self._tags(split_value(name, text, names.MAX_TAG_VALUE))
-        if encoded.unencodable:
+        try:
+            logged = log_config(self._config, self._redactor)
+        except TypeError as error:
+            # As text: handlers keep records, an exception keeps its frames, and those the trainer,
+            # whose end is the end of the run.
+            _logger.warning("the config of %s is not logged: %s", self._trainer, str(error))
+            return
+        for record in logged.records:
+            self._append(record)
+        if logged.unencodable:
             _logger.warning(
                 "config values that can be shown but not loaded back: %s",
-                ", ".join(encoded.unencodable),
+                ", ".join(logged.unencodable),
             )
 
     def _measured(
-        self,
-        prefix: str | tuple[str | int, ...],
-        metrics: Mapping[str, Any] | TrainMetrics,
-        step: int,
+        self, prefix: KeyPrefix, metrics: Mapping[str, Any] | TrainMetrics, step: int
     ) -> None:
-        flat = self._keys.flatten(prefix, metrics)
-        if flat.numbers:
-            with self._lock:
-                # MLflow drops a second point of equal key, step, time and value; and of one step
-                # the last in time is "the latest".
-                now = max(_now(), self._times.pop(step, 0) + 1)
-                self._times[step] = now
-                if len(self._times) > _STEPS_REMEMBERED:
-                    self._times.popitem(last=False)
-            self._append(Metrics(step, now, flat.numbers))
-        if flat.texts or flat.nonfinite or flat.renamed:
-            self._measured_oddly(flat)
+        for record in self._measurements.records(prefix, metrics, step):
+            self._append(record)
 
-    def _measured_oddly(self, flat: Flat) -> None:
-        tags = {}
-        for key, text in flat.texts.items():
-            secret = any(self._redactor.is_secret_key(part) for part in key.split("."))
-            tags[key] = REDACTED if secret else self._redactor.text(text)
-        if flat.nonfinite:
-            self._nonfinite.update(flat.nonfinite)
-            tags[names.NONFINITE] = json.dumps(sorted(self._nonfinite), ensure_ascii=False)
-        if flat.renamed:
-            self._renamed.update(flat.renamed)
-            tags[names.RENAMED] = json.dumps(self._renamed, ensure_ascii=False)
-        news = {key: text for key, text in tags.items() if self._told.get(key) != text}
-        self._told.update(news)
-        if news:
-            self._tags(news)
-
-    def _dataset(self, data: Any, context: str) -> _DataName:
+    def _dataset(self, data: Any, context: str) -> _Data:
         info = describe(data, role=context)
         if info is None:
-            return ("", None)
+            return _NO_DATA
         redact, record = self._redactor.text, info.record
         self._append(
             replace(
@@ -386,10 +315,11 @@ class TrackedRun:
                 profile=redact(record.profile),
             )
         )
-        return (info.identity, None if info.given_name is None else redact(info.given_name))
+        name = None if info.given_name is None else redact(info.given_name)
+        return _Data(info.identity, name, None if info.identity == info.digest else data)
 
     def _end(self, status: RunStatus) -> None:
-        self.status = Status(status, _now())
+        self.status = Status(status, now())
         self._append(self.status)
 
     def _status_without_training(self) -> RunStatus:
@@ -401,7 +331,7 @@ class TrackedRun:
         try:
             return bounded_int(step)
         except (TypeError, ValueError) as error:
-            _logger.warning("%s: recorded at step %d instead", error, self.step)
+            _logger.warning("%s: recorded at step %d instead", str(error), self.step)
             return self.step
 
     def _is_metrics(self, phase: str, metrics: object) -> bool:
@@ -414,10 +344,6 @@ class TrackedRun:
             type(metrics).__name__,
         )
         return False
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _utc(milliseconds: int) -> str:

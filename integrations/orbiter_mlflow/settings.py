@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orbiter_mlflow.delivery.spool import default_spool
+from orbiter_mlflow.values import tag_value
 
 _PREFIX = "ORBITER_MLFLOW_"
 _MLFLOW_VARIABLES = {
@@ -73,6 +74,13 @@ class MLflowSettings(BaseModel):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             yield name, without_userinfo(value) if name == "tracking_uri" else value
+
+    @field_validator("experiment", "tracking_uri")
+    @classmethod
+    def _storable(cls, text: str | None) -> str | None:
+        if text is not None and tag_value(text) != text:
+            raise ValueError(f"{text!r} holds NUL or half a surrogate pair, which no store takes")
+        return text
 
     @field_validator("tracking_uri")
     @classmethod

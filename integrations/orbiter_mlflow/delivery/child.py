@@ -33,10 +33,11 @@ class Orders:
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self.fd: int | None = fd
+        self.hurried = False
         self._rest = b""
 
     def read(self) -> list[dict[str, str]]:
-        """The orders that have come since."""
+        """The orders that have come since; `hurried` then tells whether somebody waits."""
         while self.fd is not None:
             try:
                 block = os.read(self.fd, 65536)
@@ -46,6 +47,7 @@ class Orders:
                 self.fd = None
             self._rest += block
         *lines, self._rest = self._rest.split(b"\n")
+        self.hurried = b"" in lines
         return [json.loads(line) for line in lines if line]
 
 
@@ -79,6 +81,8 @@ def serve(orders: Orders, parent: Parent, linger: float) -> None:
             journal = Path(order["journal"])
             folders.add(journal.parent)
             worker.add(journal, order["tracking_uri"])
+        if orders.hurried:
+            worker.hurry()
         if gone and deadline is None:
             deadline = time.monotonic() + linger
             worker.orphan_all()

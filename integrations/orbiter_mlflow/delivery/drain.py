@@ -4,6 +4,7 @@ The same drain serves the live thread or process, `sync`, and the recovery after
 not wait: `run` delivers what is there, or notes what stopped it and when to come back.
 """
 
+import contextlib
 import logging
 import os
 import random
@@ -26,7 +27,9 @@ from orbiter_mlflow.delivery.records import (
     Dataset,
     Head,
     Status,
+    Tags,
     UnknownFormatError,
+    split,
 )
 
 _logger = logging.getLogger(__name__)
@@ -36,6 +39,9 @@ PERMANENT_AFTER = 5
 
 HELD_RETRY = 60.0
 """Seconds between attempts while a person has to act: a password may be put right any time."""
+
+HURRIED_RETRY = 1.0
+"""Seconds between attempts, at most, while somebody waits for the delivery."""
 
 
 class Sink(Protocol):
@@ -90,6 +96,7 @@ class Drain:
         self._rng = rng or random.Random()  # noqa: S311  jitter, no secret
         self._told = told
         self._failures = 0
+        self._failed_at = 0.0
         self._refusals = 0
         # A batch may have been committed whose ack was not written: ask the store first.
         self._unsure = self.ack.run_id is not None
@@ -99,33 +106,32 @@ class Drain:
 
         Never raises: what stopped it stands in `ack.problem`.
         """
-        try:
-            self._deliver()
-        except (DeliveryError, OSError, UnknownFormatError, ValueError) as error:
-            held = not isinstance(error, TransientError)
-            self._failures += 1
-            wait = HELD_RETRY if held else backoff.delay(self._failures, self._rng)
-            self.not_before = self._clock() + wait
-            self._write(problem=str(error) or type(error).__name__, held=held)
-            return False
-        self._failures = 0
-        if self.ack.problem:
-            self._write(problem="", held=False)
-        return True
+        return self._attempt(self._deliver)
 
     def abandon(self) -> bool:
         """End a run whose writer died without a word, once all of its journal is delivered."""
-        if not self.run():
-            return False
-        if self.ack.closed:
-            return True
+        return self._attempt(self._deliver) and self._attempt(self._end)
+
+    def hurry(self) -> None:
+        """Somebody waits: try again soon, however long the store has been in trouble."""
+        self.not_before = min(self.not_before, self._failed_at + HURRIED_RETRY)
+
+    def _attempt(self, action: Callable[[], None]) -> bool:
         try:
-            if self.ack.status in (None, "RUNNING"):
-                self._tell_death()
-        except DeliveryError as error:
-            self._write(problem=str(error), held=not isinstance(error, TransientError))
+            action()
+            if self.ack.problem:
+                self._write(problem="", held=False)
+        except (DeliveryError, OSError, UnknownFormatError, ValueError) as error:
+            held = not isinstance(error, TransientError)
+            self._unsure = self.ack.run_id is not None
+            self._failures += 1
+            self._failed_at = self._clock()
+            wait = HELD_RETRY if held else backoff.delay(self._failures, self._rng)
+            self.not_before = self._failed_at + wait
+            with contextlib.suppress(OSError):  # the disk of the spool may be what is full
+                self._write(problem=str(error) or type(error).__name__, held=held)
             return False
-        self._write(closed=True)
+        self._failures = 0
         return True
 
     # -- one delivery --------------------------------------------------------------------------
@@ -146,6 +152,7 @@ class Drain:
                 self._write(offset=item.end)
 
     def _make_run(self, sink: Sink, head: Head) -> str:
+        self._unsure = self.ack.creating  # a run that is found may hold some of the journal
         if head.run_id is not None:
             sink.resume_run(head.run_id)
             self._write(run_id=head.run_id)
@@ -153,7 +160,7 @@ class Drain:
         found: Sequence[str] = ()
         if self.ack.creating:
             found = sink.find_runs(head)
-            self._write(twins=not found)
+            self._write(twins=self.ack.twins or len(found) != 1)
         else:
             self._write(creating=True)
         run_id = found[0] if found else sink.create_run(head)
@@ -161,9 +168,9 @@ class Drain:
         return run_id
 
     def _ask_how_far(self, sink: Sink, head: Head, run_id: str) -> None:
-        uid, _, offset = sink.delivered(run_id).partition(":")
-        if uid == head.uid and offset.isdecimal() and int(offset) > self.ack.offset:
-            self._write(offset=int(offset))
+        uid, _, told = sink.delivered(run_id).partition(":")
+        offset = int(told) if uid == head.uid and told.isdecimal() else 0
+        self._write(offset=max(offset, self.ack.offset), overdue=True)
         self._unsure = False
 
     def _send(self, sink: Sink, head: Head, run_id: str, batch: Batch) -> None:
@@ -254,6 +261,7 @@ class Drain:
         elif isinstance(record, Status):
             self._set_status(sink, head, run_id, record)
         elif isinstance(record, Close):
+            self._settle(sink, head, run_id)
             self._write(closed=True)
         elif record is None:
             count = self.ack.damaged + 1
@@ -262,13 +270,33 @@ class Drain:
             self._write(damaged=count)
 
     def _set_status(self, sink: Sink, head: Head, run_id: str, status: Status) -> None:
-        if status.end_time is not None and self.ack.twins:
+        if status.end_time is not None:
+            self._settle(sink, head, run_id)
+        sink.set_status(run_id, status)
+        self._write(status=status.status)
+
+    def _settle(self, sink: Sink, head: Head, run_id: str) -> None:
+        """Put right what requests may have done since that were given up, but carried out late."""
+        if self.ack.twins:
             for twin in sink.find_runs(head):
                 if twin != run_id:
                     sink.delete_run(twin)
-            self._write(twins=False)
-        sink.set_status(run_id, status)
-        self._write(status=status.status)
+        if self.ack.overdue:  # its tags may stand where later ones should
+            tags: dict[str, str] = {}
+            for entry in read(self.journal):
+                if entry.end <= self.ack.offset and isinstance(entry.record, Tags):
+                    tags |= entry.record.values
+            for part in split(Tags(tags)):
+                assert isinstance(part, Tags)  # noqa: S101  as `split` keeps the kind
+                batch = Batch(tags=part.values, end=self.ack.offset)
+                self._send(sink, head, run_id, batch)
+
+    def _end(self) -> None:
+        if self.ack.closed:
+            return
+        if self.ack.status in (None, "RUNNING"):
+            self._tell_death()
+        self._write(closed=True)
 
     def _tell_death(self) -> None:
         head = read_head(self.journal)
@@ -276,8 +304,10 @@ class Drain:
         assert run_id is not None  # noqa: S101  `run` has made it
         # The last record is as near to the death as can be known, also for a `sync` days later.
         died = int(self.journal.stat().st_mtime * 1000)
+        self._settle(sink, head, run_id)
         sink.log_batch(run_id, (), {}, death_tags(died))
-        self._set_status(sink, head, run_id, Status("KILLED", died))
+        sink.set_status(run_id, Status("KILLED", died))
+        self._write(status="KILLED")
 
     def _write(self, **changes: object) -> None:
         fresh = replace(self.ack, **changes)  # type: ignore[arg-type]  # names checked by tests

@@ -40,7 +40,8 @@ class Journal:
         self._pid = os.getpid()
         self._torn = False
         self._size = 0
-        self._size_lock = threading.Lock()
+        # Reentrant: a garbage collection in the middle of it may close the run of another trainer.
+        self._size_lock = threading.RLock()
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             self._write(encode(head, 0))

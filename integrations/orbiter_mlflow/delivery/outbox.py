@@ -5,6 +5,7 @@ an event loop it never blocks the loop.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from orbiter_mlflow.delivery.host import Host
 from orbiter_mlflow.delivery.records import Head, Record
 from orbiter_mlflow.delivery.spool import Ack, open_journal, read_ack
+
+_logger = logging.getLogger(__name__)
 
 _POLL = 0.02
 """Seconds between looks at the ack while somebody waits."""
@@ -36,6 +39,7 @@ class Outbox:
         self._journal = open_journal(folder, head)
         self._host = host
         self._run_id: str | None = None
+        self._refused = 0
         self._tracking_uri = tracking_uri
         host.deliver(self.path, tracking_uri, patience)
 
@@ -95,11 +99,22 @@ class Outbox:
         ack = Ack()
         for ack in self._looks(within):
             if ack.offset >= target:
+                self._tell_refused(ack)
                 return None
             await asyncio.sleep(_POLL)
         problem = ack.problem or "delivery has not finished"
         self._host.tell(self.path, problem)
         return problem
+
+    def _tell_refused(self, ack: Ack) -> None:
+        if ack.quarantined > self._refused:
+            self._refused = ack.quarantined
+            _logger.warning(
+                "MLflow refused %d entries of run %s for good: what and why stands in %s",
+                ack.quarantined,
+                ack.run_id,
+                self.path.with_suffix(".quarantine"),
+            )
 
     def _looks(self, within: float) -> Iterator[Ack]:
         """The ack, looked at again and again, at least once.
@@ -107,11 +122,11 @@ class Outbox:
         Gives up after `within` seconds; at once where only a person can mend it, and at once too
         where an earlier wait met the same outage.
         """
-        self._host.hurry()
         if _outages.goes_on(self._tracking_uri) or not self._host.waits:
             within = 0.0
         deadline = time.monotonic() + within
         while True:
+            self._host.hurry()  # each time: a delivery process that was killed is started anew
             yield (ack := read_ack(self.path))
             if ack.held:  # may concern this run alone: no outage of the store
                 return

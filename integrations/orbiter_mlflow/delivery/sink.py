@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import mlflow
-import sqlalchemy.exc
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
 
@@ -33,24 +32,29 @@ from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_HTTP_STATUS = re.compile(r"failed with error code (\d{3})")
+_HTTP_STATUS = re.compile(r"failed with error code (\d{3})|too many (\d{3}) error responses")
+_NO_ANSWER = re.compile(r"API request to \S+ failed with (exception|timeout)")
+_USERINFO = re.compile(r"(?<=://)[^/\s]+@")
 _DELETED = re.compile(r"must be in the 'active'|deleted", re.IGNORECASE)
 _HELD_STATUS = frozenset({401, 403, 404})
 _RETRY_STATUS = frozenset({408, 409, 429, 499})
+_OVERLOADED = frozenset({502, 503})
+"""Told by a server, a database or a gateway in trouble: never the fault of what was sent."""
 
 
 def classified(error: Exception) -> Exception:
     """The delivery error that says what to do about an exception of mlflow's client."""
     if isinstance(error, DeliveryError):
         return error
-    text = f"{type(error).__name__}: {error}".strip()
+    text = _USERINFO.sub("", f"{type(error).__name__}: {error}".strip())
     if isinstance(error, MlflowException):
         told = _HTTP_STATUS.search(str(error))
-        status = int(told[1]) if told else error.get_http_status_code()
+        status = int(told[1] or told[2]) if told else error.get_http_status_code()
         # Without an answer mlflow reports INTERNAL_ERROR as well, as "API request to ...".
-        answered = not re.match(r"API request to \S+ failed with (exception|timeout)", str(error))
+        answered = told is not None or not _NO_ANSWER.match(str(error))
         if status >= 500 or status in _RETRY_STATUS:
-            return TransientError(text, answered=answered and status >= 500)
+            blamable = answered and status >= 500 and status not in _OVERLOADED
+            return TransientError(text, answered=blamable)
         if status in _HELD_STATUS:
             return HeldError(f"{text} (check the credentials, and that run and experiment exist)")
         if _DELETED.search(str(error)):
@@ -58,7 +62,8 @@ def classified(error: Exception) -> Exception:
         return RejectedError(text)
     if isinstance(error, ImportError):
         return HeldError(f"{text} (install what the tracking URI needs)")
-    if isinstance(error, sqlalchemy.exc.SQLAlchemyError | OSError):
+    # While a store is opened, mlflow lets a database' own errors through.
+    if isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy."):
         return TransientError(text)
     return RejectedError(text)
 
@@ -242,12 +247,19 @@ def _quiet(logger_name: str) -> Iterator[None]:
 def fluent_run(tracking_uri: str, run_id: str) -> Iterator[Any]:
     """Make a run the active one of MLflow's fluent API for the length of a `with` block.
 
-    MLflow sets the run FINISHED on leaving; the caller puts the true status back.
+    MLflow sets the run FINISHED on leaving; the caller puts the true status back. The tracking URI
+    and the experiment that the user has set are theirs again afterwards.
     """
-    before = mlflow.get_tracking_uri()
+    uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")  # where `mlflow.set_experiment` puts it
     mlflow.set_tracking_uri(tracking_uri)
     try:
+        if experiment_id is not None:  # MLflow refuses a run of another than the active experiment
+            own = MlflowClient(tracking_uri).get_run(run_id).info.experiment_id
+            mlflow.set_experiment(experiment_id=own)
         with mlflow.start_run(run_id, nested=mlflow.active_run() is not None) as run:
             yield run
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(uri)
+        if experiment_id is not None:
+            mlflow.set_experiment(experiment_id=experiment_id)

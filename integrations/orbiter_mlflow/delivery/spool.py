@@ -53,6 +53,7 @@ class Ack:
         run_id: the run, once it exists.
         creating: a request to create the run was sent whose answer was not seen.
         twins: such a request was repeated, so that an empty twin of the run may exist.
+        overdue: a request was given up that may be carried out yet, and undo a later one's tags.
         status: the last status of the run that was delivered.
         closed: nothing follows: the writer said so, or was found dead.
         quarantined: entries that the store refused for good.
@@ -66,6 +67,7 @@ class Ack:
     run_id: str | None = None
     creating: bool = False
     twins: bool = False
+    overdue: bool = False
     status: RunStatus | None = None
     closed: bool = False
     quarantined: int = 0
@@ -85,8 +87,8 @@ def read_ack(journal: Path) -> Ack:
     except FileNotFoundError:
         return Ack()
     except ValueError:
-        # Cut short by a power failure. The store's own tag tells how far delivery really is.
-        return Ack()
+        # Cut short by a power failure: the store is asked for the run, and how far it is.
+        return Ack(creating=True)
 
 
 def write_ack(journal: Path, ack: Ack) -> None:
@@ -139,6 +141,9 @@ def take(journal: Path) -> int | None:
     except BlockingIOError:
         os.close(fd)
         return None
+    if os.fstat(fd).st_nlink == 0:  # delivered and removed between our open and our lock
+        os.close(fd)
+        raise FileNotFoundError(journal)
     return fd
 
 
@@ -157,6 +162,7 @@ def journals(folder: Path) -> list[Path]:
 
 def remove(journal: Path) -> None:
     """Remove a delivered journal and what lies beside it; a quarantine file stays."""
+    # The journal first: without its ack it would be delivered again, into a run of its own.
+    journal.unlink(missing_ok=True)
     journal.with_suffix(".ack").unlink(missing_ok=True)
     shutil.rmtree(journal.with_suffix(".files"), ignore_errors=True)
-    journal.unlink(missing_ok=True)

@@ -33,6 +33,7 @@ class DeliveryThread(Host):
 
     def _loop(self) -> None:
         while True:
-            self._wake.wait(IDLE)
-            self._wake.clear()
+            if self._wake.wait(IDLE):
+                self._wake.clear()
+                self._worker.hurry()
             self._worker.turn()

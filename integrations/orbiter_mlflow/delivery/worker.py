@@ -67,6 +67,7 @@ class Worker:
         """The writer of all journals is gone."""
         for job in self._jobs.values():
             job.orphaned = True
+        self.hurry()
 
     def turn(self) -> None:
         """Give each journal that has something to deliver one run."""
@@ -78,6 +79,12 @@ class Worker:
             except Exception:  # one journal must not stop the delivery of others
                 _logger.exception("delivery of %s has stopped", job.journal)
                 self._drop(job)
+
+    def hurry(self) -> None:
+        """Somebody waits: what is in trouble is tried again soon."""
+        for job in list(self._jobs.values()):
+            if job.drain is not None:
+                job.drain.hurry()
 
     def knows(self, journal: Path) -> bool:
         """Whether a journal is under delivery here."""

@@ -1,0 +1,84 @@
+"""The command `python -m benchmarks`. Exit code 0 where all ran, targets met or not."""
+
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmarks import (
+    encoding,
+    imports,
+    latency,
+    outage,
+    redelivery,
+    render,
+    slowdown,
+    tracking,
+    whole_process,
+)
+from benchmarks.results import Result
+from benchmarks.sizes import FULL, QUICK
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+_BENCHMARKS = {
+    module.NAME: module.run
+    for module in (
+        tracking,
+        latency,
+        slowdown,
+        imports,
+        redelivery,
+        outage,
+        whole_process,
+        encoding,
+    )
+}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick", is_flag=True, help="Small sizes: shows that all runs, not how fast.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(list(_BENCHMARKS)), help="This table; repeatable."
+)
+@click.option(
+    "--json",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path(__file__).with_name("results.json"),
+    show_default="benchmarks/results.json",
+    help="Where to write all figures.",
+)
+def main(quick: bool, only: tuple[str, ...], path: Path) -> None:
+    """Measure what tracking costs, beside other ways to log to MLflow."""
+    from benchmarks.stores import Stores
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    start = time.monotonic()
+    sizes = QUICK if quick else FULL
+    facts = render.facts() | {"quick": quick, "sizes": asdict(sizes)}
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        stores = Stores(Path(folder))
+        for name in only or tuple(_BENCHMARKS):
+
+            def say(text: str, name: str = name) -> None:
+                errors.print(f"{time.monotonic() - start:6.0f} s  {name}: {text}")
+
+            result = _BENCHMARKS[name](stores, sizes, say)
+            results.append(result)
+            render.show(console, result)
+            render.write(path, facts, results)
+    missed = [check for result in results for check in result.checks if not check.met]
+    checks = sum(len(result.checks) for result in results)
+    console.print(f"{checks - len(missed)} of {checks} targets met; all figures are in {path}")
+
+
+if __name__ == "__main__":
+    main()

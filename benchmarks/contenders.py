@@ -1,0 +1,184 @@
+"""Ways to log the same points to MLflow, behind one interface.
+
+A contender makes its run and logs one metric to it, so that nothing is done for the first time
+later; lets `work` log to it; and returns the run's id once all points are in the store and the run
+is FINISHED.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+Log = Callable[[Mapping[str, float], int], object]
+Work = Callable[[Log], None]
+Contender = Callable[[str, Work], str]
+
+PREFIX = "train/"
+"""What the metrics' keys begin with in the store."""
+BATCH = 1_000
+"""Metrics that MLflow takes in one batch."""
+EXPERIMENT = "benchmark"
+WARM_UP = {"warm-up": 0.0}
+BUFFERING = {"MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS": "1"}
+
+OURS, OURS_THREAD, CEILING = "orbiter", "orbiter, thread", "bare log_batch of 1,000"
+BUFFERED = "mlflow async, buffered 1 s"
+
+
+def _orbiter(uri: str, work: Work, delivery: str = "process") -> str:
+    from benchmarks.trainer import Benchmarked, benchmarked, train, warm_up
+
+    trainer = benchmarked(uri, delivery=delivery)
+
+    async def body(trainer: Benchmarked) -> None:
+        await warm_up(trainer)
+        work(lambda metrics, step: trainer.report(metrics, step=step))
+
+    train(trainer, body)
+    if not trainer.delivered or trainer.run_id is None:
+        raise RuntimeError("train has returned before all was delivered")
+    return trainer.run_id
+
+
+def _prefixed(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {PREFIX + name: value for name, value in metrics.items()}
+
+
+def _new_run(uri: str) -> tuple[Any, str]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(EXPERIMENT)
+    experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+    run_id = client.create_run(experiment).info.run_id
+    client.log_batch(run_id, metrics=_entities(WARM_UP, 0), synchronous=True)
+    return client, run_id
+
+
+def _entities(metrics: Mapping[str, float], step: int) -> list[Any]:
+    import time
+
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    return [Metric(PREFIX + name, value, now, step) for name, value in metrics.items()]
+
+
+def _client_per_step(uri: str, work: Work) -> str:
+    client, run_id = _new_run(uri)
+
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        client.log_batch(run_id, metrics=_entities(metrics, step), synchronous=True)
+
+    work(log)
+    client.set_terminated(run_id)
+    return run_id
+
+
+def _ceiling(uri: str, work: Work) -> str:
+    client, run_id = _new_run(uri)
+    batch: list[Any] = []
+
+    def send() -> None:
+        client.log_batch(run_id, metrics=batch, synchronous=True)
+        batch.clear()
+
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        batch.extend(_entities(metrics, step))
+        if len(batch) > BATCH - len(metrics):
+            send()
+
+    work(log)
+    if batch:
+        send()
+    client.set_terminated(run_id)
+    return run_id
+
+
+def _fluent(uri: str, work: Work, synchronous: bool = True) -> str:
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(EXPERIMENT)
+    with mlflow.start_run() as run:
+        mlflow.log_metrics(WARM_UP, step=0, synchronous=True)
+        work(
+            lambda metrics, step: mlflow.log_metrics(
+                _prefixed(metrics), step=step, synchronous=synchronous
+            )
+        )
+        if not synchronous:
+            mlflow.flush_async_logging()
+    return str(run.info.run_id)
+
+
+def _lightning(uri: str, work: Work, synchronous: bool = True) -> str:
+    import mlflow
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    logger = MLFlowLogger(EXPERIMENT, tracking_uri=uri, synchronous=synchronous)
+    run_id = str(logger.run_id)
+    logger.log_metrics(WARM_UP, 0)
+    mlflow.flush_async_logging()
+    work(lambda metrics, step: logger.log_metrics(_prefixed(metrics), step))
+    if not synchronous:
+        mlflow.flush_async_logging()
+    logger.finalize("success")
+    return run_id
+
+
+def _accelerate(uri: str, work: Work) -> str:
+    import mlflow
+    from accelerate.tracking import MLflowTracker
+
+    mlflow.set_tracking_uri(uri)
+    tracker = MLflowTracker(EXPERIMENT)
+    tracker.start()
+    tracker.log(WARM_UP, 0)
+    work(lambda metrics, step: tracker.log(_prefixed(metrics), step))
+    run_id = str(tracker.tracker.info.run_id)
+    tracker.finish()
+    return run_id
+
+
+def _nothing(_uri: str, work: Work) -> str:
+    work(lambda _metrics, _step: None)
+    return ""
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    OURS: _orbiter,
+    OURS_THREAD: partial(_orbiter, delivery="thread"),
+    CEILING: _ceiling,
+    "MlflowClient.log_batch": _client_per_step,
+    "mlflow.log_metrics": _fluent,
+    "mlflow.log_metrics async": partial(_fluent, synchronous=False),
+    BUFFERED: partial(_fluent, synchronous=False),
+    "lightning MLFlowLogger": _lightning,
+    "lightning MLFlowLogger async": partial(_lightning, synchronous=False),
+    "accelerate MLflowTracker": _accelerate,
+}
+
+NOTHING = "nothing"
+_REQUIRED = {"lightning": "lightning", "accelerate": "accelerate"}
+
+
+def variables(name: str) -> dict[str, str]:
+    """Environment variables that a contender is run with."""
+    return BUFFERING if name == BUFFERED else {}
+
+
+def installed() -> list[str]:
+    """The contenders whose packages are installed here."""
+    from importlib.util import find_spec
+
+    return [
+        name
+        for name in CONTENDERS
+        if (package := _REQUIRED.get(name.partition(" ")[0])) is None or find_spec(package)
+    ]
+
+
+def run(name: str, uri: str, work: Work) -> str:
+    """Let a contender, or nothing at all, log what `work` hands it."""
+    return _nothing(uri, work) if name == NOTHING else CONTENDERS[name](uri, work)

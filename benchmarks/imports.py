@@ -1,0 +1,94 @@
+"""What imports cost: time and memory, in fresh interpreters."""
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.processes import environment
+from benchmarks.results import Check, Column, Result, Row
+from benchmarks.sizes import Sizes
+from benchmarks.stores import Stores
+
+NAME = "imports"
+OURS, PYDANTIC = "orbiter.train, orbiter_mlflow", "pydantic"
+IMPORTS = {
+    "(nothing)": "",
+    "orbiter.train": "import orbiter.train",
+    "orbiter_mlflow": "import orbiter_mlflow",
+    OURS: f"import {OURS}",
+    PYDANTIC: "import pydantic",
+    "pydantic.BaseModel": "from pydantic import BaseModel",
+    "mlflow": "import mlflow",
+}
+COLUMNS = (
+    Column("import", "import"),
+    Column("ms", "ms", ",.1f"),
+    Column("least", "least ms", ",.1f"),
+    Column("most", "most ms", ",.1f"),
+    Column("peak_mb", "peak RSS MB", ",.1f"),
+    Column("modules", "modules", ",d"),
+)
+NOTE = (
+    "Medians of {count} fresh processes each, taken in turn after one that is not counted, so that "
+    "bytecode and files are cached. The memory is that of the whole interpreter. `import pydantic` "
+    "loads little: its names, such as BaseModel, are loaded when they are first used."
+)
+
+
+_PROGRAM = """
+import sys, time
+before = len(sys.modules)
+start = time.perf_counter()
+{statement}
+took = time.perf_counter() - start
+print(took * 1e3, len(sys.modules) - before)
+print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def _measure(statement: str, stores: Stores) -> dict[str, float]:
+    """Import in an interpreter that has imported nothing else before."""
+    output = subprocess.run(
+        [sys.executable, "-c", _PROGRAM.format(statement=statement)],
+        cwd=stores.folder,
+        env=environment(stores.folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    milliseconds, modules, kilobytes = output.split()
+    return {
+        "ms": float(milliseconds),
+        "modules": int(modules),
+        "peak_mb": int(kilobytes) / 1000,
+    }
+
+
+def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
+    raw: list[dict[str, Any]] = []
+    for turn in range(sizes.imports + 1):
+        for names, statement in IMPORTS.items():
+            row = _measure(statement, stores)
+            if turn > 0:
+                raw.append({"import": names, **row})
+        say(f"round {turn} of {sizes.imports}")
+    rows = [_row(names, [row for row in raw if row["import"] == names]) for names in IMPORTS]
+    times = {row["import"]: row["ms"] for row in rows}
+    check = Check(f"import {OURS}, of {PYDANTIC}'s", times[OURS] / times[PYDANTIC], "<=", 1.5)
+    note = NOTE.format(count=sizes.imports)
+    return Result(NAME, "Imports", note, COLUMNS, rows, [check], list(raw))
+
+
+def _row(names: str, group: list[dict[str, Any]]) -> Row:
+    times = [row["ms"] for row in group]
+    return {
+        "import": names,
+        "ms": statistics.median(times),
+        "least": min(times),
+        "most": max(times),
+        "peak_mb": statistics.median(row["peak_mb"] for row in group),
+        "modules": group[0]["modules"],
+    }

@@ -1,0 +1,56 @@
+"""How much each benchmark does: the full size, and a quick one that shows that all of it runs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much work is done, and how often.
+
+    Attributes:
+        steps: calls of `log` in the tracking benchmark, of `METRICS` metrics each.
+        rounds: how often each of its contenders runs; the rows are medians.
+        reports: calls of `report` in the latency benchmark.
+        report_rounds: how often that is repeated.
+        loop_seconds: length of the CPU-bound loop.
+        pairs: interleaved pairs of it, without and with tracking.
+        imports: fresh processes for each import.
+        history: points that the run holds before an answer is lost.
+        batches: answers lost, and fresh batches beside them.
+        outage: points reported while the server is down.
+        processes: interleaved pairs of whole processes.
+        encodings: times that the config is encoded.
+    """
+
+    steps: int = 1_000
+    rounds: int = 3
+    reports: int = 5_000
+    report_rounds: int = 3
+    loop_seconds: float = 5.0
+    pairs: int = 7
+    imports: int = 7
+    history: int = 1_000_000
+    batches: int = 5
+    outage: int = 1_000_000
+    processes: int = 5
+    encodings: int = 50
+
+
+METRICS = 10
+"""Metrics of one step."""
+
+FULL = Sizes()
+QUICK = Sizes(
+    steps=50,
+    rounds=1,
+    reports=500,
+    report_rounds=1,
+    loop_seconds=0.5,
+    pairs=1,
+    imports=1,
+    history=10_000,
+    batches=2,
+    outage=10_000,
+    processes=1,
+    encodings=10,
+)

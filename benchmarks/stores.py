@@ -1,0 +1,134 @@
+"""Stores to log to: sqlite, an `mlflow server` on loopback, one that hangs; and what is in them."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.processes import environment, fresh
+
+_START = 120.0
+"""Seconds that the server may take to start."""
+
+
+class Stores:
+    """Fresh sqlite stores, copied from one with MLflow's tables and nothing in it; servers on them.
+
+    Args:
+        folder: where they lie; it and all below is left to the caller to remove.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._count = 0
+        self._empty = folder / "empty.db"
+        fresh(_make_tables, folder, f"sqlite:///{self._empty}")
+
+    def sqlite(self) -> str:
+        """The tracking URI of a fresh store."""
+        self._count += 1
+        path = self.folder / f"store-{self._count}.db"
+        shutil.copyfile(self._empty, path)
+        return f"sqlite:///{path}"
+
+    @contextlib.contextmanager
+    def server(self, port: int | None = None) -> Iterator[str]:
+        """The tracking URI of a running `mlflow server` over a fresh sqlite store."""
+        port = port or free_port()
+        uri = f"http://127.0.0.1:{port}"
+        log = self.folder / f"server-{port}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+                    *("--port", str(port), "--workers", "1"),
+                    *("--backend-store-uri", self.sqlite()),
+                    *("--artifacts-destination", str(self.folder / "artifacts")),
+                ],
+                cwd=self.folder,
+                env=environment(self.folder),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            _await_health(uri, process, log)
+            yield uri
+        finally:
+            _end(process)
+
+
+def _make_tables(uri: str) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(uri).search_experiments()
+
+
+def _await_health(uri: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + _START
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310  our own
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"mlflow server did not start:\n{log.read_text()[-4000:]}")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the server and its workers, which are a process group of their own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+
+
+def free_port() -> int:
+    """A port that the system has just given us, and that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def hanging_server() -> Iterator[str]:
+    """The URI of a server that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(128)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def value_of(step: int, metric: int) -> float:
+    """What each contender logs for a metric at a step."""
+    return (step * 31 + metric * 17) % 1009 / 1009
+
+
+def metrics_of(step: int, count: int) -> dict[str, float]:
+    """The metrics of one step."""
+    return {f"m{metric}": value_of(step, metric) for metric in range(count)}
+
+
+def found_points(uri: str, run_id: str, prefix: str, steps: range, count: int) -> int:
+    """Points of a run that are in the store once, with the value that was logged.
+
+    Reads the whole history of each metric; a point that is there twice counts as none.
+    """
+    from mlflow import MlflowClient
+
+    client, found = MlflowClient(uri), 0
+    for metric in range(count):
+        at: dict[int, list[float]] = {}
+        for point in client.get_metric_history(run_id, f"{prefix}m{metric}"):
+            at.setdefault(point.step, []).append(point.value)
+        found += sum(at.get(step) == [value_of(step, metric)] for step in steps)
+    return found

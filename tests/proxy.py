@@ -1,0 +1,196 @@
+"""A proxy in front of a real `mlflow server`, which fails as a network and its servers do."""
+
+import contextlib
+import http.client
+import socket
+import socketserver
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from servers import free_port
+
+CREATE = "runs/create"
+BATCH = "runs/log-batch"
+
+
+@dataclass
+class Fault:
+    """What happens to some requests.
+
+    `answer`: the proxy answers with `status`, nothing is passed on.
+    `hang`: no answer until `release`, then the connection is dropped; nothing is passed on.
+    `drop`: passed on; the connection is dropped instead of answered.
+    `hold`: passed on once `release` is called, and answered then.
+
+    Args:
+        path: a part of the path of the requests that are hit.
+        times: how many are hit; None: all.
+        over: only requests with a longer body than so many bytes.
+    """
+
+    kind: Literal["answer", "hang", "drop", "hold"]
+    path: str = ""
+    times: int | None = None
+    status: int = 500
+    headers: Mapping[str, str] = field(default_factory=dict)
+    over: int = -1
+    hits: int = 0
+    """Requests that were hit."""
+    passed: int = 0
+    """Requests that were hit, and were passed on and done."""
+    _released: threading.Event = field(default_factory=threading.Event)
+
+    def release(self) -> None:
+        self._released.set()
+
+    def wait(self) -> None:
+        self._released.wait(120)
+
+    def takes(self, path: str, length: int) -> bool:
+        left = self.times is None or self.hits < self.times
+        return left and self.path in path and length > self.over
+
+
+class Proxy:
+    """Passes all requests on to `upstream`, but those that a fault takes."""
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = urlsplit(upstream).netloc
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.requests: list[str] = []
+        self.faults: list[Fault] = []
+        self.lock = threading.Lock()
+        self._server: _Server | None = None
+
+    def __enter__(self) -> "Proxy":
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fault in self.faults:
+            fault.release()
+        self.refuse()
+
+    def open(self) -> None:
+        """Accept connections."""
+        if self._server is None:
+            self._server = _Server(self)
+            threading.Thread(
+                target=self._server.serve_forever, args=(0.02,), name="proxy", daemon=True
+            ).start()
+
+    def refuse(self) -> None:
+        """Refuse connections, and drop those that there are."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+            server.drop_all()
+
+    def add(self, kind: Literal["answer", "hang", "drop", "hold"], **how: Any) -> Fault:
+        fault = Fault(kind, **how)
+        with self.lock:
+            self.faults.append(fault)
+        return fault
+
+    def heal(self) -> None:
+        """No more faults; what hangs or is held goes on."""
+        with self.lock:
+            faults, self.faults = self.faults, []
+        for fault in faults:
+            fault.release()
+
+    def fault_for(self, path: str, length: int) -> Fault | None:
+        with self.lock:
+            self.requests.append(path)
+            for fault in self.faults:
+                if fault.takes(path, length):
+                    fault.hits += 1
+                    return fault
+        return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self._connections: set[socket.socket] = set()
+        super().__init__(("127.0.0.1", proxy.port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def drop_all(self) -> None:
+        for connection in list(self._connections):
+            _cut(connection)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client has gone: that is what some of the tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: socketserver.BaseServer
+
+    def _pass(self) -> None:
+        assert isinstance(self.server, _Server)
+        proxy = self.server.proxy
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = proxy.fault_for(self.path, len(body))
+        if fault is None:
+            self._answer(*self._ask(proxy, body))
+        elif fault.kind == "answer":
+            self._answer(fault.status, fault.headers, b"the proxy says no")
+        elif fault.kind == "hang":
+            fault.wait()
+            self._drop()
+        elif fault.kind == "drop":
+            self._ask(proxy, body)
+            fault.passed += 1
+            self._drop()
+        else:
+            fault.wait()
+            answer = self._ask(proxy, body)
+            fault.passed += 1
+            self._answer(*answer)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass  # noqa: N815  as http.server wants
+
+    def _ask(self, proxy: Proxy, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        with contextlib.closing(http.client.HTTPConnection(proxy.upstream, timeout=60)) as upstream:
+            upstream.request(self.command, self.path, body, dict(self.headers))
+            answer = upstream.getresponse()
+            kind = answer.headers.get("Content-Type", "application/json")
+            return answer.status, {"Content-Type": kind}, answer.read()
+
+    def _answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _drop(self) -> None:
+        self.close_connection = True
+        _cut(self.connection)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  as http.server names it
+        """Not into the tests' output."""
+
+
+def _cut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

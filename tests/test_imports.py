@@ -1,0 +1,253 @@
+"""Imports point one way: what the sources say, and what a fresh interpreter really loads."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {"orbiter": ROOT, "orbiter_mlflow": ROOT / "integrations"}
+
+MAY_IMPORT_MLFLOW = {
+    "orbiter_mlflow.delivery.sink",
+    "orbiter_mlflow.gate.source",
+    "orbiter_mlflow.reproduce",
+}
+ENTRY_POINTS = {
+    "orbiter_mlflow.cli": {"orbiter_mlflow.__main__"},
+    "orbiter_mlflow.demo": {"orbiter_mlflow.cli"},
+    "orbiter_mlflow.pytest_plugin": set[str](),
+}
+"""Module -> the only ones that may import it."""
+PURE = {"orbiter_mlflow.gate.compare", "orbiter_mlflow.gate.statistics"}
+IO = {"asyncio", "io", "os", "pathlib", "requests", "shutil", "socket", "subprocess", "tempfile"}
+
+MAX_LINES = 400
+
+
+@dataclass(frozen=True)
+class Import:
+    """`importer` imports `imported`, the name of a module.
+
+    Attributes:
+        on_load: as soon as `importer` is imported, not in a function or for type checkers only.
+    """
+
+    importer: str
+    imported: str
+    on_load: bool
+
+    def of(self, *packages: str) -> bool:
+        """Whether one of the packages, or a module in it, is imported."""
+        return any(
+            self.imported == package or self.imported.startswith(f"{package}.")
+            for package in packages
+        )
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Name -> file of every module that ships."""
+    found = {}
+    for package, folder in SOURCES.items():
+        for path in (folder / package).rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+@cache
+def imports() -> list[Import]:
+    """All imports of all modules."""
+    return [
+        Import(name, imported, on_load)
+        for name, path in modules().items()
+        for imported, on_load in imports_in(
+            ast.parse(path.read_text(encoding="utf-8")), name, path.name == "__init__.py"
+        )
+    ]
+
+
+def imports_in(
+    node: ast.AST, name: str, is_package: bool, on_load: bool = True
+) -> Iterator[tuple[str, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, on_load) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            base = child.module or ""
+            if child.level:
+                above = name.split(".")[: None if is_package and child.level == 1 else -child.level]
+                base = ".".join([*above, *filter(None, [child.module])])
+            for alias in child.names:
+                full = f"{base}.{alias.name}"
+                yield (full if full in modules() else base), on_load
+        else:
+            yield from imports_in(child, name, is_package, on_load and not _waits(child))
+
+
+def _waits(node: ast.AST) -> bool:
+    """Whether what stands in it does not run when the module is loaded."""
+    if isinstance(node, ast.If):
+        return "TYPE_CHECKING" in ast.unparse(node.test)
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def shown(wrong: list[Import]) -> list[str]:
+    return [f"{found.importer} imports {found.imported}" for found in wrong]
+
+
+# -- what the sources say --------------------------------------------------------------------------
+
+
+def test_the_reading_of_imports_sees_them_all() -> None:
+    source = (
+        "import a.b, c\n"
+        "from orbiter_mlflow import names, MLflowSettings\n"
+        "from . import spool\n"
+        "from .journal import read\n"
+        "from ..params import x\n"
+        "if TYPE_CHECKING:\n"
+        "    import d\n"
+        "try:\n"
+        "    import e\n"
+        "except ImportError:\n"
+        "    import f\n"
+        "class C:\n"
+        "    import g\n"
+        "    def method(self):\n"
+        "        import h\n"
+    )
+    found = list(imports_in(ast.parse(source), "orbiter_mlflow.delivery.drain", is_package=False))
+    assert found == [
+        ("a.b", True),
+        ("c", True),
+        ("orbiter_mlflow.names", True),
+        ("orbiter_mlflow", True),
+        ("orbiter_mlflow.delivery.spool", True),
+        ("orbiter_mlflow.delivery.journal", True),
+        ("orbiter_mlflow.params", True),
+        ("d", False),
+        ("e", True),
+        ("f", True),
+        ("g", True),
+        ("h", False),
+    ]
+    package = list(imports_in(ast.parse("from . import x"), "orbiter_mlflow", is_package=True))
+    assert package == [("orbiter_mlflow", True)]
+    assert {"orbiter.train.trainer", "orbiter_mlflow", "orbiter_mlflow.names"} <= set(modules())
+
+
+def test_orbiter_knows_nothing_of_mlflow() -> None:
+    assert not shown(
+        [
+            i
+            for i in imports()
+            if i.importer.split(".")[0] == "orbiter" and i.of("orbiter_mlflow", "mlflow")
+        ]
+    )
+
+
+def test_only_the_far_side_imports_mlflow() -> None:
+    assert not shown(
+        [i for i in imports() if i.of("mlflow") and i.importer not in MAY_IMPORT_MLFLOW]
+    )
+
+
+def test_what_imports_mlflow_is_loaded_where_it_is_needed_only() -> None:
+    assert not shown(
+        [
+            i
+            for i in imports()
+            if i.on_load
+            and i.imported in MAY_IMPORT_MLFLOW
+            and i.importer not in MAY_IMPORT_MLFLOW | set(ENTRY_POINTS)
+        ]
+    )
+
+
+def test_delivery_knows_records_not_trainers() -> None:
+    assert not shown(
+        [
+            i
+            for i in imports()
+            if i.importer.startswith("orbiter_mlflow.delivery")
+            and i.of(*SOURCES)
+            and not i.of("orbiter_mlflow.delivery", "orbiter_mlflow.names")
+        ]
+    )
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_nothing_builds_on_an_entry_point(entry_point: str) -> None:
+    allowed = ENTRY_POINTS[entry_point]
+    assert not shown([i for i in imports() if i.of(entry_point) and i.importer not in allowed])
+
+
+def test_production_code_never_imports_the_fakes() -> None:
+    assert not shown([i for i in imports() if i.of("orbiter_mlflow.testing")])
+
+
+def test_what_decides_does_no_io() -> None:
+    assert not shown([i for i in imports() if i.importer in PURE and i.of("mlflow", *IO)])
+
+
+def test_no_module_needs_itself() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in modules()}
+    for found in imports():
+        if found.on_load and found.imported in graph:
+            graph[found.importer].add(found.imported)
+    TopologicalSorter(graph).prepare()  # a CycleError lists the modules
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_a_module_is_short_enough_to_read(name: str) -> None:
+    lines = modules()[name].read_text(encoding="utf-8").count("\n")
+    assert lines <= MAX_LINES, f"{name} has {lines} lines: it holds more than one concept"
+
+
+# -- what is really loaded -------------------------------------------------------------------------
+
+TRACKED = """
+from orbiter.train import Trainer
+from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin
+
+class Backend(Trainer):
+    def check_agent(self, agent): ...
+    def check_dataset(self, train_data, test_data=None): ...
+    def check_reward(self, reward_fn=None): ...
+    def check_config(self, config=None): ...
+    async def train(self): ...
+    async def evaluate(self, test_data=None): ...
+
+class Tracked(MLflowTrainerMixin, Backend): ...
+
+"""
+HEAVY = ("mlflow", "numpy", "pandas", "sklearn", "sqlalchemy")
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import orbiter.train", ("orbiter_mlflow", "pydantic", *HEAVY)),
+        ("import orbiter_mlflow", HEAVY),
+        ("import orbiter_mlflow.cli", HEAVY),
+        (TRACKED, HEAVY),
+        (TRACKED + "Tracked(mlflow=MLflowSettings(experiment='e'))", HEAVY),
+        (TRACKED + "Tracked().check_agent(None)", HEAVY),
+    ],
+    ids=["orbiter", "orbiter_mlflow", "cli", "class", "trainer", "checked"],
+)
+def test_nothing_heavy_is_loaded(code: str, unwanted: tuple[str, ...]) -> None:
+    script = f"{code}\nimport sys\nprint(*sorted(set(sys.modules) & {set(unwanted)}))"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout.split() == []
+    assert ended.stderr == ""

@@ -1,0 +1,147 @@
+"""What is shipped: the wheel, from the tree and from the sdist, and the pinned versions."""
+
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"orbiter": ROOT / "orbiter", "orbiter_mlflow": ROOT / "integrations/orbiter_mlflow"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+INFO = f"{PROJECT['name']}-{PROJECT['version']}.dist-info"
+
+
+def build(project: Path, target: str, folder: Path) -> Path:
+    """Build with the installed backend: neither a network nor an isolated environment is needed."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "-d", str(folder)]
+    ended = subprocess.run(
+        command, cwd=project, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    (built,) = folder.iterdir()
+    return built
+
+
+def shipped() -> set[str]:
+    """The files of the packages, named as in the wheel."""
+    return {
+        f"{package}/{path.relative_to(folder).as_posix()}"
+        for package, folder in PACKAGES.items()
+        for path in folder.rglob("*")
+        if path.suffix == ".py" or path.name == "py.typed"
+    }
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        return Parser().parsestr(archive.read(f"{INFO}/METADATA").decode())
+
+
+def test_the_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
+    about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert names == shipped() | {f"{INFO}/{name}" for name in about}
+    assert {"orbiter/py.typed", "orbiter_mlflow/py.typed"} <= names
+
+
+def test_the_wheel_is_for_any_system(wheel: Path) -> None:
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_the_wheel_brings_the_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        entry_points = archive.read(f"{INFO}/entry_points.txt").decode()
+    assert "[console_scripts]\norbiter-mlflow = orbiter_mlflow.cli:main\n" in entry_points
+
+
+def test_the_metadata_say_what_is_needed(metadata: Message) -> None:
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "demo", "dev"}
+    needs = [need for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need]
+    assert {re.split(r"[<>=]", need)[0] for need in needs} == {
+        *("click", "mlflow", "numpy", "pydantic", "rich"),
+    }
+
+
+def test_every_requirement_has_both_bounds(metadata: Message) -> None:
+    needs = metadata.get_all("Requires-Dist", [])
+    loose = [need for need in needs if not ("<" in need and ">=" in need)]
+    assert loose == []
+
+
+def test_the_license_is_whole() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_sdist_makes_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.glob(f"{PROJECT['name']}-*")
+    again = build(unpacked, "wheel", tmp_path / "again")
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        assert {i.filename: i.CRC for i in first.infolist()} == {
+            i.filename: i.CRC for i in second.infolist()
+        }
+
+
+def test_the_sdist_can_be_checked(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    own = {path.name for path in (ROOT / "tests").glob("*.py")}
+    assert {f"tests/{name}" for name in own} <= names
+    top = {name for name in names if "/" not in name}
+    assert top == {
+        *(".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md"),
+        *("constraints.txt", "pyproject.toml"),
+    }
+    assert ".ci/run" in names
+
+
+# -- the pinned versions ---------------------------------------------------------------------------
+
+
+def pins() -> dict[str, str]:
+    """Name, normalized, -> version."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [line.split("==") for line in lines if not line.startswith("#")]
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pinned}
+
+
+def test_constraints_are_versions_and_nothing_else() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line)]
+    assert wrong == []
+    assert len(pins()) == len(lines), "a name stands twice"
+    assert "://" not in text
+
+
+def test_all_that_the_checks_need_is_pinned() -> None:
+    extras = PROJECT["optional-dependencies"]
+    needs = [*PROJECT["dependencies"], *extras["demo"], *extras["dev"]]
+    names = {re.split(r"[<>=\[]", need)[0] for need in needs} - {PROJECT["name"]}
+    assert names <= set(pins())
+    assert len({pins()[f"mlflow{part}"] for part in ("", "-skinny", "-tracing")}) == 1

@@ -1,0 +1,255 @@
+"""Settings: where each comes from, and how a wrong one is refused."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from orbiter_mlflow import MLflowSettings
+from orbiter_mlflow.settings import (
+    claim_environment_run_id,
+    from_environment,
+    resolve,
+    tracks_here,
+    without_userinfo,
+)
+
+GIVEN: dict[str, Any] = {
+    "tracking_uri": "http://given:5000",
+    "experiment": "given",
+    "run_name": "given",
+    "run_id": "a" * 32,
+    "parent_run_id": "b" * 32,
+    "tags": {"by": "given"},
+    "description": "given",
+    "spool_dir": Path("/given"),
+    "delivery": "thread",
+    "keep_journals": True,
+    "flush_timeout": 1.5,
+    "on_failure": "raise",
+    "redact": ("given_*",),
+    "ranks": "all",
+    "enabled": False,
+}
+FROM_ENVIRONMENT = {
+    "ORBITER_MLFLOW_TRACKING_URI": "http://given:5000",
+    "ORBITER_MLFLOW_EXPERIMENT": "given",
+    "ORBITER_MLFLOW_RUN_NAME": "given",
+    "ORBITER_MLFLOW_RUN_ID": "a" * 32,
+    "ORBITER_MLFLOW_PARENT_RUN_ID": "b" * 32,
+    "ORBITER_MLFLOW_TAGS": '{"by": "given"}',
+    "ORBITER_MLFLOW_DESCRIPTION": "given",
+    "ORBITER_MLFLOW_SPOOL_DIR": "/given",
+    "ORBITER_MLFLOW_DELIVERY": "thread",
+    "ORBITER_MLFLOW_KEEP_JOURNALS": "true",
+    "ORBITER_MLFLOW_FLUSH_TIMEOUT": "1.5",
+    "ORBITER_MLFLOW_ON_FAILURE": "raise",
+    "ORBITER_MLFLOW_REDACT": " given_*, ",
+    "ORBITER_MLFLOW_RANKS": "all",
+    "ORBITER_MLFLOW_ENABLED": "false",
+}
+
+
+def test_the_tests_here_know_each_setting() -> None:
+    assert GIVEN.keys() | {"experiment_id"} == MLflowSettings.model_fields.keys()
+
+
+# -- where they come from ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_each_field_goes_by_keyword_then_class_then_environment(name: str) -> None:
+    variable = f"ORBITER_MLFLOW_{name.upper()}"
+    environ = {variable: FROM_ENVIRONMENT[variable]}
+    this, default = MLflowSettings(**{name: GIVEN[name]}), MLflowSettings()
+    for setting in (resolve(this, None, {}), resolve(None, this, {}), resolve(None, None, environ)):
+        assert getattr(setting, name) == GIVEN[name]
+    assert getattr(resolve(None, None, {}), name) == getattr(default, name)
+    others = MLflowSettings(**{name: getattr(default, name)})  # set, to the default
+    assert getattr(resolve(others, this, environ), name) == getattr(default, name)
+    assert getattr(resolve(None, others, environ), name) == getattr(default, name)
+
+
+def test_all_of_the_environment_at_once() -> None:
+    assert resolve(None, None, FROM_ENVIRONMENT) == MLflowSettings(**GIVEN)
+
+
+def test_sources_are_mixed_field_by_field() -> None:
+    settings = resolve(
+        MLflowSettings(run_name="keyword"),
+        MLflowSettings(run_name="class", description="class"),
+        {"ORBITER_MLFLOW_DESCRIPTION": "environment", "ORBITER_MLFLOW_RANKS": "all"},
+    )
+    assert (settings.run_name, settings.description, settings.ranks) == ("keyword", "class", "all")
+
+
+def test_variables_of_mlflow_come_after_our_own() -> None:
+    own = {"MLFLOW_TRACKING_URI": "http://mlflow:1", "MLFLOW_EXPERIMENT_NAME": "theirs"}
+    settings = resolve(None, None, own)
+    assert (settings.tracking_uri, settings.experiment) == ("http://mlflow:1", "theirs")
+    settings = resolve(None, None, own | {"ORBITER_MLFLOW_TRACKING_URI": "http://ours:1"})
+    assert settings.tracking_uri == "http://ours:1"
+    assert from_environment({"MLFLOW_TRACKING_URI": "", "ORBITER_MLFLOW_TAGS": ""}) == {}
+
+
+def test_of_two_sources_only_one_names_the_experiment() -> None:
+    environ = {"MLFLOW_EXPERIMENT_NAME": "environment", "MLFLOW_EXPERIMENT_ID": "7"}
+    settings = resolve(None, None, environ)
+    assert (settings.experiment, settings.experiment_id) == ("environment", None)
+    settings = resolve(MLflowSettings(experiment_id="3"), MLflowSettings(experiment="c"), environ)
+    assert (settings.experiment, settings.experiment_id) == (None, "3")
+    settings = resolve(None, None, {"MLFLOW_EXPERIMENT_ID": "7"})
+    assert (settings.experiment, settings.experiment_id) == (None, "7")
+
+
+# -- values --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tracking_uri", " "),
+        ("tracking_uri", "sqlite://"),
+        ("tracking_uri", "sqlite:///"),
+        ("tracking_uri", "sqlite:///:memory:"),
+        ("tracking_uri", "http://[::1"),
+        ("tracking_uri", "http://\ud800"),
+        ("experiment", ""),
+        ("experiment", "\x00"),
+        ("experiment", "e" * 501),
+        ("experiment_id", "no/id"),
+        ("run_name", ""),
+        ("run_name", "n" * 251),
+        ("run_name", "\ud800"),
+        ("run_id", "no id"),
+        ("run_id", "id\n"),
+        ("parent_run_id", ""),
+        ("tags", {"a": 1}),
+        ("tags", ["a"]),
+        ("description", 3),
+        ("spool_dir", 3),
+        ("delivery", "pigeon"),
+        ("flush_timeout", -1),
+        ("flush_timeout", float("nan")),
+        ("flush_timeout", float("inf")),
+        ("flush_timeout", "soon"),
+        ("on_failure", "panic"),
+        ("redact", "a"),
+        ("ranks", "some"),
+        ("enabled", "perhaps"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ValidationError) as caught:
+        MLflowSettings(**{name: value})
+    assert {error["loc"][0] for error in caught.value.errors()} == {name}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name"),
+    [
+        ("ORBITER_MLFLOW_TAGS", "a=b", "tags"),
+        ("ORBITER_MLFLOW_TAGS", '["a"]', "tags"),
+        ("ORBITER_MLFLOW_TAGS", '{"a": 1}', "tags"),
+        ("ORBITER_MLFLOW_FLUSH_TIMEOUT", "soon", "flush_timeout"),
+        ("ORBITER_MLFLOW_ENABLED", "perhaps", "enabled"),
+        ("MLFLOW_RUN_ID", "no id", "run_id"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_the_name_of_its_field(
+    variable: str, text: str, name: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        resolve(None, None, {variable: text})
+    assert caught.value.errors()[0]["loc"][0] == name
+
+
+def test_unknown_names_and_two_experiments_are_refused() -> None:
+    with pytest.raises(ValidationError, match="run_nme"):
+        MLflowSettings.model_validate({"run_nme": "x"})
+    with pytest.raises(ValidationError, match="leave one out"):
+        MLflowSettings(experiment="a", experiment_id="1")
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        MLflowSettings().run_name = "other"
+
+
+def test_relative_paths_are_taken_from_the_folder_of_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default, sqlite, folder, spool = (
+        MLflowSettings(),
+        MLflowSettings(tracking_uri="sqlite:///a/b.db?timeout=3"),
+        MLflowSettings(tracking_uri="./runs"),
+        MLflowSettings(spool_dir=Path("spool")),
+    )
+    monkeypatch.chdir("/")
+    assert default.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert sqlite.tracking_uri == f"sqlite:///{tmp_path}/a/b.db?timeout=3"
+    assert folder.tracking_uri == (tmp_path / "runs").as_uri()
+    assert spool.spool_dir == tmp_path / "spool"
+    for uri in ("http://h:1", "databricks", "databricks://profile", "postgresql://h/db"):
+        assert MLflowSettings(tracking_uri=uri).tracking_uri == uri
+
+
+def test_an_absolute_sqlite_path_stays() -> None:
+    assert MLflowSettings(tracking_uri="sqlite:////a/b.db").tracking_uri == "sqlite:////a/b.db"
+
+
+def test_userinfo_is_not_written_down() -> None:
+    assert without_userinfo("http://ada:pw@h:5000/x?y=1") == "http://h:5000/x?y=1"
+    assert without_userinfo("sqlite:////a@b/c.db") == "sqlite:////a@b/c.db"
+    assert "hunter2" not in repr(MLflowSettings(tracking_uri="http://ada:hunter2@h:5000"))
+
+
+# -- ranks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "tracks"),
+    [
+        ({}, True),
+        ({"RANK": "0", "WORLD_SIZE": "8"}, True),
+        ({"RANK": "7", "WORLD_SIZE": "8"}, False),
+        ({"RANK": "7"}, True),
+        ({"RANK": "7", "WORLD_SIZE": "1"}, True),
+        ({"RANK": "", "WORLD_SIZE": "8"}, True),
+        ({"RANK": "first", "WORLD_SIZE": "8"}, True),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}, False),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, True),
+        ({"SLURM_PROCID": "3", "SLURM_NTASKS": "1"}, True),
+        ({"SLURM_PROCID": "3"}, True),
+        ({"RANK": "0", "WORLD_SIZE": "4", "SLURM_PROCID": "3", "SLURM_NTASKS": "4"}, True),
+    ],
+)
+def test_one_process_of_a_distributed_training_tracks(
+    environ: dict[str, str], tracks: bool
+) -> None:
+    assert tracks_here(MLflowSettings(), environ) is tracks
+    assert tracks_here(MLflowSettings(ranks="all"), environ)
+
+
+def test_a_run_id_is_claimed_by_the_process_that_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = "c" * 32
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    claim_environment_run_id(resolve(MLflowSettings(enabled=False), None))
+    claim_environment_run_id(MLflowSettings(run_id="d" * 32))
+    with monkeypatch.context() as other:
+        other.setenv("RANK", "1")
+        other.setenv("WORLD_SIZE", "2")
+        claim_environment_run_id(resolve(None, None))
+    assert os.environ["MLFLOW_RUN_ID"] == run_id
+    first, second = resolve(None, None), None
+    claim_environment_run_id(first)
+    second = resolve(None, None)
+    assert (first.run_id, second.run_id) == (run_id, None)
+
+
+def test_settings_travel_as_json() -> None:
+    settings = MLflowSettings(**GIVEN)
+    assert MLflowSettings(**json.loads(settings.model_dump_json())) == settings
