@@ -189,9 +189,9 @@ async def test_different_data_at_one_step_do_not_share_a_key(sqlite_uri: str) ->
     trainer.check_dataset([1], [9])
     await trainer.evaluate()
     await trainer.evaluate([1, 1])
-    hard, harder, two = Named("hard", 5), Named("hard", 6), Named("2", 7)
-    for data in (hard, harder, two):
-        await trainer.evaluate(data)
+    await trainer.evaluate(Named("hard", 5))  # gone at once: the next may be given its id
+    await trainer.evaluate(Named("hard", 6))
+    await trainer.evaluate(Named("2", 7))
     await trainer.evaluate([1, 1])
     trainer.mark_validated()
     await trainer.train()

@@ -18,6 +18,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import mlflow
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import fluent
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import Point
@@ -251,15 +252,13 @@ def fluent_run(tracking_uri: str, run_id: str) -> Iterator[Any]:
     and the experiment that the user has set are theirs again afterwards.
     """
     uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID")  # where `mlflow.set_experiment` puts it
+    # MLflow refuses to start a run of another than the active experiment, and has no public way to
+    # put the active one aside.
+    experiment_id, fluent._active_experiment_id = fluent._active_experiment_id, None
     mlflow.set_tracking_uri(tracking_uri)
     try:
-        if experiment_id is not None:  # MLflow refuses a run of another than the active experiment
-            own = MlflowClient(tracking_uri).get_run(run_id).info.experiment_id
-            mlflow.set_experiment(experiment_id=own)
         with mlflow.start_run(run_id, nested=mlflow.active_run() is not None) as run:
             yield run
     finally:
         mlflow.set_tracking_uri(uri)
-        if experiment_id is not None:
-            mlflow.set_experiment(experiment_id=experiment_id)
+        fluent._active_experiment_id = experiment_id
