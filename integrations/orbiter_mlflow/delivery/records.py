@@ -10,6 +10,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -127,7 +128,13 @@ class Close:
 
 Record = Head | Params | Tags | Metrics | Dataset | Artifact | Status | Close
 
-_RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+@cache
+def _reader() -> TypeAdapter[Record]:
+    """Made when first read with: a training process only writes, and this takes 20 ms."""
+    return TypeAdapter(Annotated[Record, Field(discriminator="kind")])
+
+
 _LINE = re.compile(rb'\{"n":(\d+),"c":"([0-9a-f]{8})","r":(\{.*\})\}')
 
 
@@ -159,7 +166,7 @@ def decode(line: bytes) -> Record:
     if zlib.crc32(body, number & 0xFFFFFFFF) != checksum:
         raise DamagedLineError(f"record {number}: wrong checksum")
     try:
-        return _RECORD.validate_json(body)
+        return _reader().validate_json(body)
     except ValidationError as error:
         written = _format_of(body)
         if written != FORMAT:

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -77,13 +78,15 @@ class Ack:
     drainer: str = ""
 
 
-_ACK = TypeAdapter(Ack)
+@cache
+def _reader() -> TypeAdapter[Ack]:
+    return TypeAdapter(Ack)
 
 
 def read_ack(journal: Path) -> Ack:
     """The ack of a journal; a fresh one where there is none yet."""
     try:
-        return _ACK.validate_json(journal.with_suffix(".ack").read_bytes())
+        return _reader().validate_json(journal.with_suffix(".ack").read_bytes())
     except FileNotFoundError:
         return Ack()
     except ValueError:
