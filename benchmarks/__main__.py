@@ -74,7 +74,7 @@ def main(quick: bool, only: tuple[str, ...], path: Path) -> None:
             result = _BENCHMARKS[name](stores, sizes, say)
             results.append(result)
             render.show(console, result)
-            render.write(path, facts, results)
+            render.write(path, facts | {"load_at_end": render.load()}, results)
     missed = [check for result in results for check in result.checks if not check.met]
     checks = sum(len(result.checks) for result in results)
     console.print(f"{checks - len(missed)} of {checks} targets met; all figures are in {path}")

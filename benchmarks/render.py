@@ -28,9 +28,14 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "load": [round(load, 2) for load in os.getloadavg()],
+        "load_at_start": load(),
         "packages": versions,
     }
+
+
+def load() -> list[float]:
+    """Processes that want a core, on average over 1, 5 and 15 minutes."""
+    return [round(average, 2) for average in os.getloadavg()]
 
 
 def show(console: Console, result: Result) -> None:

@@ -8,6 +8,7 @@ class Sizes:
     """How much work is done, and how often.
 
     Attributes:
+        stores: that the contenders of the tracking benchmark log to.
         steps: calls of `log` in the tracking benchmark, of `METRICS` metrics each.
         rounds: how often each of its contenders runs; the rows are medians.
         reports: calls of `report` in the latency benchmark.
@@ -22,6 +23,7 @@ class Sizes:
         encodings: times that the config is encoded.
     """
 
+    stores: tuple[str, ...] = ("sqlite", "server")
     steps: int = 1_000
     rounds: int = 3
     reports: int = 5_000
@@ -41,7 +43,8 @@ METRICS = 10
 
 FULL = Sizes()
 QUICK = Sizes(
-    steps=50,
+    stores=("server",),
+    steps=30,
     rounds=1,
     reports=500,
     report_rounds=1,

@@ -14,7 +14,6 @@ from benchmarks.sizes import METRICS, Sizes
 from benchmarks.stores import Stores, found_points, metrics_of
 
 NAME = "tracking"
-STORES = ("sqlite", "server")
 NOT_RIVALS = {OURS_THREAD, CEILING, BUFFERED}
 """Ours, the bound, and what nobody gets who has not found the variable for it."""
 COLUMNS = (
@@ -32,15 +31,15 @@ COLUMNS = (
 )
 NOTE = (
     "{steps:,} steps x {metrics} metrics, back to back; the rows are medians of {rounds} rounds, "
-    "the contenders' order turned by one from round to round, each in a fresh process and, on "
-    "sqlite, a fresh store. Before timing starts the run exists and has taken one metric: "
-    "imports and the run's creation are not in the figures. 'All in store' is from the first call "
-    "until all is in the store and the run is FINISHED (ours: until train() has returned and said "
-    "that all is delivered; async ones: flushed). CPU and memory are those of the training "
-    "process; the CPU time is from the first call on, the memory its peak, imports included. "
-    "'Points found' were read back, each once and with its value. 'Buffered' is async with "
-    "MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS=1; it is shown, but the target is set against what the others do by themselves. Ratios are "
-    "medians of the rounds' ratios."
+    "the contenders' order turned from round to round, each in a fresh process and, on "
+    "sqlite, a fresh store. Before timing starts the run exists and has taken one metric: imports"
+    " and the run's creation are not in the figures. 'All in store' is from the first call until "
+    "all is in the store and the run is FINISHED (ours: until train() has returned and said that "
+    "all is delivered; async ones: flushed). CPU and memory are those of the training process; "
+    "the CPU time is from the first call on, the memory its peak, imports included. 'Points "
+    "found' were read back, each once and with its value. 'Buffered' is async with "
+    "MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS=1; it is shown, but the target is set against what "
+    "the others do by themselves. Ratios are medians of the rounds' ratios."
 )
 
 
@@ -87,15 +86,15 @@ def blocked_times(nanoseconds: list[int]) -> dict[str, float]:
 def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
     raw = []
     with stores.server() as server:
-        for store in STORES:
+        for store in sizes.stores:
             for turn, name in _turns(sizes.rounds):
                 uri = server if store == "server" else stores.sqlite()
                 row = _one(stores, name, uri, sizes.steps)
                 raw.append({"store": store, "contender": name, "round": turn, **row})
                 say(f"{store}, round {turn}: {name}: {row['seconds']:.2f} s")
     note = NOTE.format(steps=sizes.steps, metrics=METRICS, rounds=sizes.rounds)
-    rows = _rows(raw)
-    checks = [check for store in STORES for check in _checks(store, raw)]
+    rows = [_row(raw, store, name) for store in sizes.stores for name in contenders.installed()]
+    checks = [check for store in sizes.stores for check in _checks(store, raw)]
     return Result(NAME, "Tracking a training", note, COLUMNS, rows, checks, list(raw))
 
 
@@ -114,13 +113,9 @@ def _one(stores: Stores, name: str, uri: str, steps: int) -> dict[str, Any]:
     return row
 
 
-def _rows(raw: list[dict[str, Any]]) -> list[Row]:
-    rows: list[Row] = []
-    for store in STORES:
-        for name in contenders.installed():
-            group = [row for row in raw if (row["store"], row["contender"]) == (store, name)]
-            rows.append(medians(group) | {"found": min(row["found"] for row in group)})
-    return rows
+def _row(raw: list[dict[str, Any]], store: str, name: str) -> Row:
+    group = [row for row in raw if (row["store"], row["contender"]) == (store, name)]
+    return medians(group) | {"found": min(row["found"] for row in group)}
 
 
 def _checks(store: str, raw: list[dict[str, Any]]) -> Iterator[Check]:

@@ -172,7 +172,7 @@ def test_a_server_that_is_not_there() -> None:
     assert [row["status"] for row in rows(ended.stdout)] == ["waits in the journal"] * 2
     assert "orbiter-mlflow sync" in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert "opensesame" not in ended.stdout
+    assert "opensesame" not in ended.stdout + ended.stderr
     assert len(journals(default_spool())) == 2
 
 
