@@ -1,7 +1,5 @@
 """The MLflow side of delivery, against a real sqlite store and a real server."""
 
-import subprocess
-import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -131,18 +129,3 @@ def test_a_server_that_is_not_there_is_an_outage(monkeypatch: pytest.MonkeyPatch
 def test_a_sqlite_store_in_a_folder_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
     with pytest.raises(TransientError):
         MLflowSink(f"sqlite:///{tmp_path}/nowhere/store.db")
-
-
-def test_eight_processes_may_open_one_fresh_store(tmp_path: Path) -> None:
-    script = (
-        "from orbiter_mlflow.delivery.sink import MLflowSink\n"
-        f"MLflowSink('sqlite:///{tmp_path}/fresh.db')\n"
-    )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
-        for _ in range(8)
-    ]
-    for process in processes:
-        _, told = process.communicate(timeout=120)
-        assert process.returncode == 0, told
-    assert [path.name for path in tmp_path.iterdir() if "opening" in path.name] == []

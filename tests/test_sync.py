@@ -136,7 +136,8 @@ def test_a_store_that_cannot_be_reached_leaves_everything_as_it_was(
     spool: Path, tmp_path: Path
 ) -> None:
     before = (spool / "a.jsonl").read_bytes()
-    code, out = done("sync", "--tracking-uri", f"sqlite:///{tmp_path}/no/such/folder.db", spool)
+    nowhere = f"sqlite:///{tmp_path}/no/such/folder.db"
+    code, out = done("sync", "--wait", 1, "--tracking-uri", nowhere, spool)
     assert code == 1
     assert "not delivered" in out
     assert (spool / "a.jsonl").read_bytes() == before

@@ -46,7 +46,16 @@ def demo(tracking_uri: str | None, experiment: str, seeds: int, epochs: int) -> 
 @click.option("--tracking-uri", help="Where to, in place of what the journals say.")
 @click.option("--dry-run", is_flag=True, help="Only say what waits.")
 @click.option("--ended", is_flag=True, help="Trainers on other machines are known to be over.")
-def sync(paths: tuple[Path, ...], tracking_uri: str | None, dry_run: bool, ended: bool) -> None:
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to keep trying where the store cannot be reached.",
+)
+def sync(
+    paths: tuple[Path, ...], tracking_uri: str | None, dry_run: bool, ended: bool, wait: float
+) -> None:
     """Deliver journals: files, or folders of them; by default the spool."""
     from orbiter_mlflow.sync_report import show, sync_all
 
@@ -54,7 +63,7 @@ def sync(paths: tuple[Path, ...], tracking_uri: str | None, dry_run: bool, ended
     if dry_run:
         show(journals)
     else:
-        sys.exit(sync_all(journals, tracking_uri=tracking_uri, ended=ended))
+        sys.exit(sync_all(journals, tracking_uri=tracking_uri, ended=ended, wait=wait))
 
 
 @commands.command()

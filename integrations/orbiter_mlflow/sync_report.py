@@ -42,7 +42,9 @@ def show(journals: Sequence[Path]) -> None:
     console.print(table)
 
 
-def sync_all(journals: Sequence[Path], *, tracking_uri: str | None, ended: bool) -> int:
+def sync_all(
+    journals: Sequence[Path], *, tracking_uri: str | None, ended: bool, wait: float
+) -> int:
     """Deliver journals one after the other; gives the exit code: 1 where something still waits."""
     console = Console()
     if not journals:
@@ -50,13 +52,15 @@ def sync_all(journals: Sequence[Path], *, tracking_uri: str | None, ended: bool)
         return 0
     undelivered = 0
     for journal in journals:
-        backlog = _deliver(journal, tracking_uri, ended, console)
+        backlog = _deliver(journal, tracking_uri, ended, wait, console)
         undelivered += backlog.state != "delivered"
         console.print(f"{journal.name}: {_outcome(backlog)}", highlight=False, markup=False)
     return 1 if undelivered else 0
 
 
-def _deliver(journal: Path, tracking_uri: str | None, ended: bool, console: Console) -> Backlog:
+def _deliver(
+    journal: Path, tracking_uri: str | None, ended: bool, wait: float, console: Console
+) -> Backlog:
     size = journal.stat().st_size
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=size < _LONG) as progress:
@@ -65,7 +69,14 @@ def _deliver(journal: Path, tracking_uri: str | None, ended: bool, console: Cons
         def told(ack: Ack) -> None:
             progress.update(task, completed=ack.offset)
 
-        return deliver(journal, open_mlflow, tracking_uri=tracking_uri, ended=ended, told=told)
+        return deliver(
+            journal,
+            open_mlflow,
+            tracking_uri=tracking_uri,
+            ended=ended,
+            patience=wait,
+            told=told,
+        )
 
 
 def _outcome(backlog: Backlog) -> str:
