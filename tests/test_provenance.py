@@ -99,9 +99,9 @@ def test_a_notebook_is_named_by_its_editor(monkeypatch: pytest.MonkeyPatch) -> N
     enter_notebook(monkeypatch, shell)
     assert source_tags(same)[names.SOURCE_TYPE] == "NOTEBOOK"
     assert source_tags(same)[names.SOURCE_NAME] == __file__
-    monkeypatch.setenv("IPYNB_FILE", "/work/tune.ipynb")
+    monkeypatch.setenv("IPYNB_FILE", "/somewhere/tune.ipynb")
     assert source_tags(same)[names.SOURCE_NAME] == "tune.ipynb"
-    shell.user_ns = {"__vsc_ipynb_file__": "/work/other.ipynb"}
+    shell.user_ns = {"__vsc_ipynb_file__": "/somewhere/other.ipynb"}
     assert source_tags(same)[names.SOURCE_NAME] == "other.ipynb"
 
 

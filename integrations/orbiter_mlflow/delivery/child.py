@@ -26,6 +26,9 @@ from orbiter_mlflow.delivery.writer import is_gone, this_process
 LINGER = 600.0
 """Seconds that it goes on trying after the death of the training process."""
 
+_LAST = 0.1
+"""Seconds between looks at the journals after that."""
+
 
 class Orders:
     """Standard input, read without waiting."""
@@ -73,8 +76,8 @@ def serve(orders: Orders, parent: Parent, linger: float) -> None:
     deadline: float | None = None
     while True:
         # Once the parent is dead, its pidfd stays readable: no more waiting on it then.
-        watched = [orders.fd, parent.pidfd] if deadline is None else []
-        select.select([fd for fd in watched if fd is not None], [], [], IDLE)
+        watched, pause = ([orders.fd, parent.pidfd], IDLE) if deadline is None else ([], _LAST)
+        select.select([fd for fd in watched if fd is not None], [], [], pause)
         # Before the look at the input: what was ordered before the death must be seen after it.
         gone = parent.gone()
         for order in orders.read():

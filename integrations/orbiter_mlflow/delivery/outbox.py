@@ -84,7 +84,8 @@ class Outbox:
         return self._run_id
 
     def delivered(self) -> bool:
-        """Whether all that was appended is in the store."""
+        """Whether all that was appended is in the store; who asks is taken to wait for it."""
+        self._host.hurry()
         return read_ack(self.path).offset >= self._journal.size
 
     async def flush(self, within: float) -> str | None:

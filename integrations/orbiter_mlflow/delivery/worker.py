@@ -13,8 +13,9 @@ from orbiter_mlflow.delivery.journal import read_head
 
 _logger = logging.getLogger(__name__)
 
-IDLE = 0.2
-"""Seconds between looks at the journals, where nobody waits for them."""
+IDLE = 1.0
+"""Seconds between looks at the journals, where nobody waits for them: what has come together by
+then goes out in one request, which leaves more of a shared core to the training than five do."""
 
 BOUNDED_REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """The environment of a process that does nothing but deliver: one attempt takes seconds, and how
