@@ -29,7 +29,7 @@ class Sizes:
     reports: int = 5_000
     report_rounds: int = 3
     loop_seconds: float = 5.0
-    pairs: int = 7
+    pairs: int = 11
     imports: int = 7
     history: int = 1_000_000
     batches: int = 5
