@@ -29,14 +29,14 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-bench: $(VENV)/.bench
+bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
 
 setup: $(VENV)/.dev
 
 # $(UNFINISHED) outlives an installation that was killed, as one that pip gave up does not: pip takes
 # a package for installed that a kill left without half of its files, so all is made anew.
-$(VENV)/.bench $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
 	@if test -e $(UNFINISHED); then rm -rf $(VENV); fi
 	@if ! test -x $(BIN)/python; then \
 		$(or $(PYTHON),false) -E -c '$(USABLE)' 2>/dev/null || { \
@@ -52,7 +52,7 @@ $(VENV)/.bench $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraint
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
 		-c constraints.txt -e '.[$*]' || { code=$$?; test $$code -gt 128 || rm $(UNFINISHED); exit $$code; }
 	@rm $(UNFINISHED)
-	@touch $@ $(if $(filter bench dev,$*),$(VENV)/.demo)
+	@touch $@ $(if $(filter dev,$*),$(VENV)/.demo)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
