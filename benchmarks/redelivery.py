@@ -93,7 +93,7 @@ def measure(uri: str, folder: str, history: int, batches: int) -> dict[str, Any]
             sink.lose = case
             timed(drain.run, expected=False)
             times[case].append(timed(drain.run, expected=True))
-        assert sink.last is not None  # noqa: S101
+        assert sink.last is not None  # noqa: S101  a batch was just sent
         run_id, points = sink.last
         again = partial(sink.log_batch, run_id, points, {}, {})
         times[BLIND].append(timed(again, expected=None))

@@ -73,7 +73,7 @@ def rebuild(cls: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         UnreadableError: when the class refuses both.
     """
-    all_fields: tuple[Any, ...] = fields(cls)  # type: ignore[arg-type]
+    all_fields: tuple[Any, ...] = fields(cls)  # type: ignore[arg-type]  # a dataclass
     try:
         made = _construct(cls, {f.name: values[f.name] for f in all_fields if f.init})
         for f in all_fields:

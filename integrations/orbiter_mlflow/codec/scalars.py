@@ -105,7 +105,7 @@ def _is_plain_offset(zone: Any) -> bool:
 
 def _write_timezone(value: timezone) -> tuple[str, Any]:
     # The second argument of `timezone`, if there was one.
-    named = value.__getinitargs__()  # type: ignore[attr-defined]
+    named = value.__getinitargs__()  # type: ignore[attr-defined]  # typeshed lacks it
     return "$timezone", list(named)
 
 

@@ -28,7 +28,6 @@ from orbiter_mlflow.delivery.records import (
     Head,
     Status,
     Tags,
-    UnknownFormatError,
     split,
 )
 
@@ -121,7 +120,7 @@ class Drain:
             action()
             if self.ack.problem:
                 self._write(problem="", held=False)
-        except (DeliveryError, OSError, UnknownFormatError, ValueError) as error:
+        except (DeliveryError, OSError, ValueError) as error:
             held = not isinstance(error, TransientError)
             self._unsure = self.ack.run_id is not None
             self._failures += 1
@@ -174,9 +173,8 @@ class Drain:
         self._unsure = False
 
     def _send(self, sink: Sink, head: Head, run_id: str, batch: Batch) -> None:
-        mark = {names.DELIVERED: f"{head.uid}:{batch.end}"}
         try:
-            sink.log_batch(run_id, batch.points, batch.params, batch.tags | mark)
+            sink.log_batch(run_id, batch.points, batch.params, batch.tags | _mark(head, batch.end))
         except (RejectedError, TransientError) as error:
             self._require_refusal(sink, head, run_id, error, after=PERMANENT_AFTER)
             self._isolate(sink, head, run_id, batch, error)
@@ -198,7 +196,7 @@ class Drain:
             self._refusals += error.answered
             if not error.answered or self._refusals < after:
                 raise error
-            sink.log_batch(run_id, (), {}, {names.DELIVERED: f"{head.uid}:{self.ack.offset}"})
+            sink.log_batch(run_id, (), {}, _mark(head, self.ack.offset))
 
     def _isolate(
         self, sink: Sink, head: Head, run_id: str, batch: Batch, error: DeliveryError
@@ -206,7 +204,7 @@ class Drain:
         """Deliver all of a refused batch but the entries that are to blame."""
         bad = list(self._culprits(sink, head, run_id, batch, error))
         self._quarantine(sink, run_id, bad)
-        sink.log_batch(run_id, (), {}, {names.DELIVERED: f"{head.uid}:{batch.end}"})
+        sink.log_batch(run_id, (), {}, _mark(head, batch.end))
 
     def _culprits(
         self, sink: Sink, head: Head, run_id: str, batch: Batch, error: DeliveryError
@@ -315,6 +313,11 @@ class Drain:
             spool.write_ack(self.journal, fresh)
             self.ack = fresh
             self._told(fresh)
+
+
+def _mark(head: Head, offset: int) -> dict[str, str]:
+    """The tag that tells how far a journal is delivered; `_ask_how_far` reads it."""
+    return {names.DELIVERED: f"{head.uid}:{offset}"}
 
 
 def _me() -> str:

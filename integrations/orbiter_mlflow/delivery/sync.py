@@ -13,7 +13,7 @@ from typing import Literal
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.drain import Drain, Sink
 from orbiter_mlflow.delivery.journal import read, read_head
-from orbiter_mlflow.delivery.records import Head, Metrics, UnknownFormatError
+from orbiter_mlflow.delivery.records import Head, Metrics
 from orbiter_mlflow.delivery.spool import Ack
 from orbiter_mlflow.delivery.writer import is_gone, runs_elsewhere
 
@@ -63,7 +63,7 @@ def look(journal: Path) -> Backlog:
     try:
         head = read_head(journal)
         waiting = [entry.record for entry in read(journal, ack.offset)]
-    except (OSError, ValueError, UnknownFormatError) as error:
+    except (OSError, ValueError) as error:
         return Backlog(journal, "unreadable", None, Ack(problem=str(error)), 0)
     points = sum(len(record.values) for record in waiting if isinstance(record, Metrics))
     fd = spool.take(journal)
