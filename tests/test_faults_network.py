@@ -3,6 +3,7 @@ not disturbed. Real server, real delivery process; the proxy before the server m
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from mlflow.entities import ViewType
 
 from faults import (
+    POINTS,
     Scene,
     ack_of,
     all_removed,
@@ -338,14 +340,15 @@ async def test_a_run_that_is_continued_with_other_params_says_so_once(
     run = scene.run()
     assert run.info.status == "FINISHED"
     assert run.data.params["learning_rate"] == "1e-05"
-    assert run.data.tags["orbiter.quarantined"] == "2"
-    assert scene.history() == sorted(expected() * 2), "points of one of the two are not there"
-    kept = scene.journals[1].with_suffix(".quarantine").read_text()
-    assert "learning_rate" in kept
-    assert "batch_size" in kept
+    assert "orbiter.quarantined" not in run.data.tags
+    assert json.loads(run.data.tags["orbiter.config.changed.2"]) == {
+        "batch_size": ["8", "99"],
+        "learning_rate": ["1e-05", "0.5"],
+    }
+    second_life = [(step + POINTS + 1, value) for step, value in expected()]
+    assert scene.history() == expected() + second_life
     (warning,) = warnings_in(caplog)
-    assert "2 entries" in warning
-    assert str(scene.journals[1].with_suffix(".quarantine")) in warning
+    assert "keeps batch_size=8 (this trainer has 99), learning_rate=1e-05 (this tr" in warning
 
 
 # -- more than one, and other clocks -------------------------------------------------------------

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from journals import HEAD, entries
+from journals import HEAD, entries, journal_of
 from orbiter_mlflow.delivery import records
-from orbiter_mlflow.delivery.journal import Journal, read, read_head
+from orbiter_mlflow.delivery.journal import Journal, last_time, read, read_head
 from orbiter_mlflow.delivery.records import (
     Close,
     DamagedLineError,
@@ -191,3 +191,19 @@ def test_records_are_split_to_what_one_batch_takes() -> None:
 def test_metrics_that_are_not_measured_fit_however_long_their_keys_are() -> None:
     widest = {"é" * 247 + f"{i:03}": 1.0 for i in range(records._SURELY_FIT)}
     assert sum(entry_size(key, 1.0) for key in widest) <= records.MAX_RECORD_BYTES
+
+
+def test_a_copied_journal_tells_the_time_of_its_records_not_of_the_copy(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / "j.jsonl", [Metrics(1, 77, {"a": 1.0}), Tags({"b": "c"})])
+    os.utime(path, (5e9, 5e9))
+    assert last_time(path) == 77
+    with path.open("ab") as file:
+        file.write(b"torn")
+    assert last_time(path) == 77
+    assert last_time(journal_of(tmp_path / "k.jsonl", [])) == HEAD.start_time
+
+
+def test_where_the_end_of_a_journal_holds_no_time_the_file_tells_it(tmp_path: Path) -> None:
+    path = journal_of(tmp_path / "j.jsonl", [Metrics(1, 77, {}), Tags({"b": "c" * 70_000})])
+    os.utime(path, (5e6, 5e6))
+    assert last_time(path) == 5_000_000_000

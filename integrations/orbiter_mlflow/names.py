@@ -15,6 +15,8 @@ CONFIG_FIELDS = "orbiter.config.fields"
 """JSON list of the config's root fields: params of other names are not ours."""
 CONFIG_DIGEST = "orbiter.config.digest"
 """SHA-256 of our params."""
+CONFIG_CHECKSUMS = "orbiter.config.checksums"
+"""Short checksums of our params, one each, packed: which one was changed or is missing."""
 CONFIG_UNENCODABLE = "orbiter.config.unencodable"
 """JSON list of the config paths that are kept as text only and cannot be loaded back."""
 CONFIG_REDACTED = "orbiter.config.redacted"
@@ -28,6 +30,23 @@ RENAMED = "orbiter.metrics.renamed"
 """JSON object of the metric keys that MLflow could not take as given: key logged -> key given."""
 GIT_DIRTY = "orbiter.git.dirty"
 """`true` where tracked files differed from the commit, or untracked ones lay beside them."""
+GIT_DIFF = "orbiter.git.diff"
+"""SHA-256 of the uncommitted diff, as git writes it, and of the names of the untracked files."""
+GIT_DIFF_CUT = "orbiter.git.diff.cut"
+"""How much of a diff that was too long is kept: `1000000 of 2345678 bytes`."""
+COMMAND = "orbiter.command"
+"""The command line of the program, quoted for a shell."""
+PYTHON = "orbiter.python"
+PLATFORM = "orbiter.platform"
+CPU = "orbiter.cpu"
+GPU = "orbiter.gpu"
+"""Names of the GPUs, counted: `8 x NVIDIA H100`."""
+PACKAGES = "orbiter.packages"
+"""SHA-256 of the artifact `provenance/requirements.txt`."""
+SEEDS = "orbiter.seeds"
+"""JSON object of the config's seeds: path -> value."""
+PROVENANCE_FAILED = "orbiter.provenance.failed"
+"""JSON object of what could not be found out about the run's origin: part -> reason."""
 UID = "orbiter.uid"
 """Which journal made the run; it finds the run again after a lost answer."""
 DELIVERED = "orbiter.delivered"
@@ -38,6 +57,17 @@ LOST = "orbiter.lost"
 """How many records the disk of the training machine did not take."""
 QUARANTINED = "orbiter.quarantined"
 """How many entries MLflow refused for good; they lie in the journal's quarantine file."""
+
+BASELINE = "baseline"
+"""Under which name a run is blessed: what a policy's `filter` looks for."""
+BASELINE_NAME = "main"
+"""The name where none is given."""
+BLESSED_AT = "orbiter.baseline.at"
+"""When a run was blessed: UTC, in ISO 8601."""
+BLESSED_BY = "orbiter.baseline.by"
+BLESSED_REASON = "orbiter.baseline.reason"
+BLESSED_POLICY = "orbiter.baseline.policy"
+"""SHA-256 of the policy by which it was blessed."""
 
 # -- prefixes and suffixes -----------------------------------------------------------------------
 ORBITER = "orbiter"
@@ -52,6 +82,43 @@ def state_at(state: str) -> str:
     return f"{STATE}.{state}_at"
 
 
+# -- runs that are continued ---------------------------------------------------------------------
+LIFE = "orbiter.life"
+"""`orbiter.life.<n>`: JSON of which journal continued the run, and after which step."""
+CONFIG_CHANGED = "orbiter.config.changed"
+"""JSON object of the params that a later life has otherwise: param -> [kept, of that life]."""
+ERROR = (ERROR_TYPE, ERROR_MESSAGE, ERROR_PHASE)
+"""Tell of the present life; on the next one they are renamed by `in_life`."""
+CONFIG = "orbiter.config."
+"""What the names of the tags on a config begin with: they go with the params, as a whole."""
+PROVENANCE = "provenance"
+"""The folder of artifacts on where a run comes from."""
+OF_ONE_LIFE = (
+    "orbiter.state.",
+    "orbiter.trainer",
+    "orbiter.metrics.",
+    "orbiter.git.",
+    "orbiter.command",
+    "orbiter.python",
+    "orbiter.platform",
+    "orbiter.cpu",
+    "orbiter.gpu",
+    "orbiter.packages",
+    "orbiter.seeds",
+    "orbiter.provenance.",
+    "mlflow.source.",
+    "mlflow.user",
+)
+"""What the names of tags begin with that each life of a run has for itself: the first one under
+these names, later ones as `in_life` says. All other tags tell of the present."""
+
+
+def in_life(name: str, number: int) -> str:
+    """The tag `name` of a life; 2 gives `orbiter.state.failed_at.2`. Numbered pieces stay last."""
+    whole, colon, piece = name.partition(":")
+    return f"{whole}.{number}{colon}{piece}"
+
+
 # -- MLflow's own tags ---------------------------------------------------------------------------
 RUN_NAME = "mlflow.runName"
 PARENT_RUN_ID = "mlflow.parentRunId"
@@ -64,6 +131,11 @@ GIT_BRANCH = "mlflow.source.git.branch"
 GIT_REPO_URL = "mlflow.source.git.repoURL"
 DATASET_CONTEXT = "mlflow.data.context"
 """Tag of a dataset input: `train` or `eval`."""
+
+# -- artifacts in that folder --------------------------------------------------------------------
+DIFF_FILE = "uncommitted.diff"
+UNTRACKED_FILE = "untracked.txt"
+REQUIREMENTS_FILE = "requirements.txt"
 
 # -- limits (mlflow/utils/validation.py, 3.17) ---------------------------------------------------
 MAX_KEY = 250

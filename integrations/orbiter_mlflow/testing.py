@@ -1,12 +1,13 @@
 """A tracking store in memory, for tests of what delivers to one. Not for production code."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import Point
 from orbiter_mlflow.delivery.errors import DeliveryError, HeldError
+from orbiter_mlflow.delivery.lives import Earlier, last_step
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
 
 
@@ -55,9 +56,11 @@ class MemorySink:
             self.runs[run_id] = MemoryRun(head, tags={names.UID: head.uid})
         return run_id
 
-    def resume_run(self, run_id: str) -> None:
-        with _Request(self, "resume_run"):
-            self._run(run_id).status = Status("RUNNING")
+    def read_run(self, run_id: str) -> Earlier:
+        with _Request(self, "read_run"):
+            run = self._run(run_id)
+            steps = ((point.key, point.step) for point in run.points)
+            return Earlier(last_step(steps), dict(run.params), dict(run.tags))
 
     def find_runs(self, head: Head) -> Sequence[str]:
         with _Request(self, "find_runs"):
@@ -75,6 +78,11 @@ class MemorySink:
             run.points += points
             run.params |= params
             run.tags |= tags
+
+    def delete_tags(self, run_id: str, tags: Collection[str]) -> None:
+        with _Request(self, "delete_tags"):
+            for tag in tags:
+                self._run(run_id).tags.pop(tag, None)
 
     def log_dataset(self, run_id: str, dataset: Dataset) -> None:
         with _Request(self, "log_dataset"):

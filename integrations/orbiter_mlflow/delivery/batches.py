@@ -83,7 +83,7 @@ def pack(entries: Iterable[Entry]) -> Iterator[Batch | Entry]:
     for entry in entries:
         record = entry.record
         if not isinstance(record, Metrics | Params | Tags):
-            if batch:
+            if batch.end:
                 yield batch
                 batch = Batch()
             yield entry
@@ -96,5 +96,5 @@ def pack(entries: Iterable[Entry]) -> Iterator[Batch | Entry]:
             yield batch
             batch = Batch()
         batch.add(record, size, entry.end)
-    if batch:
+    if batch.end:  # it may be empty, and stand for params that a run does not take anew
         yield batch

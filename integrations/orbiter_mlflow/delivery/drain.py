@@ -12,15 +12,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import backoff, spool
-from orbiter_mlflow.delivery.batches import Batch, Point, pack
-from orbiter_mlflow.delivery.errors import DeliveryError, RejectedError, TransientError
-from orbiter_mlflow.delivery.journal import Entry, read, read_head
+from orbiter_mlflow.delivery import backoff, lives, resume, spool
+from orbiter_mlflow.delivery.batches import Batch, pack
+from orbiter_mlflow.delivery.errors import DeliveryError, HeldError, RejectedError, TransientError
+from orbiter_mlflow.delivery.journal import Entry, last_time, read, read_head
+from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import (
     Artifact,
     Close,
@@ -41,26 +40,6 @@ HELD_RETRY = 60.0
 
 HURRIED_RETRY = 1.0
 """Seconds between attempts, at most, while somebody waits for the delivery."""
-
-
-class Sink(Protocol):
-    """A tracking store, as the drain needs it. Every method may raise a `DeliveryError`."""
-
-    def create_run(self, head: Head) -> str: ...
-    def resume_run(self, run_id: str) -> None: ...
-    def find_runs(self, head: Head) -> Sequence[str]:
-        """The runs that carry the head's uid."""
-
-    def delivered(self, run_id: str) -> str:
-        """The run's tag `names.DELIVERED`; empty where there is none."""
-
-    def log_batch(
-        self, run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
-    ) -> None: ...
-    def log_dataset(self, run_id: str, dataset: Dataset) -> None: ...
-    def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None: ...
-    def set_status(self, run_id: str, status: Status) -> None: ...
-    def delete_run(self, run_id: str) -> None: ...
 
 
 class Drain:
@@ -94,6 +73,7 @@ class Drain:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311  jitter, no secret
         self._told = told
+        self._before = resume.Predecessors(journal)
         self._failures = 0
         self._failed_at = 0.0
         self._refusals = 0
@@ -143,7 +123,7 @@ class Drain:
         run_id = self.ack.run_id or self._make_run(sink, head)
         if self._unsure:
             self._ask_how_far(sink, head, run_id)
-        for item in pack(read(self.journal, self.ack.offset)):
+        for item in pack(self._entries(sink, run_id)):
             if isinstance(item, Batch):
                 self._send(sink, head, run_id, item)
             else:
@@ -151,11 +131,9 @@ class Drain:
                 self._write(offset=item.end)
 
     def _make_run(self, sink: Sink, head: Head) -> str:
-        self._unsure = self.ack.creating  # a run that is found may hold some of the journal
         if head.run_id is not None:
-            sink.resume_run(head.run_id)
-            self._write(run_id=head.run_id)
-            return head.run_id
+            return self._resume(sink, head, head.run_id)
+        self._unsure = self.ack.creating  # a run that is found may hold some of the journal
         found: Sequence[str] = ()
         if self.ack.creating:
             found = sink.find_runs(head)
@@ -165,6 +143,50 @@ class Drain:
         run_id = found[0] if found else sink.create_run(head)
         self._write(run_id=run_id, creating=False)
         return run_id
+
+    def _resume(self, sink: Sink, head: Head, run_id: str) -> str:
+        earlier = sink.read_run(run_id)
+        life = resume.begun(self.journal, head, earlier)
+        self._unsure = life is not None
+        if life is None:
+            for journal, orphaned in self._before.unfinished(head, run_id, earlier):
+                self._deliver_first(sink, journal, orphaned)
+                earlier = sink.read_run(run_id)
+            life = resume.begin(sink, run_id, head, earlier)
+        self._write(run_id=run_id, life=life)
+        return run_id
+
+    def _deliver_first(self, sink: Sink, journal: Path, orphaned: bool) -> None:
+        fd = spool.take(journal)
+        if fd is None:
+            raise TransientError(f"an earlier part of this run is being delivered: {journal}")
+        try:
+            drain = Drain(journal, lambda _: sink)
+            if not (drain.abandon() if orphaned else drain.run()):
+                kind = HeldError if drain.ack.held else TransientError
+                raise kind(f"{drain.ack.problem} (an earlier part of this run: {journal})")
+            if drain.ack.closed and not read_head(journal).keep:
+                spool.remove(journal)
+        finally:
+            os.close(fd)
+
+    def _entries(self, sink: Sink, run_id: str) -> Iterator[Entry]:
+        """What is not delivered, as it is told in this life of the run."""
+        entries = read(self.journal, self.ack.offset)
+        if self.ack.life.is_plain:
+            yield from entries
+            return
+        for entry in entries:
+            life = self.ack.life.reaching(entry.record)
+            # Kept before a point is sent, so that whoever sends it again moves it as far.
+            if life is not self.ack.life:
+                self._write(life=life)
+            record = life.told(entry.record)
+            if isinstance(record, Tags) and life.tells_config(entry.record):
+                changes = resume.config_changes(sink.read_run(run_id), self.journal, entry.end)
+                self._write(kept=lives.changes_text(changes, life.number))
+                record = Tags(record.values | lives.changes_tag(changes, life.number))
+            yield replace(entry, record=record)
 
     def _ask_how_far(self, sink: Sink, head: Head, run_id: str) -> None:
         uid, _, told = sink.delivered(run_id).partition(":")
@@ -210,7 +232,7 @@ class Drain:
         self, sink: Sink, head: Head, run_id: str, batch: Batch, error: DeliveryError
     ) -> Iterator[tuple[dict[str, object], DeliveryError]]:
         """Deliver a refused batch in ever smaller parts; gives the single entries refused."""
-        if len(batch) == 1:
+        if len(batch) <= 1:
             points = [point._asdict() for point in batch.points]
             yield {"metrics": points, "params": batch.params, "tags": batch.tags}, error
             return
@@ -283,7 +305,7 @@ class Drain:
             tags: dict[str, str] = {}
             for entry in read(self.journal):
                 if entry.end <= self.ack.offset and isinstance(entry.record, Tags):
-                    tags |= entry.record.values
+                    tags |= self.ack.life.tags(entry.record.values)
             for part in split(Tags(tags)):
                 assert isinstance(part, Tags)  # noqa: S101  as `split` keeps the kind
                 batch = Batch(tags=part.values, end=self.ack.offset)
@@ -301,9 +323,9 @@ class Drain:
         sink, run_id = self._open_sink(head), self.ack.run_id
         assert run_id is not None  # noqa: S101  `run` has made it
         # The last record is as near to the death as can be known, also for a `sync` days later.
-        died = int(self.journal.stat().st_mtime * 1000)
+        died = last_time(self.journal)
         self._settle(sink, head, run_id)
-        sink.log_batch(run_id, (), {}, death_tags(died))
+        sink.log_batch(run_id, (), {}, self.ack.life.tags(lives.death_tags(died)))
         sink.set_status(run_id, Status("KILLED", died))
         self._write(status="KILLED")
 
@@ -322,14 +344,3 @@ def _mark(head: Head, offset: int) -> dict[str, str]:
 
 def _me() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
-
-
-def death_tags(died: int) -> dict[str, str]:
-    """The tags of a run whose process is gone; `died` in milliseconds since the epoch."""
-    return {
-        names.STATE: "failed",
-        names.state_at("failed"): datetime.fromtimestamp(died / 1000, UTC).isoformat(),
-        names.ERROR_TYPE: "ProcessDied",
-        names.ERROR_MESSAGE: "the training process ended without a word: killed or out of memory",
-        names.ERROR_PHASE: "train",
-    }

@@ -11,15 +11,26 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orbiter_mlflow.delivery.records import DamagedLineError, Head, Record, decode, encode, split
+from orbiter_mlflow.delivery.records import (
+    DamagedLineError,
+    Head,
+    Metrics,
+    Record,
+    decode,
+    encode,
+    split,
+)
 
 _logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 22
 """Bytes read at a time: some 10,000 records, so that memory stays flat in a journal of any size."""
+_END = 1 << 16
+"""Bytes at the end of a journal that are looked through for the last time."""
 
 
 class Journal:
@@ -119,6 +130,28 @@ def read(path: Path, offset: int = 0) -> Iterator[Entry]:
                     yield Entry(decode(line), offset)
                 except DamagedLineError as error:
                     yield Entry(None, offset, str(error))
+
+
+def last_time(path: Path) -> int:
+    """When the writer was last seen to live, in milliseconds since the epoch: the time of the last
+    record that has one. The file's own time is that of a copy where the journal was copied; it is
+    taken where the end of the journal, some hundred records, holds no time.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    status = path.stat()
+    with path.open("rb") as file:
+        file.seek(max(0, status.st_size - _END))
+        lines = file.read().split(b"\n")
+    for line in reversed(lines):
+        with suppress(DamagedLineError):
+            record = decode(line)
+            if isinstance(record, Metrics):
+                return record.time
+            if isinstance(record, Head):
+                return record.start_time
+    return int(status.st_mtime * 1000)
 
 
 def read_head(path: Path) -> Head:

@@ -40,6 +40,7 @@ class Outbox:
         self._host = host
         self._run_id: str | None = None
         self._refused = 0
+        self._kept = ""
         self._tracking_uri = tracking_uri
         host.deliver(self.path, tracking_uri, patience)
 
@@ -101,6 +102,7 @@ class Outbox:
         for ack in self._looks(within):
             if ack.offset >= target:
                 self._tell_refused(ack)
+                self._tell_kept(ack)
                 return None
             await asyncio.sleep(_POLL)
         problem = ack.problem or "delivery has not finished"
@@ -115,6 +117,16 @@ class Outbox:
                 ack.quarantined,
                 ack.run_id,
                 self.path.with_suffix(".quarantine"),
+            )
+
+    def _tell_kept(self, ack: Ack) -> None:
+        if ack.kept != self._kept:
+            self._kept = ack.kept
+            _logger.warning(
+                "run %s keeps %s: the params of a run do not change; start a new run, without "
+                "run_id, to log another config",
+                ack.run_id,
+                ack.kept,
             )
 
     def _looks(self, within: float) -> Iterator[Ack]:

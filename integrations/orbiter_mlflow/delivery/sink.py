@@ -9,7 +9,7 @@ import fcntl
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ from orbiter_mlflow.delivery.errors import (
     RejectedError,
     TransientError,
 )
+from orbiter_mlflow.delivery.lives import Earlier, last_step
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
 
 _P = ParamSpec("_P")
@@ -94,7 +95,7 @@ class MLflowSink:
 
     def __init__(self, tracking_uri: str) -> None:
         try:
-            with _opening(tracking_uri):
+            with opening(tracking_uri):
                 self._client = MlflowClient(tracking_uri)
                 self._client.search_experiments(
                     max_results=1, view_type=entities.ViewType.ACTIVE_ONLY
@@ -115,9 +116,11 @@ class MLflowSink:
         return str(run.info.run_id)
 
     @_translated
-    def resume_run(self, run_id: str) -> None:
-        self._client.get_run(run_id)  # a run that does not exist is told by this, not by the next
-        self._client.update_run(run_id, status="RUNNING")
+    def read_run(self, run_id: str) -> Earlier:
+        data = self._client.get_run(run_id).data
+        # Of the latest value of each metric: the one of the largest step.
+        steps = ((metric.key, metric.step) for metric in data.to_proto().metrics)
+        return Earlier(last_step(steps), data.params, data.tags)
 
     @_translated
     def find_runs(self, head: Head) -> Sequence[str]:
@@ -143,6 +146,13 @@ class MLflowSink:
             [entities.RunTag(key, text) for key, text in tags.items()],
             synchronous=True,
         )
+
+    @_translated
+    def delete_tags(self, run_id: str, tags: Collection[str]) -> None:
+        present = self._client.get_run(run_id).data.tags
+        for tag in tags:
+            if tag in present:
+                self._client.delete_tag(run_id, tag)
 
     @_translated
     def log_dataset(self, run_id: str, dataset: Dataset) -> None:
@@ -199,7 +209,7 @@ class MLflowSink:
 
 
 @contextlib.contextmanager
-def _opening(tracking_uri: str) -> Iterator[None]:
+def opening(tracking_uri: str) -> Iterator[None]:
     """Let one process at a time open a sqlite store: the first one to do so runs MLflow's
     migrations, and a second one that comes in the middle of them breaks both."""
     if not tracking_uri.startswith("sqlite:///"):

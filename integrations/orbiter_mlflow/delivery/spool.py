@@ -1,9 +1,9 @@
 """The folder of journals, and the files beside each: ack, quarantine, kept artifacts.
 
-    20261122T130501-3f2a9c1e.jsonl          the journal
-    20261122T130501-3f2a9c1e.ack            how far it is delivered (replaced by rename)
-    20261122T130501-3f2a9c1e.quarantine     what the store refused for good, one JSON line each
-    20261122T130501-3f2a9c1e.files/         artifacts waiting for their upload
+    20261122T130501123-3f2a9c1e.jsonl       the journal
+    20261122T130501123-3f2a9c1e.ack         how far it is delivered (replaced by rename)
+    20261122T130501123-3f2a9c1e.quarantine  what the store refused for good, one JSON line each
+    20261122T130501123-3f2a9c1e.files/      artifacts waiting for their upload
 
 Only the owner may read any of it.
 """
@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from orbiter_mlflow.delivery.journal import Journal
+from orbiter_mlflow.delivery.lives import Life
 from orbiter_mlflow.delivery.records import Artifact, Head, RunStatus
 
 SUFFIX = ".jsonl"
@@ -41,8 +42,9 @@ def open_journal(spool: Path, head: Head) -> Journal:
         OSError: the folder or the file cannot be made.
     """
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(head.start_time / 1000))
-    return Journal(spool / f"{stamp}-{head.uid[:8]}{SUFFIX}", head)
+    seconds, milliseconds = divmod(head.start_time, 1000)  # both: `journals` sorts by the name
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+    return Journal(spool / f"{stamp}{milliseconds:03d}-{head.uid[:8]}{SUFFIX}", head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Ack:
     Attributes:
         offset: bytes of the journal that are in the store.
         run_id: the run, once it exists.
+        life: what the journal is to the run; one that continues a run is not its first.
+        kept: params that the run keeps although this life has others, in words.
         creating: a request to create the run was sent whose answer was not seen.
         twins: such a request was repeated, so that an empty twin of the run may exist.
         overdue: a request was given up that may be carried out yet, and undo a later one's tags.
@@ -66,6 +70,8 @@ class Ack:
 
     offset: int = 0
     run_id: str | None = None
+    life: Life = field(default_factory=Life)
+    kept: str = ""
     creating: bool = False
     twins: bool = False
     overdue: bool = False
@@ -117,13 +123,29 @@ def keep_artifact(journal: Path, source: Path, folder: str | None) -> Artifact:
     Raises:
         OSError: the file cannot be read or copied.
     """
-    files = journal.with_suffix(".files")
-    files.mkdir(mode=0o700, exist_ok=True)
-    kept = files / os.urandom(8).hex()
+    kept = _new_file(journal)
     shutil.copyfile(source, kept)
     with kept.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(kept.name, source.name, folder, kept.stat().st_size, digest)
+
+
+def keep_content(journal: Path, content: bytes, name: str, folder: str | None) -> Artifact:
+    """Write what is to become an artifact beside the journal, as `keep_artifact` copies a file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    kept = _new_file(journal)
+    kept.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    return Artifact(kept.name, name, folder, len(content), digest)
+
+
+def _new_file(journal: Path) -> Path:
+    files = journal.with_suffix(".files")
+    files.mkdir(mode=0o700, exist_ok=True)
+    return files / os.urandom(8).hex()
 
 
 def artifact_path(journal: Path, artifact: Artifact) -> Path:

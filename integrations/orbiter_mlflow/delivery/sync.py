@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from orbiter_mlflow.delivery import spool
-from orbiter_mlflow.delivery.drain import Drain, Sink
+from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.journal import read, read_head
+from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Head, Metrics
 from orbiter_mlflow.delivery.spool import Ack
 from orbiter_mlflow.delivery.writer import is_gone, runs_elsewhere

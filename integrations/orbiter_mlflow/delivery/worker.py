@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orbiter_mlflow.delivery import spool
-from orbiter_mlflow.delivery.drain import Drain, Sink
+from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.journal import read_head
+from orbiter_mlflow.delivery.protocol import Sink
 
 _logger = logging.getLogger(__name__)
 
