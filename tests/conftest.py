@@ -1,11 +1,13 @@
 """Real stores for all tests: a sqlite file, an `mlflow server` on loopback."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from orbiter.train.repeats import OncePerMinute
 from servers import LateStore, running_server
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -22,6 +24,16 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def repeats_forgotten() -> None:
+    """What one test was told does not count as told to the next."""
+    for logger in list(logging.Logger.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            for one in logger.filters:
+                if isinstance(one, OncePerMinute):
+                    one._seen.clear()
 
 
 @pytest.fixture(scope="session")

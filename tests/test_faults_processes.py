@@ -176,9 +176,10 @@ def assert_stands_alone(pid: int, socket_of_the_parent: str) -> None:
     assert [pid for pid in our_children() if gone(pid)] == []
 
     assert stat.S_IMODE(Path(folder).stat().st_mode) == 0o700
-    files = list(Path(folder).iterdir())
+    files = list(Path(folder).rglob("*"))
     assert {path.suffix for path in files} >= {".jsonl", ".ack", ".log"}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files if path.is_file()} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files if path.is_dir()} <= {0o700}
 
 
 def our_children() -> list[int]:

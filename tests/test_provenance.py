@@ -14,11 +14,23 @@ from typing import Any
 import pytest
 
 from orbiter_mlflow import names
-from orbiter_mlflow.provenance import git_tags, source_tags
+from orbiter_mlflow.provenance.git import GIT_TIMEOUT
+from orbiter_mlflow.provenance.parts import Parts
+from orbiter_mlflow.provenance.source import source_tags
+from orbiter_mlflow.redact import Redactor
 
 
 def same(text: str) -> str:
     return text
+
+
+def git_tags(redact: Callable[[str], str], *, timeout: float = GIT_TIMEOUT) -> dict[str, str]:
+    class Given(Redactor):
+        def text(self, text: str) -> str:
+            return redact(text)
+
+    parts = Parts(Given(), git_timeout=timeout)
+    return {key: text for found in parts.git() for key, text in found.tags.items()}
 
 
 def git(folder: Path, *arguments: str) -> str:

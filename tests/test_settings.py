@@ -31,6 +31,8 @@ GIVEN: dict[str, Any] = {
     "flush_timeout": 1.5,
     "on_failure": "raise",
     "redact": ("given_*",),
+    "skip_provenance": ("diff", "packages"),
+    "progress": 500,
     "ranks": "all",
     "enabled": False,
 }
@@ -48,6 +50,8 @@ FROM_ENVIRONMENT = {
     "ORBITER_MLFLOW_FLUSH_TIMEOUT": "1.5",
     "ORBITER_MLFLOW_ON_FAILURE": "raise",
     "ORBITER_MLFLOW_REDACT": " given_*, ",
+    "ORBITER_MLFLOW_SKIP_PROVENANCE": "diff, packages",
+    "ORBITER_MLFLOW_PROGRESS": "500",
     "ORBITER_MLFLOW_RANKS": "all",
     "ORBITER_MLFLOW_ENABLED": "false",
 }

@@ -1,5 +1,6 @@
 """A small backend, tracked, and what MLflow then holds of it."""
 
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,12 @@ def stored(uri: str, trainer: MLflowTrainerMixin) -> Run:
     """The run in MLflow, once all that was recorded is there."""
     eventually(lambda: trainer.delivered)
     return run_of(uri, trainer.run_id)
+
+
+def wait_for_provenance() -> None:
+    """Until it is known where the runs of this process come from."""
+    name = "orbiter-provenance"
+    eventually(lambda: all(thread.name != name for thread in threading.enumerate()))
 
 
 def run_of(uri: str, run_id: str | None) -> Run:

@@ -4,7 +4,6 @@ It implements hooks only; what may happen when is the contract's business, in `o
 """
 
 import asyncio
-import logging
 import os
 import weakref
 from collections.abc import Iterator, Mapping
@@ -16,11 +15,12 @@ from pydantic import ValidationError
 
 from orbiter.train import Trainer, TrainerError, TrainerState, TrainMetrics
 from orbiter.train.enforce import Phase
+from orbiter.train.repeats import quiet_logger
 from orbiter.train.runtime import runtime_of
 from orbiter_mlflow.run import TrackedRun
 from orbiter_mlflow.settings import MLflowSettings, claim_environment_run_id, resolve
 
-_logger = logging.getLogger(__name__)
+_logger = quiet_logger(__name__)
 
 _ATTACHED = "orbiter_mlflow"
 

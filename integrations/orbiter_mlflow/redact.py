@@ -5,6 +5,7 @@ Every pattern runs in time linear in the text: error texts and diffs come from o
 """
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -126,18 +127,47 @@ class Redactor:
         `"password": "x"`, `Authorization: x`), `Bearer x`, private keys, and the shapes of
         well-known tokens (`hf_...`, `sk-...`, `ghp_...`, `AKIA...`).
         """
+        return self._clean(text, lambda secret: REDACTED)
+
+    def lines(self, lines: Sequence[str]) -> list[str]:
+        """As `text`, of lines that belong together; none of them is lost.
+
+        Of a secret that goes over several lines each one is redacted.
+        """
+        return self._clean("\n".join(lines), _line_by_line).split("\n") if lines else []
+
+    def arguments(self, arguments: Sequence[str]) -> list[str]:
+        """As `text`, of the arguments of a command: in `--api-key x`, `x` is a secret."""
+        shown = []
+        hidden = False
+        for argument in arguments:
+            shown.append(REDACTED if hidden else self.text(argument))
+            hidden = self.precedes_secret(argument)
+        return shown
+
+    def precedes_secret(self, argument: str) -> bool:
+        """Whether the argument of a command says that the next one is a secret: `--api-key`."""
+        return argument[:1] == "-" and "=" not in argument and self.is_secret_key(argument)
+
+    def _clean(self, text: str, hidden: Callable[[str], str]) -> str:
         if not _SUSPICIOUS.search(text):
             return text
         text = self.url(text)
-        text = _PRIVATE_KEY.sub(REDACTED, text)
+        text = _PRIVATE_KEY.sub(lambda match: hidden(match[0]), text)
         text = _TOKENS.sub(REDACTED, text)
         text = _JWT.sub(REDACTED, text)
         text = _BEARER.sub(rf"\1 {REDACTED}", text)
         for key, value in _TIES:
-            text = self._without_values(text, key, value)
+            text = self._without_values(text, key, value, hidden)
         return text
 
-    def _without_values(self, text: str, tie: re.Pattern[str], value: re.Pattern[str]) -> str:
+    def _without_values(
+        self,
+        text: str,
+        tie: re.Pattern[str],
+        value: re.Pattern[str],
+        hidden: Callable[[str], str],
+    ) -> str:
         kept: list[str] = []
         done = at = 0
         while match := tie.search(text, at):
@@ -145,9 +175,13 @@ class Redactor:
             found = value.match(text, at) if self.is_secret_key(match[1]) else None
             if found is None or _harmless(found[0], prose=tie is _MAPPING and _in_prose(match[1])):
                 continue
-            kept += text[done:at], REDACTED
+            kept += text[done:at], hidden(found[0])
             done = at = found.end()
         return "".join((*kept, text[done:]))
+
+
+def _line_by_line(secret: str) -> str:
+    return "\n".join([REDACTED] * (secret.count("\n") + 1))
 
 
 def _harmless(value: str, *, prose: bool) -> bool:

@@ -4,9 +4,7 @@ Everything that leaves through here is redacted first. What an MLflow run looks 
 this module; how the records get there is the outbox' business.
 """
 
-import logging
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orbiter.train import TrainConfig, TrainerState, TrainMetrics
+from orbiter.train.repeats import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.birth import open_outbox
 from orbiter_mlflow.datasets import describe
@@ -21,6 +20,7 @@ from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.records import (
     Close,
+    Params,
     Record,
     RunStatus,
     Status,
@@ -29,15 +29,19 @@ from orbiter_mlflow.delivery.records import (
 from orbiter_mlflow.evaluations import EvaluationKeys
 from orbiter_mlflow.logged_config import log_config
 from orbiter_mlflow.measurements import KeyPrefix, Measurements, now
-from orbiter_mlflow.provenance import git_tags, source_tags
+from orbiter_mlflow.progress import Bar, open_bar
+from orbiter_mlflow.provenance.gathering import Gathering
+from orbiter_mlflow.provenance.seeds import seed_tags
+from orbiter_mlflow.provenance.source import source_tags
 from orbiter_mlflow.redact import REDACTED, Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
 from orbiter_mlflow.values import bounded_int, tag_value
 
-_logger = logging.getLogger(__name__)
+_logger = quiet_logger(__name__)
 
-_GIT_PATIENCE = 2.0
-"""Seconds that closing a run waits for git's answers."""
+_PATIENCE = 2.0
+"""Seconds that the end of a training, and that of the run, wait for what is found out about its
+origin."""
 
 
 class _Data(NamedTuple):
@@ -87,7 +91,8 @@ class TrackedRun:
         self._state = TrainerState.CREATED
         self._evaluated = False
         self._evaluation_failed = False
-        self._git: threading.Thread | None = None
+        self._gathering: Gathering | None = None
+        self._bar: Bar | None = None
 
     @property
     def active(self) -> bool:
@@ -116,6 +121,7 @@ class TrackedRun:
         self._state = state
         self._tags({names.STATE: state.value, names.state_at(state.value): _utc(now())})
         self._write_params()  # at VALIDATED; a copy of a validated trainer starts later
+        self._show_progress()
 
     def reported(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
         """Progress from inside `train`."""
@@ -123,6 +129,8 @@ class TrackedRun:
             at = self._bounded(step)
             self.step = max(self.step, at)
             self._measured(names.TRAIN, metrics, at)
+            if self._bar is not None:
+                self._bar.moved(metrics, at)
 
     def trained(self, metrics: TrainMetrics, state: TrainerState) -> None:
         """The outermost `train` returned."""
@@ -181,9 +189,8 @@ class TrackedRun:
             self.failed("train", SystemExit("the process ended while train was running"))
         elif self.status.end_time is None:
             self._end(self._status_without_training())
-        # The garbage collector may have brought us here on any thread.
-        if self._git not in (None, threading.current_thread()):
-            self._git.join(_GIT_PATIENCE)
+        if self._gathering is not None:
+            self._gathering.finish(_PATIENCE)
         if self.outbox.lost:
             self._tags({names.LOST: str(self.outbox.lost)})
         self._append(Close())
@@ -193,6 +200,8 @@ class TrackedRun:
         """Wait until all is in the store, up to `flush_timeout`; gives the trouble, if any."""
         if not self.active or self.outbox is None:
             return self.broken
+        if self._gathering is not None and self.settings.delivery != "offline":
+            await self._gathering.wait(min(_PATIENCE, self.settings.flush_timeout))
         return await self.outbox.flush(self.settings.flush_timeout)
 
     # -- the user's own ------------------------------------------------------------------------
@@ -270,11 +279,7 @@ class TrackedRun:
         for record in self._early:
             self._append(record)
         self._early.clear()
-        self._git = threading.Thread(target=self._add_git_tags, name="orbiter-git", daemon=True)
-        self._git.start()
-
-    def _add_git_tags(self) -> None:
-        self._tags(git_tags(self._redactor.text))
+        self._gathering = Gathering(self.outbox, self._redactor, settings.skip_provenance)
 
     def _write_params(self) -> None:
         if self._params_written or self._config is None:
@@ -289,11 +294,22 @@ class TrackedRun:
             return
         for record in logged.records:
             self._append(record)
+            if isinstance(record, Params) and "seeds" not in self.settings.skip_provenance:
+                self._tags(seed_tags(record.values))
         if logged.unencodable:
             _logger.warning(
                 "config values that can be shown but not loaded back: %s",
                 ", ".join(logged.unencodable),
             )
+
+    def _show_progress(self) -> None:
+        progress = self.settings.progress
+        if self._state is TrainerState.TRAINING and progress:
+            title = self.settings.run_name or self._trainer.rpartition(":")[2]
+            self._bar = open_bar(self._redactor.text(title), None if progress is True else progress)
+        elif self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def _measured(
         self, prefix: KeyPrefix, metrics: Mapping[str, Any] | TrainMetrics, step: int

@@ -25,6 +25,8 @@ _MLFLOW_VARIABLES = {
     "run_id": "MLFLOW_RUN_ID",
 }
 
+Part = Literal["git", "diff", "command", "machine", "packages", "seeds"]
+"""Of what is found out about where a run comes from."""
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*$", max_length=256)]
 """Of a run or an experiment (mlflow/utils/validation.py)."""
 
@@ -66,6 +68,10 @@ class MLflowSettings(BaseModel):
     """Whether results that could not be delivered in time are a warning or a `TrackingError`."""
     redact: tuple[str, ...] = ()
     """More names of secrets, as patterns such as `internal_*`; upper and lower case are alike."""
+    skip_provenance: tuple[Part, ...] = ()
+    """What is not to be found out about where the run comes from; `git` takes `diff` with it."""
+    progress: bool | Annotated[int, Field(gt=0)] = False
+    """A progress bar on the terminal, moved by `report`; a number says how many steps there are."""
     ranks: Literal["zero", "all"] = "zero"
     """Which processes of a distributed training track."""
     enabled: bool = True
@@ -140,7 +146,8 @@ def _explicit(settings: MLflowSettings | None) -> dict[str, Any]:
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """The settings that environment variables set: `ORBITER_MLFLOW_<FIELD>`, else MLflow's own.
 
-    `ORBITER_MLFLOW_TAGS` is a JSON object, `ORBITER_MLFLOW_REDACT` a comma-separated list.
+    `ORBITER_MLFLOW_TAGS` is a JSON object, `ORBITER_MLFLOW_REDACT` and
+    `ORBITER_MLFLOW_SKIP_PROVENANCE` are comma-separated lists.
     """
     values: dict[str, Any] = {}
     for name in MLflowSettings.model_fields:
@@ -154,7 +161,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _parsed(name: str, text: str) -> Any:
-    if name == "redact":
+    if name in ("redact", "skip_provenance"):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     if name == "tags":
         try:

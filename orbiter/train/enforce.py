@@ -7,13 +7,13 @@ so that concurrent tasks and threads do not mistake each other's calls for their
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 from weakref import WeakSet
 
+from orbiter.train.repeats import quiet_logger
 from orbiter.train.runtime import runtime_of
 from orbiter.train.states import TrainerError, TrainerState
 
@@ -24,7 +24,7 @@ Phase = Literal["train", "evaluate"]
 Method = Callable[..., Any]
 P = ParamSpec("P")
 
-_logger = logging.getLogger(__name__)
+_logger = quiet_logger(__name__)
 
 
 class _Call:
