@@ -12,6 +12,8 @@ from rich.console import Console
 
 from benchmarks import (
     encoding,
+    gate_check,
+    gate_power,
     imports,
     latency,
     outage,
@@ -37,6 +39,8 @@ _BENCHMARKS = {
         outage,
         whole_process,
         encoding,
+        gate_power,
+        gate_check,
     )
 }
 

@@ -1,4 +1,4 @@
-"""A large config as params."""
+"""A large config as params, and back from a run."""
 
 import dataclasses
 import statistics
@@ -21,12 +21,17 @@ COLUMNS = (
     Column("first_ms", "first call ms", ".2f"),
     Column("p50_ms", "p50 ms", ".2f"),
     Column("max_ms", "max ms", ".2f"),
+    Column("load_ms", "load_config ms", ".1f"),
+    Column("request_ms", "its request ms", ".1f"),
+    Column("beyond_ms", "beyond it ms", ".1f"),
+    Column("tags_kb", "its tags KB", ".1f"),
 )
 NOTE = (
     "config_to_params of {leaves} leaves: ints, floats, bools and strings. 'mapping': in `extra`, "
     "20 mappings of 20 less the other fields; 'dataclasses': the same as 20 nested, typed "
-    "dataclasses. The first call of a process, and the {calls} after it; medians of {processes} "
-    "processes."
+    "dataclasses. The first call of a process, and the {calls} after it. load_config, from a "
+    "sqlite store: {calls} calls after a first one, in turn with the request alone that reads a "
+    "run. Medians of {processes} processes."
 )
 
 Layer = dataclasses.make_dataclass(
@@ -75,20 +80,80 @@ def measure(kind: str, calls: int) -> dict[str, float]:
     }
 
 
+def measure_load(kind: str, uri: str, calls: int) -> dict[str, float]:
+    """Load a config again and again, in turn with the bare request; runs in a process of its own.
+
+    Raises:
+        AssertionError: what was loaded is not what was logged.
+    """
+    from mlflow import MlflowClient
+    from mlflow.entities import Param
+
+    from orbiter_mlflow import load_config
+    from orbiter_mlflow.delivery.records import Params, Tags
+    from orbiter_mlflow.logged_config import log_config
+    from orbiter_mlflow.redact import Redactor
+
+    config, client = _config(kind), MlflowClient(uri)
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    for record in log_config(config, Redactor()).records:
+        params |= record.values if isinstance(record, Params) else {}
+        tags |= record.values if isinstance(record, Tags) else {}
+    run_id: str = client.create_run("0", tags=tags).info.run_id
+    given = [Param(key, text) for key, text in params.items()]
+    for at in range(0, len(given), 100):
+        client.log_batch(run_id, params=given[at : at + 100])
+    loads, requests = [], []
+    for _ in range(calls + 1):
+        start = time.perf_counter()
+        loaded = load_config(run_id, type(config), tracking_uri=uri)
+        loads.append((time.perf_counter() - start) * 1e3)
+        start = time.perf_counter()
+        client.get_run(run_id)
+        requests.append((time.perf_counter() - start) * 1e3)
+        assert loaded == config  # noqa: S101  else the time is of nothing
+    load, request = statistics.median(loads[1:]), statistics.median(requests[1:])
+    size = sum(len(key) + len(text) for key, text in tags.items())
+    return {
+        "load_ms": load,
+        "request_ms": request,
+        "beyond_ms": load - request,
+        "tags_kb": size / 1e3,
+    }
+
+
 def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
     rows: list[dict[str, Any]] = []
     raw: list[dict[str, Any]] = []
     for kind in ("mapping", "dataclasses"):
         group = [
-            fresh(measure, stores.folder, kind, sizes.encodings).value for _ in range(PROCESSES)
+            fresh(measure, stores.folder, kind, sizes.encodings).value
+            | fresh(measure_load, stores.folder, kind, stores.sqlite(), sizes.encodings).value
+            for _ in range(PROCESSES)
         ]
         raw += [{"config": kind, **row} for row in group]
         middle = {key: statistics.median(row[key] for row in group) for key in group[0]}
         rows.append({"config": kind, **middle, "leaves": int(middle["leaves"])})
-        say(f"{kind}: first {middle['first_ms']:.1f} ms, p50 {middle['p50_ms']:.1f} ms")
+        say(
+            f"{kind}: first {middle['first_ms']:.1f} ms, p50 {middle['p50_ms']:.1f} ms; "
+            f"load_config {middle['load_ms']:.1f} ms, {middle['beyond_ms']:.1f} beyond the request"
+        )
     checks = [
         Check(f"config_to_params of {LEAVES} leaves, {row['config']}", row["p50_ms"], "<=", 5, "ms")
         for row in rows
     ]
+    checks += [
+        Check(
+            f"load_config of {LEAVES} leaves beyond its request, {row['config']}",
+            row["beyond_ms"],
+            "<=",
+            50,
+            "ms",
+        )
+        for row in rows
+    ]
     note = NOTE.format(leaves=LEAVES, calls=sizes.encodings, processes=PROCESSES)
-    return Result(NAME, "A large config as params", note, COLUMNS, list(rows), checks, list(raw))
+    return Result(
+        NAME, "A large config as params, and back", note, COLUMNS, list(rows), checks, list(raw)
+    )

@@ -20,7 +20,10 @@ class Sizes:
         batches: answers lost, and fresh batches beside them.
         outage: points reported while the server is down.
         processes: interleaved pairs of whole processes.
-        encodings: times that the config is encoded.
+        encodings: times that the config is encoded, and loaded.
+        gate_runs: runs in the store of the gate.
+        gate_rounds: how often it judges.
+        trials: candidates that the gate's tests are tried on, for each row.
     """
 
     stores: tuple[str, ...] = ("sqlite", "server")
@@ -36,6 +39,9 @@ class Sizes:
     outage: int = 1_000_000
     processes: int = 5
     encodings: int = 50
+    gate_runs: int = 10_000
+    gate_rounds: int = 5
+    trials: int = 50_000
 
 
 METRICS = 10
@@ -56,4 +62,7 @@ QUICK = Sizes(
     outage=10_000,
     processes=1,
     encodings=10,
+    gate_runs=1_200,
+    gate_rounds=1,
+    trials=2_000,
 )

@@ -8,22 +8,46 @@ import sys
 import uuid
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field, fields, make_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, make_dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum, Flag, IntEnum, StrEnum
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from enum import Enum
+from pathlib import Path, PureWindowsPath
 from time import process_time
-from typing import Any, Literal, NamedTuple, NewType, Optional, TypedDict, Union
+from typing import Any, NewType
 from unittest.mock import MagicMock, Mock
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs import (
+    Client,
+    Color,
+    Config,
+    DeepLora,
+    Doubling,
+    Frozen,
+    Level,
+    Login,
+    Lora,
+    Mode,
+    Perm,
+    Point,
+    Secretive,
+    Strict,
+    Undecorated,
+    WithInitVar,
+    class_members,
+    class_of,
+    configs,
+    texts,
+    thorough,
+    trees,
+)
 from orbiter.train.trainer import TrainConfig
 from orbiter_mlflow.codec.json_text import is_json, parse, to_text
 from orbiter_mlflow.codec.sameness import same
@@ -39,123 +63,6 @@ from orbiter_mlflow.params import (
     split_value,
 )
 from orbiter_mlflow.redact import Redactor
-
-thorough = settings(
-    deadline=None,
-    derandomize=True,
-    max_examples=80,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
-
-class Color(Enum):
-    RED = "red"
-    ONE = 1
-
-
-class Level(IntEnum):
-    LOW = 1
-    HIGH = 2
-
-
-class Mode(StrEnum):
-    FAST = "fast"
-
-
-class Perm(Flag):
-    R = 1
-    W = 2
-
-
-class Point(NamedTuple):
-    x: float
-    y: Any = None
-
-
-class Shape(TypedDict, total=False):
-    size: tuple[int, int]
-
-
-@dataclass
-class Lora:
-    r: int = 8
-    alpha: float = 0.5
-    targets: tuple[str, ...] = ("q", "v")
-
-
-@dataclass
-class DeepLora(Lora):
-    depth: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    path: Path = Path("/data")
-    inner: Lora | None = None
-    when: datetime | None = None
-
-
-@dataclass
-class Doubling:
-    lr: float = 1.0
-    layers: list[int] = field(default_factory=list)
-    derived: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        self.lr *= 2
-        self.layers.append(9)
-        self.derived += len(self.layers)
-
-
-@dataclass
-class Strict:
-    low: int = 0
-    high: int = 1
-
-    def __post_init__(self) -> None:
-        if self.low >= self.high:
-            raise ValueError("low >= high")
-
-
-@dataclass
-class WithInitVar:
-    scale: InitVar[int]
-    size: int = 0
-
-    def __post_init__(self, scale: int) -> None:
-        self.size = scale * 2
-
-
-@dataclass(slots=True)
-class Config(TrainConfig):
-    lora: Lora = field(default_factory=Lora)
-    maybe: Optional[Lora] = None  # noqa: UP045 - the old spelling is what many configs have
-    frozen: Frozen = field(default_factory=Frozen)
-    doubling: Doubling = field(default_factory=lambda: Doubling(1.0))
-    either: Lora | Frozen | None = None
-    mixed: Lora | dict[str, Any] | str | None = None
-    data: Path = Path("/data/x")
-    color: Color = Color.RED
-    mode: Literal["a", "b", 1] | Mode = "a"
-    level: Level | None = None
-    betas: tuple[float, float] = (0.9, 0.999)
-    names: set[str] = field(default_factory=set)
-    when: datetime | date | None = None
-    wait: timedelta = timedelta(seconds=1)
-    exact: Decimal = Decimal("0.10")
-    by_epoch: dict[int, float] = field(default_factory=dict)
-    paths: dict[str, Path] = field(default_factory=dict)
-    loras: list[Lora] = field(default_factory=list)
-    point: Point | None = None
-    shape: Shape = field(default_factory=Shape)
-    seq: Sequence[int] = field(default_factory=list)
-    number: int | float | None = None
-    flag: bool = False
-    old_union: Union[int, Path, None] = None  # noqa: UP007
-
-
-class Undecorated(Config):
-    pass
 
 
 def roundtrip(config: Any) -> dict[str, str]:
@@ -274,8 +181,8 @@ def test_typed_fields_have_plain_text() -> None:
         (-math.inf, '{"$float":"-inf"}'),
         (Path("/x"), '{"$path":["PosixPath","/x"]}'),
         (PureWindowsPath("c:/x"), '{"$path":["PureWindowsPath","c:\\\\x"]}'),
-        (Mode.FAST, f'{{"$enum":["{__name__}:Mode","FAST"]}}'),
-        (Perm.R | Perm.W, f'{{"$enum":["{__name__}:Perm",3]}}'),
+        (Mode.FAST, '{"$enum":["configs:Mode","FAST"]}'),
+        (Perm.R | Perm.W, '{"$enum":["configs:Perm",3]}'),
         (date(2024, 1, 2), '{"$date":"2024-01-02"}'),
         (datetime(2024, 1, 2, tzinfo=UTC), '{"$datetime":"2024-01-02T00:00:00+00:00"}'),
         (time(1, 2), '{"$time":"01:02:00"}'),
@@ -291,7 +198,7 @@ def test_typed_fields_have_plain_text() -> None:
         ({"$tuple": [1]}, '{"$dict":[["$tuple",[1]]]}'),
         ({"b.c": 1}, '{"b.c":1}'),
         ("\ud83d\ude00", '{"$str":["\\ud83d","\\ude00"]}'),
-        (Point(1.0), f'{{"$namedtuple":"{__name__}:Point","x":1.0,"y":null}}'),
+        (Point(1.0), '{"$namedtuple":"configs:Point","x":1.0,"y":null}'),
         ([Lora(1)], None),
         (datetime(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1), None),
         (datetime(2024, 1, 1, tzinfo=timezone(timedelta(hours=1), "CET")), None),
@@ -334,10 +241,10 @@ def test_paths_past_the_limit_stay_with_their_parent() -> None:
 
 def test_a_class_that_the_annotation_does_not_tell_is_named_once() -> None:
     params = roundtrip(Config(lora=DeepLora(1), either=Lora(2), extra={"lora": Lora(3)}))
-    assert params["lora"] == f'{{"$type":"{__name__}:DeepLora"}}'
+    assert params["lora"] == '{"$type":"configs:DeepLora"}'
     assert params["lora.depth"] == "2"
-    assert params["either"] == f'{{"$type":"{__name__}:Lora"}}'
-    assert params["extra.lora"] == f'{{"$type":"{__name__}:Lora"}}'
+    assert params["either"] == '{"$type":"configs:Lora"}'
+    assert params["extra.lora"] == '{"$type":"configs:Lora"}'
     assert params["extra.lora.r"] == "3"
     assert "maybe.r" not in params
 
@@ -618,28 +525,6 @@ def test_a_deep_stack_is_no_reason_to_raise() -> None:
 # -- secrets --------------------------------------------------------------------------------------
 
 
-class Login(NamedTuple):
-    user: str
-    password: str
-
-
-@dataclass
-class Client:
-    url: str = "https://host"
-    api_key: str | None = None
-
-
-@dataclass
-class Secretive(TrainConfig):
-    hf_token: str | None = None
-    client: Client = field(default_factory=Client)
-    clients: list[Client] = field(default_factory=list)
-    login: Login | None = None
-    secrets: dict[str, Any] = field(default_factory=dict)
-    use_auth_token: bool | str = False
-    headers: dict[str, str] = field(default_factory=dict)
-
-
 def test_no_secret_is_in_the_params() -> None:
     s = "hunter2-XYZZY"
     config = Secretive(
@@ -776,92 +661,6 @@ def test_long_values_come_back(length: int) -> None:
 
 # -- properties -----------------------------------------------------------------------------------
 
-characters = st.one_of(
-    st.characters(), st.sampled_from("\ud800\udc00\0\ud83d\ude00"), st.sampled_from('.:/$"[]{} \n')
-)
-texts = st.one_of(
-    st.text(characters, max_size=8),
-    st.sampled_from(
-        ["", "null", "1", "NaN", "-Infinity", " [1] ", "a.b", "$type", "..", "r", "1e999"]
-    ),
-)
-numbers = st.one_of(
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.sampled_from([0, 1, 0.0, -0.0, 1.0, math.nan, math.inf, 1 << 3000, -(1 << 3000)]),
-)
-zones = st.sampled_from(
-    [
-        None,
-        UTC,
-        timezone(timedelta(hours=2)),
-        timezone(timedelta(0), "Z"),
-        ZoneInfo("Europe/Berlin"),
-    ]
-)
-atoms: st.SearchStrategy[Any] = st.one_of(
-    st.none(),
-    texts,
-    numbers,
-    st.binary(max_size=4),
-    st.datetimes(timezones=zones),
-    st.dates(),
-    st.times(),
-    st.timedeltas(),
-    st.decimals(),
-    st.uuids(),
-    st.complex_numbers(),
-    st.sampled_from([*Color, *Level, *Mode, Perm.R, Perm.R | Perm.W, Perm(0)]),
-    st.sampled_from([Path("/a"), Path("a//b"), PurePosixPath("x"), PureWindowsPath("c:\\x")]),
-    st.sampled_from([np.float32(1.5), np.int8(-1), np.float64(0.1), np.bool_(False), np.str_("x")]),
-)
-hashable = st.one_of(texts, numbers, st.tuples(numbers), st.dates(), st.sampled_from([*Color]))
-loras = st.builds(Lora, st.one_of(st.integers(), texts), numbers, st.tuples(texts))
-deep_loras = st.builds(DeepLora, numbers)
-trees = st.recursive(
-    atoms,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.lists(inner, max_size=3).map(tuple),
-        st.sets(hashable, max_size=3),
-        st.frozensets(hashable, max_size=3),
-        st.dictionaries(texts, inner, max_size=4),
-        st.dictionaries(st.sampled_from(["a", "b", "a.b", "a b", "$tuple", "$json"]), inner),
-        st.dictionaries(hashable, inner, max_size=3),
-        st.builds(Point, inner, inner),
-        st.builds(Frozen, inner, inner, inner),
-        st.builds(Doubling, st.just(1.0), st.lists(st.integers(), max_size=2)),
-        loras,
-        deep_loras,
-    ),
-    max_leaves=12,
-)
-nested = st.one_of(loras, deep_loras, st.builds(Frozen, st.just(Path("/x")), loras), trees)
-
-
-st.register_type_strategy(Path, st.sampled_from([Path("/x"), Path("1"), Path()]))
-st.register_type_strategy(Point, st.builds(Point, st.floats(), numbers))
-
-
-def values_for(annotation: Any) -> st.SearchStrategy[Any]:
-    return st.one_of(st.from_type(annotation), trees, nested)
-
-
-config_fields: dict[str, st.SearchStrategy[Any]] = {
-    f.name: values_for(annotation)
-    for f, annotation in zip(
-        fields(Config),
-        [
-            *(int, int, float, str, dict[str, int], Lora, Lora, Frozen, Doubling, Lora, Lora, Path),
-            *(Color, Mode, Level, tuple[float, float], set[str], datetime, timedelta, Decimal),
-            *(dict[int, float], dict[str, date], list[Lora], Point, Shape, list[int], float, bool),
-            Path,
-        ],
-        strict=True,
-    )
-}
-configs = st.fixed_dictionaries({}, optional=config_fields).map(lambda given: Config(**given))
 plain_redactor = Redactor()
 
 
@@ -893,42 +692,8 @@ def test_distinct_configs_have_distinct_params(one: Config, two: Config) -> None
     assert equal_params == same(one, two)
 
 
-annotations = st.sampled_from(
-    [
-        *(
-            int,
-            float,
-            str,
-            bool,
-            Any,
-            object,
-            None,
-            Path,
-            Decimal,
-            Color,
-            Level,
-            Lora,
-            Point,
-            Frozen,
-        ),
-        *(datetime, date, timedelta, bytes, complex, uuid.UUID, Literal["a", 1], Literal[True]),
-    ]
-)
-annotations = st.recursive(
-    annotations,
-    lambda inner: st.one_of(
-        inner.map(lambda a: list[a]),  # type: ignore[valid-type]
-        inner.map(lambda a: dict[str, a]),  # type: ignore[valid-type]
-        inner.map(lambda a: tuple[a, ...]),  # type: ignore[valid-type]
-        inner.map(lambda a: Optional[a]),  # noqa: UP045
-        st.tuples(inner, inner).map(lambda pair: Union[pair]),  # noqa: UP007
-    ),
-    max_leaves=3,
-)
-
-
 @given(
-    st.lists(st.tuples(annotations, trees, trees), min_size=1, max_size=3),
+    class_members,
     st.booleans(),
     st.booleans(),
     st.booleans(),
@@ -937,15 +702,7 @@ annotations = st.recursive(
 def test_any_class_comes_back(
     members: list[tuple[Any, Any, Any]], frozen: bool, slots: bool, inherits: bool
 ) -> None:
-    names = ["a", "b", "größe"]
-    cls = make_dataclass(
-        "Made",
-        [(name, hint, None) for name, (hint, _, _) in zip(names, members, strict=False)],
-        frozen=frozen,
-        slots=slots,
-    )
-    if inherits:
-        cls = make_dataclass("Child", [("more", int, 1)], bases=(cls,), frozen=frozen, slots=slots)
+    cls = class_of(members, frozen=frozen, slots=slots, inherits=inherits)
     one = cls(*(value for _, value, _ in members))
     two = cls(*(value for _, _, value in members))
     first, second = comes_back(one), comes_back(two)

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orbiter_mlflow.codec.config_error import ConfigError
+    from orbiter_mlflow.config_text import config_from_text
     from orbiter_mlflow.mixin import MLflowTrainerMixin, TrackingError
     from orbiter_mlflow.params import config_from_params, config_to_params
+    from orbiter_mlflow.reproduce import load_config
     from orbiter_mlflow.settings import MLflowSettings
 
 __all__ = [
@@ -15,7 +17,9 @@ __all__ = [
     "MLflowTrainerMixin",
     "TrackingError",
     "config_from_params",
+    "config_from_text",
     "config_to_params",
+    "load_config",
 ]
 
 _HOMES = {
@@ -24,7 +28,9 @@ _HOMES = {
     "MLflowTrainerMixin": "mixin",
     "TrackingError": "mixin",
     "config_from_params": "params",
+    "config_from_text": "config_text",
     "config_to_params": "params",
+    "load_config": "reproduce",
 }
 
 

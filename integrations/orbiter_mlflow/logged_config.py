@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orbiter_mlflow import names
+from orbiter_mlflow.codec.checksums import write_checksums
 from orbiter_mlflow.codec.splitting import split_value
 from orbiter_mlflow.delivery.records import Params, Record, Tags
 from orbiter_mlflow.params import CODEC_VERSION, encode_config
@@ -38,6 +39,8 @@ def log_config(config: Any, redactor: Redactor) -> LoggedConfig:
         names.CONFIG_CODEC: CODEC_VERSION,
         names.CONFIG_DIGEST: encoded.digest,
     }
+    checksums = write_checksums(encoded.params)
+    tags |= split_value(names.CONFIG_CHECKSUMS, checksums, names.MAX_TAG_VALUE)
     for name, paths in lists.items():
         if paths:
             text = json.dumps(paths, ensure_ascii=False)

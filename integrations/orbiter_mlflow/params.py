@@ -15,16 +15,19 @@ from orbiter_mlflow import names
 from orbiter_mlflow.codec.classes import class_name, rebuild
 from orbiter_mlflow.codec.config_error import ConfigError, UnreadableError
 from orbiter_mlflow.codec.flatten import ROOT, flatten_config
-from orbiter_mlflow.codec.hints import ANY, hints_of
-from orbiter_mlflow.codec.json_text import canonical, parse
+from orbiter_mlflow.codec.hints import hints_of
+from orbiter_mlflow.codec.json_text import Json, canonical, parse
+from orbiter_mlflow.codec.markers import JSON, REDACTED
 from orbiter_mlflow.codec.masking import mask_entries
+from orbiter_mlflow.codec.reading import Checked, Reading
 from orbiter_mlflow.codec.splitting import join_values, split_value
-from orbiter_mlflow.codec.unflatten import Node, read_node, tree
+from orbiter_mlflow.codec.tree import Node, tree
+from orbiter_mlflow.codec.unflatten import read_node
 from orbiter_mlflow.redact import Redactor
 
 __all__ = ["CODEC_VERSION", "ConfigError", "EncodedConfig", "config_from_params"]
 __all__ += ["config_to_params", "encode_config", "join_values", "own_params", "params_digest"]
-__all__ += ["split_value"]
+__all__ += ["read_config", "split_value"]
 
 CODEC_VERSION = "1"
 """Of the encoding; another number means that this module may read the params wrongly."""
@@ -107,29 +110,37 @@ def config_from_params(params: Mapping[str, str], config_type: type[T]) -> T:
             as text only.
         TypeError: when `config_type` is no dataclass.
     """
+    return read_config(params, config_type, Checked())
+
+
+def read_config(params: Mapping[str, str], config_type: type[T], reading: Reading) -> T:
+    """The config that was logged as these params, read in that way.
+
+    Raises:
+        ConfigError: naming all that is wrong.
+        TypeError: when `config_type` is no dataclass.
+    """
     if not is_dataclass(config_type):
         raise TypeError(f"a config's type is a dataclass, not {config_type!r}")
     hints = hints_of(config_type)
-    problems: dict[str, str] = {}
+    problems = reading.problems
     try:
         params = join_values(params)
     except ConfigError as error:
-        problems = error.problems
+        problems |= error.problems
         params = {k: v for k, v in params.items() if k.rpartition(":")[0] not in problems}
-    root = tree((key.split("."), text) for key, text in params.items())
+    nodes = tree((key.split("."), text) for key, text in params.items()).children
+    nodes |= _fields_apart(nodes.pop(ROOT, None), problems)
+    reading.expect(nodes)
     values: dict[str, Any] = {}
-    if ROOT in root.children:
-        values = _fields_apart(root.children.pop(ROOT), problems)
-    for name, node in root.children.items():
+    for name, node in nodes.items():
         if name in hints:
-            values[name] = read_node(node, hints[name], name, problems)
-        else:
-            values[name] = None
-    for name in values.keys() - hints.keys():
-        problems[name] = "is no field of this class"
+            values[name] = read_node(node, hints[name], name, reading)
+        elif not reading.leaves_out(config_type, name):
+            reading.unknown(config_type, name)
     for name in hints.keys() - values.keys():
         if name not in problems:
-            problems[name] = "is missing"
+            reading.missing(config_type, name)
     if not problems:
         try:
             return rebuild(config_type, values)
@@ -142,8 +153,10 @@ def config_from_params(params: Mapping[str, str], config_type: type[T]) -> T:
     )
 
 
-def _fields_apart(node: Node, problems: dict[str, str]) -> dict[str, Any]:
+def _fields_apart(node: Node | None, problems: dict[str, str]) -> dict[str, Node]:
     """Fields whose name is no key for MLflow; they share one param."""
+    if node is None:
+        return {}
     try:
         apart = parse(node.text or "")
     except UnreadableError as error:
@@ -151,9 +164,12 @@ def _fields_apart(node: Node, problems: dict[str, str]) -> dict[str, Any]:
     if type(apart) is not dict or node.children:
         problems[ROOT] = "is no object"
         return {}
-    return {
-        name: read_node(Node(canonical(item)), ANY, name, problems) for name, item in apart.items()
-    }
+    return {name: Node(canonical(_untyped(item))) for name, item in apart.items()}
+
+
+def _untyped(item: Json) -> Json:
+    """Written without the field's annotation, so it is read without; a secret stays as it is."""
+    return item if type(item) is dict and REDACTED in item else {JSON: item}
 
 
 def own_params(params: Mapping[str, str], fields: Iterable[str]) -> dict[str, str]:

@@ -6,18 +6,20 @@ A name is looked up among the modules that are imported already: reading params 
 import copy
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from enum import Enum
 from typing import Any, TypeVar
 
 from orbiter_mlflow.codec.config_error import UnreadableError
 from orbiter_mlflow.codec.sameness import same
 
-__all__ = ["class_name", "find_class", "is_dataclass_class", "is_dataclass_value"]
+__all__ = ["ATOMS", "class_name", "find_class", "is_dataclass_class", "is_dataclass_value"]
 __all__ += ["is_findable", "rebuild"]
 
 T = TypeVar("T")
 _UNSET = object()
+ATOMS = frozenset({str, int, float, bool, type(None)})
+"""Types whose values are plain, and never change."""
 _MORE_THAN_FIELDS = (type, Enum, dict, list, tuple, set, frozenset, str, bytes, int, float)
 
 
@@ -65,7 +67,7 @@ def is_dataclass_value(value: object) -> bool:
 
 
 def rebuild(cls: type[T], values: Mapping[str, Any]) -> T:
-    """An instance whose fields have exactly these values.
+    """An instance whose fields have exactly these values; those left out are what the class makes.
 
     It is constructed as usual. Where that fails or changes a field, as a `__post_init__` may that
     does not expect its own results, the fields are set afterwards.
@@ -74,24 +76,36 @@ def rebuild(cls: type[T], values: Mapping[str, Any]) -> T:
         UnreadableError: when the class refuses both.
     """
     all_fields: tuple[Any, ...] = fields(cls)  # type: ignore[arg-type]  # a dataclass
+    given = [f for f in all_fields if f.name in values]
     try:
-        made = _construct(cls, {f.name: values[f.name] for f in all_fields if f.init})
-        for f in all_fields:
+        made = _construct(cls, {f.name: values[f.name] for f in given if f.init})
+        for f in given:
             if not same(getattr(made, f.name, _UNSET), values[f.name]):
                 object.__setattr__(made, f.name, values[f.name])
-        if all(same(getattr(made, f.name, _UNSET), values[f.name]) for f in all_fields):
+        for f in all_fields:
+            if f.name not in values and getattr(made, f.name, _UNSET) is _UNSET:
+                object.__setattr__(made, f.name, _default(f))
+        if all(same(getattr(made, f.name, _UNSET), values[f.name]) for f in given):
             return made
     except Exception:
         raise UnreadableError(f"{class_name(cls)} cannot be constructed") from None
     raise UnreadableError(f"{class_name(cls)} does not keep the values of its fields")
 
 
+def _default(field: Any) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
 def _construct(cls: type[T], values: dict[str, Any]) -> T:
     try:
         # A copy, since a constructor may change what it is given, and we compare with the original.
-        made = cls(**copy.deepcopy(values))
+        made = cls(**{name: _copied(value) for name, value in values.items()})
         if type(made) is cls:
             return made
     except Exception:  # noqa: S110 - whatever it was, the fields are set without it
         pass
     return object.__new__(cls)
+
+
+def _copied(value: Any) -> Any:
+    return value if type(value) in ATOMS else copy.deepcopy(value)

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from orbiter_mlflow import names
-from orbiter_mlflow.codec.classes import class_name, is_dataclass_value, is_findable
+from orbiter_mlflow.codec.classes import ATOMS, class_name, is_dataclass_value, is_findable
 from orbiter_mlflow.codec.hints import ANY, Hint, hints_of
 from orbiter_mlflow.codec.json_text import Json, to_text
 from orbiter_mlflow.codec.leaves import Leaf, reads_back, write_leaf
-from orbiter_mlflow.codec.markers import JSON, TEXT, TYPE, holds, mark
+from orbiter_mlflow.codec.markers import JSON, TEXT, TYPE, holds, is_plain, mark
+from orbiter_mlflow.codec.reading import Reading
 from orbiter_mlflow.codec.sameness import same
-from orbiter_mlflow.codec.unflatten import read_node, tree
+from orbiter_mlflow.codec.tree import tree
+from orbiter_mlflow.codec.unflatten import read_node
 
-__all__ = ["ROOT", "Entry", "flatten_config"]
+__all__ = ["ROOT", "Entry", "flatten_config", "is_key"]
 
 ROOT = ":root"
 """The config's own param: fields whose name MLflow does not take as a key."""
@@ -27,7 +29,6 @@ _MAX_PATH = names.MAX_KEY - 10
 """Leaves room for the number of a piece."""
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN_FIELD = re.compile(r"\w+")
-_ATOMS = frozenset({str, int, float, bool, type(None)})
 
 
 class _Unset:
@@ -73,9 +74,9 @@ def _field(config: object, name: str, hint: Hint) -> list[Entry]:
         # What holds a text is refused when it is read, so nothing in it can come back changed.
         if any(TEXT in entry.text and holds(entry.leaf.json, TEXT) for entry in entries):
             return entries
-        problems: dict[str, str] = {}
+        reading = Reading()
         node = tree((entry.path, entry.text) for entry in entries).children[name]
-        if same(read_node(node, hint, name, problems), value) and not problems:
+        if same(read_node(node, hint, name, reading), value) and not reading.problems:
             return entries
         return [_entry((name,), Leaf({TEXT: mark(value)}))]
     except Exception as error:
@@ -124,7 +125,7 @@ def _flatten(
         entries: what to append to.
     """
     kind = type(value)
-    is_fields = kind not in _ATOMS and is_dataclass_value(value)
+    is_fields = kind not in ATOMS and is_dataclass_value(value)
     if is_fields and hint.dataclass is not kind and not is_findable(kind):
         is_fields = False
     if not is_fields and kind is not dict:
@@ -136,8 +137,9 @@ def _flatten(
     above = (*above, id(value))
     hints = hints_of(kind) if is_fields else {}
     items = {name: getattr(value, name, _UNSET) for name in hints} if is_fields else value
-    below = {key: item for key, item in items.items() if _is_key(key, _MAX_PATH - length - 1)}
-    rest = {key: item for key, item in items.items() if key not in below}
+    below = {key: item for key, item in items.items() if is_key(key, length)}
+    whole = len(below) == len(items)
+    rest = {} if whole else {key: item for key, item in items.items() if key not in below}
     if is_fields:
         own = {name: mark(item, above) for name, item in rest.items()}
         if hint.dataclass is not kind:
@@ -153,14 +155,18 @@ def _flatten(
         _flatten((*path, key), length + 1 + len(key), item, child, above, entries)
 
 
-def _is_key(key: object, room: int) -> bool:
+def is_key(key: object, length: int) -> bool:
+    """Whether what stands under this key is a param of its own, below a path of this length."""
+    room = _MAX_PATH - length - 1
     return type(key) is str and len(key) <= room and _PLAIN_KEY.fullmatch(key) is not None
 
 
 def _rest_of_dict(rest: dict[Any, Any], hint: Hint, above: tuple[int, ...]) -> Leaf:
-    marked = mark(rest, above)
-    if holds(marked, TEXT):
-        return Leaf(marked)
-    if not reads_back(Leaf(marked), ANY, rest):
-        return Leaf({TEXT: marked})
+    marked: Json = rest
+    if not is_plain(rest):
+        marked = mark(rest, above)
+        if holds(marked, TEXT):
+            return Leaf(marked)
+        if not reads_back(Leaf(marked), ANY, rest):
+            return Leaf({TEXT: marked})
     return Leaf({JSON: marked} if hint.dataclass else marked)

@@ -88,7 +88,7 @@ def parse(text: str) -> Json:
     if not _may_be_json(text):
         return text
     try:
-        return _DECODER.decode(text)
+        return _decoded(text)
     except (json.JSONDecodeError, _NotJsonError):
         return text
     except RecursionError:
@@ -97,6 +97,15 @@ def parse(text: str) -> Json:
         if is_json(text):
             raise UnreadableError("holds an integer of too many digits") from None
         return text
+
+
+def _decoded(text: str) -> Json:
+    # `decode` allows for white space around, by two patterns that take longer than a number does.
+    if text[0] not in _WHITESPACE:
+        value, end = _DECODER.raw_decode(text)
+        if end == len(text):
+            return value
+    return _DECODER.decode(text)
 
 
 def _may_be_json(text: str) -> bool:

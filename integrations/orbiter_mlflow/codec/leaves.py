@@ -8,14 +8,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import ValidationError
+
 from orbiter_mlflow.codec.classes import is_dataclass_value
 from orbiter_mlflow.codec.config_error import UnreadableError
 from orbiter_mlflow.codec.hints import Hint, hints_of
 from orbiter_mlflow.codec.json_text import Json, canonical, parse, to_text
-from orbiter_mlflow.codec.markers import JSON, TEXT, build, holds, is_marked, is_plain, mark, unmark
+from orbiter_mlflow.codec.markers import (
+    JSON,
+    TEXT,
+    Build,
+    build,
+    holds,
+    is_marked,
+    is_plain,
+    mark,
+    unmark,
+)
 from orbiter_mlflow.codec.sameness import same
 
-__all__ = ["Leaf", "read_leaf", "reads_back", "write_leaf"]
+__all__ = ["Leaf", "is_adapted", "read_leaf", "reads_back", "write_leaf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +59,43 @@ def write_leaf(value: Any, hint: Hint) -> Leaf:
     return Leaf(marked if holds(marked, TEXT) else {TEXT: marked})
 
 
-def read_leaf(json: Json, hint: Hint) -> Any:
+def read_leaf(json: Json, hint: Hint, make: Build = build) -> Any:
     """The value of a param's JSON.
+
+    Args:
+        json: what the param's text holds.
+        hint: what is known of the value's type.
+        make: makes the dataclasses in it.
 
     Raises:
         UnreadableError: when it has none.
     """
     if type(json) is dict and not is_marked(json) and hint.dataclass is not None:
-        return build(hint.dataclass, {name: unmark(item) for name, item in json.items()})
-    if hint.native or hint.adapter is None or is_marked(json):
-        return unmark(json)
+        return make(hint.dataclass, {name: unmark(item, make) for name, item in json.items()})
+    if hint.adapter is None or not is_adapted(json, hint):
+        return unmark(json, make)
     try:
         return hint.adapter.validate_json(canonical(json))
-    except Exception:
-        raise UnreadableError("is no value of the field's type") from None
+    except Exception as error:
+        raise UnreadableError(f"is no value of the field's type{_lacking(error)}") from None
+
+
+def is_adapted(json: Json, hint: Hint) -> bool:
+    """Whether pydantic reads this JSON, by the field's annotation."""
+    return not (
+        hint.native
+        or hint.adapter is None
+        or (type(json) is dict and (is_marked(json) or hint.dataclass is not None))
+    )
+
+
+def _lacking(error: Exception) -> str:
+    """The fields that pydantic has missed; nothing of what it was given."""
+    if not isinstance(error, ValidationError):
+        return ""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    missed = {str(one["loc"][-1]) for one in found if one["type"] == "missing" and one["loc"]}
+    return f", or lacks fields: {', '.join(sorted(missed))}" if missed else ""
 
 
 def reads_back(leaf: Leaf, hint: Hint, value: Any) -> bool:

@@ -14,8 +14,8 @@ is for the caller to find out, by reading it.
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 from orbiter_mlflow.codec.classes import (
     class_name,
@@ -30,8 +30,8 @@ from orbiter_mlflow.codec.hints import hints_of
 from orbiter_mlflow.codec.json_text import Json, canonical
 from orbiter_mlflow.codec.scalars import READERS, write_scalar
 
-__all__ = ["JSON", "REDACTED", "TEXT", "TYPE", "build", "holds", "is_marked", "is_plain"]
-__all__ += ["mark", "safe_repr", "unmark"]
+__all__ = ["DICT", "JSON", "NAMEDTUPLE", "REDACTED", "TEXT", "TYPE", "Build", "build", "holds"]
+__all__ += ["is_marked", "is_plain", "mark", "safe_repr", "unmark"]
 
 TEXT = "$text"
 """A value that cannot be read back: its repr, or the JSON of what is known of it."""
@@ -41,8 +41,8 @@ JSON = "$json"
 """A value to be read without asking the field's annotation."""
 TYPE = "$type"
 """A dataclass; its fields stand beside."""
-_NAMEDTUPLE = "$namedtuple"
-_DICT = "$dict"
+NAMEDTUPLE = "$namedtuple"
+DICT = "$dict"
 _STR = "$str"
 
 _MAX_DEPTH = 64
@@ -50,6 +50,9 @@ _MAX_DEPTH = 64
 _LARGE = 1 << 2000
 """Of fewer digits than any process' limit forbids to convert; the least such limit is 640."""
 _LONGEST_REPR = 100_000
+
+Build: TypeAlias = Callable[[type, Mapping[str, Any]], Any]
+"""Makes a dataclass from the values of its fields, as `build` does."""
 
 _ITEMS: dict[str, type] = {"$tuple": tuple, "$set": set, "$frozenset": frozenset}
 _MARK_OF_ITEMS = {kind: name for name, kind in _ITEMS.items()}
@@ -151,7 +154,7 @@ def _mark_composite(value: Any, above: tuple[int, ...]) -> Json:
         return {_MARK_OF_ITEMS[kind]: sorted((mark(x, above) for x in value), key=canonical)}
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         items = dict(zip(kind._fields, tuple.__iter__(value), strict=True))
-        marked = {_NAMEDTUPLE: class_name(kind), **{n: mark(v, above) for n, v in items.items()}}
+        marked = {NAMEDTUPLE: class_name(kind), **{n: mark(v, above) for n, v in items.items()}}
         return marked if is_findable(kind) else {TEXT: marked}
     # A container of a type of its own: shown by what it contains, so that secrets are found in it.
     contents = dict(dict.items(value)) if issubclass(kind, dict) else list(value)
@@ -162,62 +165,10 @@ def _mark_dict(value: dict[Any, Any], above: tuple[int, ...]) -> Json:
     if all(type(key) is str and key[:1] != "$" and is_plain(key) for key in value):
         return {key: mark(item, above) for key, item in value.items()}
     pairs = ([mark(key, above), mark(item, above)] for key, item in value.items())
-    return {_DICT: sorted(pairs, key=canonical)}
+    return {DICT: sorted(pairs, key=canonical)}
 
 
 # -- reading -------------------------------------------------------------------------------------
-
-
-def unmark(value: Json) -> Any:
-    """The value that `mark` was given.
-
-    Raises:
-        UnreadableError: on a marker unknown or malformed, or whose class is not to be found.
-    """
-    if type(value) is list:
-        return [unmark(item) for item in value]
-    if type(value) is not dict:
-        return value
-    names = [key for key in value if key[:1] == "$"]
-    if not names:
-        return {key: unmark(item) for key, item in value.items()}
-    name = names[0]
-    try:
-        if name in (TYPE, _NAMEDTUPLE):
-            rest = {key: unmark(item) for key, item in value.items() if key != name}
-            return _build_named(name, value[name], rest)
-        if len(value) == 1:
-            return _read(name, value[name])
-    except UnreadableError:
-        raise
-    except Exception:  # whatever a type says of a payload that is not its own
-        raise UnreadableError(f"holds a malformed {name}") from None
-    raise UnreadableError(f"holds a malformed {name}")
-
-
-def _read(name: str, payload: Json) -> Any:
-    if name in (TEXT, REDACTED):
-        raise UnreadableError("does not hold the value itself")
-    if name in READERS:
-        return READERS[name](unmark(payload))
-    if name == JSON:
-        return unmark(payload)
-    if name == _STR:
-        return "".join(payload)
-    if name == _DICT:
-        return {unmark(key): unmark(item) for key, item in payload}
-    if name in _ITEMS:
-        return _ITEMS[name](unmark(item) for item in payload)
-    raise UnreadableError(f"holds {name}, which is no marker known to this version")
-
-
-def _build_named(name: str, class_named: Json, values: Mapping[str, Any]) -> Any:
-    kind: Any = find_class(class_named)
-    if name == TYPE:
-        return build(kind, values)
-    if not (issubclass(kind, tuple) and set(kind._fields) == set(values)):
-        raise UnreadableError(f"{class_named} has not these fields")
-    return tuple.__new__(kind, [values[field] for field in kind._fields])
 
 
 def build(cls: type, values: Mapping[str, Any]) -> Any:
@@ -233,3 +184,59 @@ def build(cls: type, values: Mapping[str, Any]) -> Any:
         wrong = ", ".join(sorted(known.keys() ^ values.keys()))
         raise UnreadableError(f"{class_name(cls)} has missing or unknown fields: {wrong}")
     return rebuild(cls, values)
+
+
+def unmark(value: Json, make: Build = build) -> Any:
+    """The value that `mark` was given.
+
+    Args:
+        value: JSON with markers.
+        make: makes the dataclasses in it.
+
+    Raises:
+        UnreadableError: on a marker unknown or malformed, or whose class is not to be found.
+    """
+    if type(value) is list:
+        return [unmark(item, make) for item in value]
+    if type(value) is not dict:
+        return value
+    names = [key for key in value if key[:1] == "$"]
+    if not names:
+        return {key: unmark(item, make) for key, item in value.items()}
+    name = names[0]
+    try:
+        if name in (TYPE, NAMEDTUPLE):
+            rest = {key: unmark(item, make) for key, item in value.items() if key != name}
+            return _build_named(name, value[name], rest, make)
+        if len(value) == 1:
+            return _read(name, value[name], make)
+    except UnreadableError:
+        raise
+    except Exception:  # whatever a type says of a payload that is not its own
+        raise UnreadableError(f"holds a malformed {name}") from None
+    raise UnreadableError(f"holds a malformed {name}")
+
+
+def _read(name: str, payload: Json, make: Build) -> Any:
+    if name in (TEXT, REDACTED):
+        raise UnreadableError("does not hold the value itself")
+    if name in READERS:
+        return READERS[name](unmark(payload, make))
+    if name == JSON:
+        return unmark(payload, make)
+    if name == _STR:
+        return "".join(payload)
+    if name == DICT:
+        return {unmark(key, make): unmark(item, make) for key, item in payload}
+    if name in _ITEMS:
+        return _ITEMS[name](unmark(item, make) for item in payload)
+    raise UnreadableError(f"holds {name}, which is no marker known to this version")
+
+
+def _build_named(name: str, class_named: Json, values: Mapping[str, Any], make: Build) -> Any:
+    kind: Any = find_class(class_named)
+    if name == TYPE:
+        return make(kind, values)
+    if not (issubclass(kind, tuple) and set(kind._fields) == set(values)):
+        raise UnreadableError(f"{class_named} has not these fields")
+    return tuple.__new__(kind, [values[field] for field in kind._fields])

@@ -79,6 +79,10 @@ def _secret_part(
 
 
 def _mask_leaf(entry: Entry, redactor: Redactor) -> tuple[str, list[str], bool]:
+    json = entry.leaf.json
+    is_atom = entry.leaf.named is None and type(json) is not dict and type(json) is not list
+    if is_atom and (type(json) is not str or redactor.text(json) == json):
+        return entry.text, [], False
     path = ".".join(entry.path)
     by_name, mask = _Mask(redactor), _Mask(redactor)
     try:
@@ -131,12 +135,7 @@ class _Mask:
         flag = False
         for item in items:  # ["--api-key", "x"], as of a command line
             masked.append(self._redacted(f"{path}[]") if flag else self.json(item, f"{path}[]"))
-            flag = (
-                type(item) is str
-                and item[:1] == "-"
-                and "=" not in item
-                and self.redactor.is_secret_key(item)
-            )
+            flag = type(item) is str and self.redactor.precedes_secret(item)
         return masked if _differ(masked, items) else items
 
     def _object(self, value: dict[str, Json], path: str) -> Json:

@@ -25,6 +25,7 @@ _BY_REPR = (
     *(datetime, date, time, timedelta, timezone, ZoneInfo),
 )
 
+_STR = frozenset({str})
 _BESIDES = ("__dict__", "maxlen", "default_factory")
 
 
@@ -83,8 +84,10 @@ def _same_items(a: Collection[Any], b: Collection[Any]) -> bool:
 def _same_mapping(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
     if len(a) != len(b):
         return False
-    if all(type(key) is str for key in a) and all(type(key) is str for key in b):
-        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
+    if _STR.issuperset(map(type, a)) and _STR.issuperset(map(type, b)):
+        if a.keys() != b.keys():
+            return False
+        return all(map(_same, a.values(), map(b.__getitem__, a)))
     return _paired(a.items(), {key: (key, value) for key, value in b.items()})
 
 

@@ -1,0 +1,243 @@
+"""The config of a run, rebuilt from its params: equal to the one that was logged, or refused.
+
+The tags say which params are ours and whether they are as they were logged. No tag makes this
+import code. What reads the store is `store`; runs of other tools are read by `foreign`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any, TypeVar, overload
+
+from orbiter.train import TrainConfig
+from orbiter_mlflow import names
+from orbiter_mlflow.codec.checksums import differences
+from orbiter_mlflow.codec.classes import class_name, find_class, is_dataclass_class
+from orbiter_mlflow.codec.config_error import ConfigError, UnreadableError
+from orbiter_mlflow.codec.loading import Loading
+from orbiter_mlflow.codec.splitting import join_values
+from orbiter_mlflow.foreign import read_foreign
+from orbiter_mlflow.params import CODEC_VERSION, own_params, params_digest, read_config
+from orbiter_mlflow.settings import MLflowSettings, resolve
+from orbiter_mlflow.stored_run import StoredRun
+
+__all__ = ["config_of", "config_params", "load_config"]
+
+_TAGS = frozenset(
+    {
+        *(names.CONFIG_TYPE, names.CONFIG_CODEC, names.CONFIG_FIELDS),
+        *(names.CONFIG_DIGEST, names.CONFIG_CHECKSUMS),
+    }
+)
+
+_logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@overload
+def load_config(
+    run_id: str,
+    config_type: None = None,
+    *,
+    tracking_uri: str | None = None,
+    secrets: Mapping[str, Any] | None = None,
+    allow_unknown: bool = False,
+) -> TrainConfig: ...
+@overload
+def load_config(
+    run_id: str,
+    config_type: type[T],
+    *,
+    tracking_uri: str | None = None,
+    secrets: Mapping[str, Any] | None = None,
+    allow_unknown: bool = False,
+) -> T: ...
+def load_config(
+    run_id: str,
+    config_type: type[Any] | None = None,
+    *,
+    tracking_uri: str | None = None,
+    secrets: Mapping[str, Any] | None = None,
+    allow_unknown: bool = False,
+) -> Any:
+    """The config that a run has logged, equal to what it was: types included, NaN as NaN.
+
+    It is rebuilt from the params, in one request; the run's artifacts are not needed. Fields that
+    the class got since take their defaults. A run that another tool has logged is loaded as far as
+    the fields' types allow. Both are told by one warning.
+
+        config = load_config("0b3c5f...", MyConfig, secrets={"extra.hf_token": token})
+
+    Args:
+        run_id: the run's whole id.
+        config_type: the config's class. Where left out, the one that the run names, which must be
+            a `TrainConfig` and imported already.
+        tracking_uri: where the run is; as the environment says, where left out.
+        secrets: values for what was redacted, by path: `extra.hf_token`, `clients[1].api_key`.
+        allow_unknown: leave out what is no field of its class any more.
+
+    Raises:
+        ConfigError: naming all params that were changed or are missing, secrets to give, values
+            that were logged as text only, and fields that the class has not or cannot fill.
+        RunNotFoundError: there is no such run.
+        StoreError: the store cannot be read.
+        TypeError: `config_type` is no dataclass.
+    """
+    from orbiter_mlflow.store import RunStore
+
+    given = None if tracking_uri is None else MLflowSettings(tracking_uri=tracking_uri)
+    store = RunStore(resolve(given, None).tracking_uri)
+    return config_of(store.get(run_id), config_type, secrets=secrets, allow_unknown=allow_unknown)
+
+
+def config_of(
+    run: StoredRun,
+    config_type: type[Any] | None = None,
+    *,
+    secrets: Mapping[str, Any] | None = None,
+    allow_unknown: bool = False,
+) -> Any:
+    """The config of a run that was read already; all else is as in `load_config`.
+
+    Raises:
+        ConfigError: see `load_config`.
+        TypeError: `config_type` is no dataclass.
+    """
+    given = config_type is not None
+    if given and not (isinstance(config_type, type) and is_dataclass_class(config_type)):
+        raise TypeError(f"a config's type is a dataclass, not {config_type!r}")
+    subject = f"the config of run {run.run_id}"
+    if not _is_ours(run, subject):
+        return _best_effort(run, config_type or TrainConfig, secrets, subject)
+    params, problems = config_params(run)
+    cls, named = config_type, _tags(run, subject).get(names.CONFIG_TYPE, "")
+    if cls is None:
+        try:
+            cls = _named_class(named)
+        except UnreadableError as error:
+            raise ConfigError(subject, {"its class": str(error), **problems}) from None
+    reading = Loading(secrets or {}, allow_unknown=allow_unknown, moved=_moved(named, cls))
+    reading.problems |= problems
+    try:
+        config = read_config(params, cls, reading)
+    except ConfigError as error:
+        raise ConfigError(f"{subject} ({class_name(cls)})", error.problems) from None
+    notes = [*_of_another_class(named, cls), *reading.notes]
+    if notes:
+        _logger.warning("%s: %s", subject, "; ".join(notes))
+    return config
+
+
+def config_params(run: StoredRun) -> tuple[dict[str, str], dict[str, str]]:
+    """The params of the config that one of our trainers has logged, and what is wrong with them.
+
+    Returns:
+        Param -> value, long ones in pieces; and param -> how it differs from what was logged.
+
+    Raises:
+        ConfigError: the run has no such config, one of another codec version, or damaged tags.
+    """
+    subject = f"the config of run {run.run_id}"
+    if not _is_ours(run, subject):
+        raise ConfigError(subject, {"its params": "were not logged by a tracked trainer"})
+    tags = _tags(run, subject)
+    version = tags[names.CONFIG_CODEC]
+    if version != CODEC_VERSION:
+        raise ConfigError(
+            subject,
+            {names.CONFIG_CODEC: f"is {version!r}; this orbiter_mlflow reads {CODEC_VERSION!r}"},
+        )
+    try:
+        fields = json.loads(tags.get(names.CONFIG_FIELDS, "null"))
+    except ValueError:
+        fields = None
+    if type(fields) is not list or not all(type(field) is str for field in fields):
+        raise ConfigError(subject, {names.CONFIG_FIELDS: "is not the list of fields it was"})
+    params = own_params(run.params, fields)
+    return params, _changes(params, tags)
+
+
+def _is_ours(run: StoredRun, subject: str) -> bool:
+    if names.CONFIG_CODEC in run.tags:
+        return True
+    if names.UID in run.tags:
+        reason = (
+            "is not there yet: it is logged by mark_validated(), and what was not delivered, "
+            "`orbiter-mlflow sync` delivers"
+        )
+        raise ConfigError(subject, {names.CONFIG_CODEC: reason})
+    return False
+
+
+def _tags(run: StoredRun, subject: str) -> dict[str, str]:
+    """The tags on the config that the params are of, each as one; later lives have their own."""
+    own = {key: text for key, text in run.tags.items() if key.partition(":")[0] in _TAGS}
+    try:
+        return join_values(own)
+    except ConfigError as error:
+        raise ConfigError(subject, error.problems) from None
+
+
+def _changes(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
+    """What the params are not as they were logged in."""
+    if tags.get(names.CONFIG_DIGEST) == params_digest(params):
+        return {}
+    if names.CONFIG_DIGEST not in tags:
+        return {names.CONFIG_DIGEST: "is missing: whether the params are as logged is not known"}
+    try:
+        found = differences(params, tags.get(names.CONFIG_CHECKSUMS, ""))
+    except ValueError:
+        shown = ", ".join(sorted(params))
+        return {"the params": f"are not as they were logged; which one is not known of {shown}"}
+    return found or {names.CONFIG_DIGEST: "was changed: each param is as it was logged"}
+
+
+def _named_class(name: str) -> type[Any]:
+    """The class that a run names.
+
+    Raises:
+        UnreadableError: it is not imported, or no config's class.
+    """
+    try:
+        cls = find_class(name)
+    except UnreadableError:
+        module = name.partition(":")[0]
+        where = (
+            "was defined in the script that was run: pass config_type=, the class itself"
+            if module == "__main__"
+            else f"is not there: import {module} first, or pass config_type="
+        )
+        raise UnreadableError(f"{name} {where}") from None
+    if not (is_dataclass_class(cls) and issubclass(cls, TrainConfig)):
+        raise UnreadableError(f"{name} is no TrainConfig: pass config_type=")
+    return cls
+
+
+def _moved(named: str, cls: type) -> tuple[str, str] | None:
+    """The module that the class was in and the one it is in, where it has moved."""
+    module, _, qualname = named.partition(":")
+    same_name = qualname == cls.__qualname__
+    return (module, cls.__module__) if same_name and module != cls.__module__ else None
+
+
+def _of_another_class(named: str, cls: type) -> list[str]:
+    if named.partition(":")[2] == cls.__qualname__:
+        return []
+    return [f"it was a {named}, and is read as a {class_name(cls)}"]
+
+
+def _best_effort(
+    run: StoredRun, cls: type[T], secrets: Mapping[str, Any] | None, subject: str
+) -> T:
+    if secrets:
+        reason = "is in `secrets`, but another tool has logged this run: nothing was redacted"
+        raise ConfigError(subject, dict.fromkeys(secrets, reason))
+    try:
+        found = read_foreign(run.params, cls)
+    except ConfigError as error:
+        raise ConfigError(f"{subject} ({class_name(cls)})", error.problems) from None
+    _logger.warning(
+        "%s was logged by another tool, so it is a best effort: %s", subject, found.summary
+    )
+    return found.config
