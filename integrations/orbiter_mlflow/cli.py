@@ -1,4 +1,5 @@
-"""The command `orbiter-mlflow`. Exit codes: 0 done, 1 it failed, 2 used wrongly."""
+"""The command `orbiter-mlflow`. Exit codes: 0 done, 1 it failed, 2 used wrongly; `check` has
+more."""
 
 import os
 import signal
@@ -6,10 +7,11 @@ import sys
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 
+from orbiter_mlflow.commands.gate import bless, check
+from orbiter_mlflow.commands.given import settings
+from orbiter_mlflow.commands.runs import diff, reproduce
 from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS
-from orbiter_mlflow.settings import MLflowSettings, resolve
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,7 +40,7 @@ def demo(tracking_uri: str | None, experiment: str, seeds: int, epochs: int) -> 
     given = {"experiment": experiment, "run_id": None}
     if tracking_uri is not None:
         given["tracking_uri"] = tracking_uri
-    sys.exit(run_demo(_settings(given), seeds=seeds, epochs=epochs))
+    sys.exit(run_demo(settings(given), seeds=seeds, epochs=epochs))
 
 
 @commands.command()
@@ -75,24 +77,19 @@ def status(paths: tuple[Path, ...]) -> None:
     show(_journals(paths))
 
 
+commands.add_command(reproduce)
+commands.add_command(diff)
+commands.add_command(check)
+commands.add_command(bless)
+
+
 def _journals(paths: tuple[Path, ...]) -> list[Path]:
     from orbiter_mlflow.delivery.sync import find
 
     try:
-        return find(paths or [folder for folder in [_settings({}).spool_dir] if folder.exists()])
+        return find(paths or [folder for folder in [settings({}).spool_dir] if folder.exists()])
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
-
-
-def _settings(given: dict[str, str | None]) -> MLflowSettings:
-    """The settings in force: those given, else the environment's."""
-    try:
-        return resolve(MLflowSettings.model_validate(given), None)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"]) or "settings"
-        what = fault["msg"].removeprefix("Value error, ")
-        raise click.UsageError(f"{where}: {what} (given: {fault['input']!r})") from error
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""The commands of `orbiter-mlflow`, a module for each group; `cli` has them."""

@@ -1,0 +1,255 @@
+"""`orbiter-mlflow reproduce` and `diff`: get back to a run, and see what runs do not share.
+
+Exit codes of both: 0 done, 1 it failed (`reproduce --check`: or this machine differs), 2 used
+wrongly, or no such run.
+"""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orbiter_mlflow import names
+from orbiter_mlflow.codec.config_error import ConfigError
+from orbiter_mlflow.codec.splitting import join_values
+from orbiter_mlflow.commands.given import settings
+from orbiter_mlflow.escaping import plain
+from orbiter_mlflow.stored_run import RunNotFoundError, StoredRun, StoreError
+
+if TYPE_CHECKING:
+    from orbiter_mlflow.diff import Difference, RunDiff
+    from orbiter_mlflow.store import RunStore
+
+_WIDTH = 120
+"""Columns of a table where there is no terminal: a log of CI scrolls."""
+
+_Command = Callable[..., None]
+
+
+def _store_options(command: _Command) -> _Command:
+    for option in (
+        click.option("--experiment", help="Where a run is looked up that is given by its name."),
+        click.option(
+            "--tracking-uri", help="The store.  [default: $MLFLOW_TRACKING_URI or mlflow.db]"
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["yaml", "json", "python"]),
+    default="yaml",
+    show_default=True,
+    help="Of the config: to be read by config_from_text, or a program that makes `config`.",
+)
+@click.option("--check", is_flag=True, help="Compare this machine with the run, and nothing else.")
+@_store_options
+def reproduce(
+    run: str, form: str, check: bool, tracking_uri: str | None, experiment: str | None
+) -> None:
+    """Print the config of RUN, and the steps back to its code and packages.
+
+    RUN is an id, the start of one, or a name with --experiment. The config goes to the standard
+    output, the steps to the standard error. With --check: exit code 0 where commit, uncommitted
+    diff, Python and packages are those of the run, else 1, also where the run did not record them.
+    """
+    store, (found,) = _opened(tracking_uri, experiment, [run])
+    if check:
+        sys.exit(_checked(store, found))
+    try:
+        config = _config(found, form)
+    except ConfigError as error:
+        _tell(_way_back(store, found))
+        lines = str(error).splitlines()
+        raise click.ClickException("\n".join(map(plain, lines))) from error
+    click.echo(config.encode(), nl=False)
+    sys.stdout.flush()
+    _tell(["", *_way_back(store, found), *_to_fill_in(found)])
+
+
+def _config(run: StoredRun, form: str) -> str:
+    from orbiter_mlflow.config_text import json_text, python_text, yaml_text
+    from orbiter_mlflow.reproduce import config_params
+
+    params, problems = config_params(run)
+    if problems:
+        raise ConfigError(f"the config of run {run.run_id}", problems)
+    fields = _listed(run, names.CONFIG_FIELDS)
+    if form == "python":
+        return python_text(params, run.tags.get(names.CONFIG_TYPE, ""), fields)
+    return (json_text if form == "json" else yaml_text)(params, fields)
+
+
+def _way_back(store: "RunStore", run: StoredRun) -> list[str]:
+    from orbiter_mlflow.reproduction import ARTIFACTS, steps
+    from orbiter_mlflow.ui import installed
+
+    artifacts: dict[str, bytes] = {}
+    problem = ""
+    for name, tag in ARTIFACTS.items():
+        if tag in run.tags and not problem:
+            try:
+                content = store.artifact(run.run_id, f"{names.PROVENANCE}/{name}")
+            except StoreError as error:
+                problem = f"# The artifacts of the run cannot be had: {error}"
+            else:
+                artifacts |= {} if content is None else {name: content}
+    mlflow = installed("mlflow")
+    mlflow = str(Path(mlflow).absolute()) if os.sep in mlflow else mlflow
+    lines = steps(run, artifacts, store.shown_uri, mlflow)
+    return [*lines, *([plain(problem)] if problem else [])]
+
+
+def _to_fill_in(run: StoredRun) -> list[str]:
+    """What the config lacks that was printed."""
+    lines = []
+    if redacted := _listed(run, names.CONFIG_REDACTED):
+        lines += [
+            "",
+            '# Secrets in the config were redacted: put them in the place of {"$redacted": ...},',
+            "# or give them to load_config, in `secrets`:",
+            *(f"#   {path}" for path in redacted),
+        ]
+    if unencodable := _listed(run, names.CONFIG_UNENCODABLE):
+        lines += [
+            "",
+            '# Kept as text only: put values in the place of {"$text": ...}:',
+            *(f"#   {path}" for path in unencodable),
+        ]
+    return [plain(line) for line in lines]
+
+
+def _listed(run: StoredRun, tag: str) -> list[str]:
+    """A tag that is a JSON list, perhaps over several tags; empty where it is none."""
+    own = {key: text for key, text in run.tags.items() if key.partition(":")[0] == tag}
+    try:
+        found = json.loads(join_values(own).get(tag, "[]"))
+    except ValueError:
+        return []
+    return [str(item) for item in found] if type(found) is list else []
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line, err=True)
+
+
+def _checked(store: "RunStore", run: StoredRun) -> int:
+    from orbiter_mlflow.reproduction import check, this_machine
+
+    try:
+        here = this_machine(Path.cwd())
+    except OSError as error:
+        raise click.ClickException(f"this machine cannot be looked at: {error}") from error
+    listed = None
+    if run.tags.get(names.PACKAGES, here.tags[names.PACKAGES]) != here.tags[names.PACKAGES]:
+        listed = _requirements(store, run)
+    found = check(run, here, listed)
+    for row in found:
+        click.echo(plain(_said(row)))
+    if here.problem:
+        click.echo(f"of this machine not known: {plain(here.problem)}")
+    if found:
+        return 1
+    click.echo(f"as in run {run.run_id}: commit, uncommitted diff, Python and packages")
+    return 0
+
+
+def _said(row: "Difference") -> str:
+    then, now = row.values
+    known = "not recorded" if then is None else f"run {then}"
+    return f"{row.name}: {known}, here {now or 'not known'}"
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "json"]),
+    default="table",
+    show_default=True,
+    help="For a terminal, for a comment, for a program (its `schema` is 1).",
+)
+@_store_options
+def diff(
+    runs: tuple[str, ...], form: str, tracking_uri: str | None, experiment: str | None
+) -> None:
+    """Show only what differs between runs: status, config, code, packages, data, metrics.
+
+    A run is given by its id, the start of one, or its name with --experiment. Changes of metrics
+    are against the first. The exit code is 0 whether or not they differ.
+    """
+    from orbiter_mlflow.diff import diff_runs, packages_differ
+    from orbiter_mlflow.diff_report import json_report, markdown_report
+    from orbiter_mlflow.links import compare_page
+    from orbiter_mlflow.ui import server_command, ui_address
+
+    if len(runs) < 2:
+        raise click.UsageError("one run alone does not differ: give two or more")
+    store, found = _opened(tracking_uri, experiment, runs)
+    lists: Mapping[str, str | None] = {}
+    if packages_differ(found):
+        lists = {run.run_id: _requirements(store, run) for run in found}
+    result = diff_runs(found, lists)
+    uri = store.shown_uri
+    link = compare_page(
+        ui_address(uri), [run.experiment_id for run in found], [run.run_id for run in found]
+    )
+    serve = server_command(uri)
+    if form == "table":
+        _show(result, link, serve)
+    else:
+        write = json_report if form == "json" else markdown_report
+        # Others read it: a link to a server on this machine would lead them nowhere.
+        click.echo(write(result, link if serve is None else None).encode(), nl=False)
+
+
+def _show(result: "RunDiff", link: str, serve: str | None) -> None:
+    from rich.console import Console
+
+    from orbiter_mlflow.diff_report import terminal_report
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # names may be more than the locale can write
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH)
+    console.print(terminal_report(result))
+    if serve is not None:
+        click.echo(f"\nStart the UI:\n  {serve}")
+    click.echo(f"\nSide by side:\n  {link}")
+
+
+def _requirements(store: "RunStore", run: StoredRun) -> str | None:
+    if names.PACKAGES not in run.tags:
+        return None
+    try:
+        content = store.artifact(run.run_id, f"{names.PROVENANCE}/{names.REQUIREMENTS_FILE}")
+    except StoreError as error:
+        raise click.ClickException(plain(str(error))) from error
+    return None if content is None else content.decode("utf-8", "replace")
+
+
+def _opened(
+    tracking_uri: str | None, experiment: str | None, texts: Iterable[str]
+) -> tuple["RunStore", list[StoredRun]]:
+    from orbiter_mlflow.store import RunStore
+
+    # Without a run id: one from the environment is for what trains.
+    given = {"run_id": None} | ({} if tracking_uri is None else {"tracking_uri": tracking_uri})
+    try:
+        store = RunStore(settings(given).tracking_uri)
+        return store, [store.find(text, experiment=experiment) for text in texts]
+    except RunNotFoundError as error:
+        raise click.UsageError(plain(str(error))) from error
+    except StoreError as error:
+        raise click.ClickException(plain(str(error))) from error

@@ -1,0 +1,1 @@
+"""The gate: whether a candidate's metrics are worse than its baseline's."""

@@ -1,0 +1,98 @@
+"""Numbers as people read them: as many digits as say something, and never `nan%`."""
+
+from math import inf, isfinite, isnan
+
+from orbiter_mlflow.gate.model import Sample
+
+__all__ = [
+    "NONE",
+    "change",
+    "fraction",
+    "interval",
+    "is_finite",
+    "mean",
+    "number",
+    "p_value",
+    "signed",
+]
+
+NONE = "-"
+"""What stands where there is no number."""
+
+_LARGEST = 1.797e308
+"""MLflow gives an infinity back as the largest float there is."""
+
+
+def is_finite(value: float) -> bool:
+    """Whether this is a number, and none that stands for an infinity."""
+    return isfinite(value) and abs(value) < _LARGEST
+
+
+def mean(sample: Sample) -> float | None:
+    """The mean of what the runs really had; None where no run has a value."""
+    values = [
+        v if is_finite(v) or isnan(v) else inf if v > 0 else -inf for v in sample.values.values()
+    ]
+    return sum(values) / len(values) if values else None
+
+
+def number(value: float | None, digits: int = 5) -> str:
+    """`digits` significant digits: `0.81235`, `12345.7`, `1.2e-07`; `NaN`, `inf`, `-inf`."""
+    if value is None:
+        return NONE
+    if isnan(value):
+        return "NaN"
+    if not is_finite(value):
+        return f"{inf if value > 0 else -inf}"
+    value += 0.0  # -0.0 is 0
+    if value == int(value) and abs(value) < 1e15:
+        return f"{value:.0f}"
+    if 1e4 <= abs(value) < 1e9:
+        return f"{value:.1f}"
+    return f"{value:.{digits}g}"
+
+
+def signed(value: float | None) -> str:
+    """A change, with its sign and four digits: `+0.0123`, `-0.0123`, `0`."""
+    text = number(value, 4)
+    return f"+{text}" if value is not None and value > 0 else text
+
+
+def fraction(value: float | None) -> str | None:
+    """A change as a percentage: `-1.50%`; None where there is none to show."""
+    if value is None or not is_finite(value):
+        return None
+    percent = value * 100 + 0.0
+    if not is_finite(percent):
+        return None
+    if percent == 0:
+        return "0%"
+    return f"{percent:+.2f}%" if 0.01 <= abs(percent) < 10_000 else f"{percent:+.2g}%"
+
+
+def change(absolute: float | None, relative: float | None) -> str:
+    """`-0.0123 (-1.50%)`, or what of it there is."""
+    shown = fraction(relative)
+    if absolute is None or not is_finite(absolute) or shown is None:
+        return signed(absolute)
+    return f"{signed(absolute)} ({shown})"
+
+
+def interval(bounds: tuple[float, float] | None, confidence: float | None) -> str | None:
+    """`95%: -0.021 to -0.004`; None where there is none to show."""
+    if bounds is None:
+        return None
+    level = fraction(confidence)
+    of = f"{100 * confidence:.4g}%: " if confidence is not None and level is not None else ""
+    return f"{of}{signed(bounds[0])} to {signed(bounds[1])}"
+
+
+def p_value(p: float | None, adjusted: float | None) -> str:
+    """`0.0031 (0.0062)`: as tested, and after the correction for many tests."""
+    if p is None:
+        return NONE
+    return _p(p) if adjusted is None else f"{_p(p)} ({_p(adjusted)})"
+
+
+def _p(value: float) -> str:
+    return "<0.0001" if 0 <= value < 0.0001 else number(float(f"{value:.3g}"))

@@ -1,0 +1,237 @@
+"""What every report for people says, and in which order; how it looks is for each to decide.
+
+All texts here are raw: names, params and reasons come from outside, and whoever shows them
+escapes them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orbiter_mlflow.escaping import cut
+from orbiter_mlflow.gate.model import (
+    GateReport,
+    GateRun,
+    LeftOut,
+    MetricResult,
+    Outcome,
+    Sample,
+    Verdict,
+)
+from orbiter_mlflow.gate.reports import figures
+
+UNJUDGED = (
+    "UNJUDGED: there is no baseline to judge by yet. Nothing was compared; only bounds that hold "
+    "without a baseline were checked."
+)
+LONGEST_VALUE = 200
+"""Characters of a param that are shown."""
+_RUNS_NAMED = 5
+_GROUPS_SHOWN = 10
+
+_WORDS = {
+    Verdict.PASS: "pass",
+    Verdict.FAIL: "FAIL",
+    Verdict.INCONCLUSIVE: "inconclusive",
+    Verdict.CANNOT_COMPARE: "cannot compare",
+    Verdict.NEW: "new",
+    Verdict.UNJUDGED: "unjudged",
+}
+_ALARMS = [Verdict.FAIL, Verdict.CANNOT_COMPARE, Verdict.INCONCLUSIVE]
+_CALM = [Verdict.UNJUDGED, Verdict.NEW, Verdict.PASS]
+_SEVERITIES = ["fail", "warn", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric as a line of the table, in words and figures; each tuple a cell of lines."""
+
+    metric: str
+    direction: str
+    verdict: str
+    baseline: str
+    candidate: str
+    change: tuple[str, ...]
+    """The change, and its confidence interval where there is one."""
+    p: str
+    test: str
+    limits: tuple[str, ...]
+
+
+# -- the answer ----------------------------------------------------------------------------------
+
+
+def headline(report: GateReport) -> str:
+    """The answer in one line: `REGRESSION: 1 of 4 metrics is worse than the policy allows`."""
+    return f"{report.outcome.name.replace('_', ' ')}: {_answer(report)}"
+
+
+def _answer(report: GateReport) -> str:
+    counts = Counter(m.verdict for m in report.metrics if m.severity == "fail")
+    every = len(report.metrics)
+    match report.outcome:
+        case Outcome.REGRESSION:
+            return f"{_of(counts[Verdict.FAIL], every)} worse than the policy allows"
+        case Outcome.INCONCLUSIVE:
+            few = "past tolerance, but the runs are too few to tell it from chance"
+            return f"{_of(counts[Verdict.INCONCLUSIVE], every)} {few}"
+        case Outcome.CANNOT_COMPARE:
+            if report.problems:
+                found = counted(len(report.problems), "problem")
+                return f"the candidate was not compared with the baseline: {found}"
+            if report.differences:
+                found = counted(len(report.differences), "field")
+                return f"the candidate differs from the baseline in {found} that must be equal"
+            count = counts[Verdict.CANNOT_COMPARE]
+            return f"{count} of {counted(every, 'metric')} cannot be compared with the baseline"
+        case _:
+            return _passed(report)
+
+
+def _passed(report: GateReport) -> str:
+    every = len(report.metrics)
+    passed = sum(m.verdict is Verdict.PASS for m in report.metrics)
+    if every and passed == every and not is_unjudged(report):
+        return f"{'the metric is' if every == 1 else f'all {every} metrics are'} within the limits"
+    others = Counter(verdict_words(m) for m in worst_first(report.metrics))
+    del others[_WORDS[Verdict.PASS]]
+    rest = ", ".join(f"{count} {words}" for words, count in others.items())
+    if is_unjudged(report):
+        return f"there is no baseline yet; of {counted(every, 'metric')}: {rest or 'none judged'}"
+    return f"{passed} of {counted(every, 'metric')} passed" + (f", {rest}" if rest else "")
+
+
+def _of(count: int, every: int) -> str:
+    return f"{count} of {counted(every, 'metric')} {'is' if count == 1 else 'are'}"
+
+
+def counted(count: int, what: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def is_unjudged(report: GateReport) -> bool:
+    """Whether there was no baseline to judge by, and the user wanted to go on without."""
+    return report.bootstrap or any(metric.verdict is Verdict.UNJUDGED for metric in report.metrics)
+
+
+def warnings(report: GateReport) -> list[str]:
+    """What must be seen before any figure."""
+    found = [UNJUDGED] if is_unjudged(report) else []
+    if report.source.changed:
+        found.append(f"The baseline itself was changed: {report.source.changed}")
+    return found
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+
+def worst_first(metrics: Iterable[MetricResult]) -> list[MetricResult]:
+    """What stops the build first, then what only warns; else in the policy's order."""
+    return sorted(metrics, key=_rank)
+
+
+def _rank(metric: MetricResult) -> tuple[int, int]:
+    if metric.verdict in _ALARMS:
+        return _SEVERITIES.index(metric.severity), _ALARMS.index(metric.verdict)
+    return len(_SEVERITIES), _CALM.index(metric.verdict)
+
+
+def verdict_words(metric: MetricResult) -> str:
+    """`FAIL`; `FAIL (only warns)` where the policy says so."""
+    words = _WORDS[metric.verdict]
+    if metric.verdict is Verdict.PASS or metric.severity == "fail":
+        return words
+    return f"{words} ({'only warns' if metric.severity == 'warn' else 'for information'})"
+
+
+def direction_words(metric: MetricResult) -> str:
+    """`higher is better`; and where in the run the value was taken, if not at its end."""
+    if metric.direction == "target":
+        words = f"closer to {figures.number(metric.target)} is better"
+    else:
+        words = f"{metric.direction} is better"
+    return words if metric.at == "last" else f"{words}, at {metric.at}"
+
+
+def row(metric: MetricResult) -> Row:
+    """A metric's line."""
+    return Row(
+        metric=metric.metric,
+        direction=direction_words(metric),
+        verdict=verdict_words(metric),
+        baseline=mean_and_n(metric.baseline),
+        candidate=mean_and_n(metric.candidate),
+        change=tuple(
+            filter(
+                None,
+                (
+                    figures.change(metric.change, metric.change_rel),
+                    figures.interval(metric.interval, metric.confidence),
+                ),
+            )
+        ),
+        p=figures.p_value(metric.p_value, metric.p_adjusted),
+        test=metric.test.value,
+        limits=metric.limits or ("no limit",),
+    )
+
+
+def mean_and_n(sample: Sample) -> str:
+    """`0.81235 (n = 5)`; `(n = 2 of 3)` where a run lacks the metric."""
+    of = f" of {sample.n + len(sample.missing)}" if sample.missing else ""
+    return f"{figures.number(figures.mean(sample))} (n = {sample.n}{of})"
+
+
+# -- the rest ------------------------------------------------------------------------------------
+
+
+def unsettled(report: GateReport) -> list[MetricResult]:
+    """The metrics whose reason a reader wants to know."""
+    return [m for m in worst_first(report.metrics) if m.verdict is not Verdict.PASS]
+
+
+def seen(values: Sequence[str | None]) -> str:
+    """The values of a field, on one side."""
+    return ", ".join(
+        "(not there)" if value is None else cut(value, LONGEST_VALUE) for value in values
+    )
+
+
+def left_out(report: GateReport) -> list[str]:
+    """The runs left out, by their reason, with how many there are of each; some by name."""
+    groups: dict[str, list[LeftOut]] = {}
+    for run in report.left_out:
+        groups.setdefault(run.reason, []).append(run)
+    lines = []
+    for reason, runs in list(groups.items())[:_GROUPS_SHOWN]:
+        named = ", ".join(run_words(run) for run in runs[:_RUNS_NAMED])
+        more = f" and {len(runs) - _RUNS_NAMED} more" if len(runs) > _RUNS_NAMED else ""
+        lines.append(f"{reason}: {counted(len(runs), 'run')}, {named}{more}")
+    if len(groups) > _GROUPS_SHOWN:
+        runs_more = sum(len(runs) for runs in list(groups.values())[_GROUPS_SHOWN:])
+        lines.append(f"other reasons: {counted(runs_more, 'run')}")
+    return lines
+
+
+def run_words(run: GateRun | LeftOut) -> str:
+    """`sweep-3 (1a2b3c4d)`: a run as people know it, and as it can be found."""
+    name = cut(run.name, LONGEST_VALUE)
+    return f"{name} ({run.run_id[:8]})" if run.name.strip() else run.run_id
+
+
+def runs_named(runs: Sequence[GateRun]) -> str:
+    """How many runs, and their names."""
+    named = ", ".join(run_words(run) for run in runs[:_GROUPS_SHOWN])
+    more = f" and {len(runs) - _GROUPS_SHOWN} more" if len(runs) > _GROUPS_SHOWN else ""
+    return f"{counted(len(runs), 'run')}: {named}{more}" if runs else "no run"
+
+
+def provenance(report: GateReport) -> list[tuple[str, str]]:
+    """What was compared with what, under which policy: label and text."""
+    return [
+        ("Candidate", runs_named(report.candidate)),
+        ("Baseline", f"{report.source.described}; {runs_named(report.baseline)}"),
+        ("Policy", f"{report.policy} (SHA-256 {report.policy_digest})"),
+        ("Significance", f"alpha = {report.alpha:g} over all metrics (Holm's correction)"),
+    ]
