@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orbiter_mlflow import names
+from orbiter.train.policy_gradient import PolicyGradientConfig
+from orbiter_mlflow import config_from_text, names
 from orbiter_mlflow.delivery.spool import default_spool, journals
 from servers import free_port
 from waiting import eventually
@@ -81,7 +83,7 @@ def test_the_demo_in_an_empty_folder(tmp_path: Path) -> None:
     assert "server --backend-store-uri sqlite:///mlflow.db --port 5000\n" in ended.stdout
     assert all(run.info.run_id in ended.stdout for run in runs)
 
-    _assert_snippet_runs(ended.stdout, best=max(table, key=lambda row: float(row["after"])))
+    _assert_commands_run(ended.stdout, table)
     eventually(lambda: not journals(default_spool()))
     assert not list(default_spool().glob("*.ack"))
 
@@ -117,22 +119,33 @@ def _assert_whole(uri: str, run: Run, row: dict[str, str]) -> None:
     assert inputs[names.TRAIN].digest != inputs[names.EVAL].digest
 
 
-def _assert_snippet_runs(out: str, best: dict[str, str]) -> None:
-    """It is there to be pasted: it must run as it stands."""
-    snippet = out[out.index("from mlflow import") :]
-    checks = (
-        f"assert run.info.run_id.startswith({best['run']!r})\n"
-        f"assert config == PolicyGradientConfig("
-        f"epochs=40, learning_rate={best['rate']}, seed={best['seed']})\n"
+def _assert_commands_run(out: str, table: list[dict[str, str]]) -> None:
+    """They are there to be typed: they must run as they stand."""
+    worst, *_, best = sorted(table, key=lambda row: float(row["after"]))
+    reproduce, diff = (
+        _run_printed(out, f"orbiter-mlflow {name} ") for name in ("reproduce", "diff")
     )
+    config = config_from_text(reproduce, PolicyGradientConfig, format="yaml")
+    assert config == PolicyGradientConfig(
+        epochs=40, learning_rate=float(best["rate"]), seed=int(best["seed"])
+    )
+    assert worst["run"] in diff
+    assert re.search(r"│   learning_rate +│ 0.1 +│ 0.5 ", diff)
+    assert re.search(r"│   eval/accuracy +│ 0\.\d+ +│ 0\.\d+ ↑ \+", diff)
+
+
+def _run_printed(out: str, command: str) -> str:
+    (line,) = [line for line in out.splitlines() if command in line]
     ended = subprocess.run(
-        [sys.executable, "-c", snippet + checks],
+        shlex.split(line),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 def test_against_a_server(server_uri: str) -> None:

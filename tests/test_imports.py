@@ -16,8 +16,7 @@ SOURCES = {"orbiter": ROOT, "orbiter_mlflow": ROOT / "integrations"}
 
 MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.delivery.sink",
-    "orbiter_mlflow.gate.source",
-    "orbiter_mlflow.reproduce",
+    "orbiter_mlflow.store",
 }
 ENTRY_POINTS = {
     "orbiter_mlflow.cli": {"orbiter_mlflow.__main__"},
@@ -25,7 +24,12 @@ ENTRY_POINTS = {
     "orbiter_mlflow.pytest_plugin": set[str](),
 }
 """Module -> the only ones that may import it."""
-PURE = {"orbiter_mlflow.gate.compare", "orbiter_mlflow.gate.statistics"}
+PURE = {
+    "orbiter_mlflow.gate.comparability",
+    "orbiter_mlflow.gate.compare",
+    "orbiter_mlflow.gate.statistics",
+    "orbiter_mlflow.gate.verdict",
+}
 IO = {"asyncio", "io", "os", "pathlib", "requests", "shutil", "socket", "subprocess", "tempfile"}
 
 MAX_LINES = 400
@@ -237,12 +241,13 @@ HEAVY = ("mlflow", "numpy", "pandas", "sklearn", "sqlalchemy")
     [
         ("import orbiter.train", ("orbiter_mlflow", "pydantic", *HEAVY)),
         ("import orbiter_mlflow", HEAVY),
+        ("from orbiter_mlflow import load_config", HEAVY),
         ("import orbiter_mlflow.cli", HEAVY),
         (TRACKED, HEAVY),
         (TRACKED + "Tracked(mlflow=MLflowSettings(experiment='e'))", HEAVY),
         (TRACKED + "Tracked().check_agent(None)", HEAVY),
     ],
-    ids=["orbiter", "orbiter_mlflow", "cli", "class", "trainer", "checked"],
+    ids=["orbiter", "orbiter_mlflow", "load_config", "cli", "class", "trainer", "checked"],
 )
 def test_nothing_heavy_is_loaded(code: str, unwanted: tuple[str, ...]) -> None:
     script = f"{code}\nimport sys\nprint(*sorted(set(sys.modules) & {set(unwanted)}))"

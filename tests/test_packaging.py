@@ -80,7 +80,7 @@ def test_the_metadata_say_what_is_needed(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "demo", "dev"}
     needs = [need for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need]
     assert {re.split(r"[<>=]", need)[0] for need in needs} == {
-        *("click", "mlflow", "numpy", "pydantic", "rich"),
+        *("click", "mlflow", "numpy", "pydantic", "pyyaml", "rich", "scipy"),
     }
 
 

@@ -4,21 +4,15 @@ What it does is what a user does: a backend, the mixin, `evaluate`, `train`, `ev
 """
 
 import asyncio
-import shutil
-import sys
+import shlex
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from orbiter.train import TrainMetrics
 from orbiter.train.policy_gradient import (
     PolicyGradientConfig,
     PolicyGradientTrainer,
@@ -26,24 +20,17 @@ from orbiter.train.policy_gradient import (
 )
 from orbiter_mlflow.links import compare_page, runs_page
 from orbiter_mlflow.mixin import MLflowTrainerMixin
-from orbiter_mlflow.settings import MLflowSettings, without_userinfo
+from orbiter_mlflow.settings import MLflowSettings
+from orbiter_mlflow.ui import installed, server_command, typed, ui_address
 
 LEARNING_RATES = (0.5, 0.1)
 ACTIONS = 10
-UI = "http://127.0.0.1:5000"
 
 Data = tuple[Any, Any]
 
 
 class DemoTrainer(MLflowTrainerMixin, PolicyGradientTrainer):
-    """The reference backend, tracked; `on_report` moves a progress bar besides."""
-
-    on_report: Callable[[int], None] | None = None
-
-    def _on_report(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
-        super()._on_report(metrics, step)
-        if self.on_report is not None:
-            self.on_report(step)
+    """The reference backend, tracked."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +79,10 @@ def run_demo(settings: MLflowSettings, *, seeds: int, epochs: int) -> int:
     ]
     console.print(
         f"{len(configs)} runs of {epochs} epochs on {len(train_data[0])} images of digits, "
-        f"tested on {len(test_data[0])} others; tracked in {_shown(settings.tracking_uri)}",
+        f"tested on {len(test_data[0])} others; tracked in {typed(settings.tracking_uri)}",
         soft_wrap=True,
     )
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
-    ) as progress:
-        results = asyncio.run(_run_all(configs, train_data, test_data, settings, progress))
+    results = asyncio.run(_run_all(configs, train_data, test_data, settings))
     console.print(_table(results))
     if any(result.run_id is None or result.status != "FINISHED" for result in results):
         return 1
@@ -111,18 +95,13 @@ async def _run_all(
     train_data: Data,
     test_data: Data,
     settings: MLflowSettings,
-    progress: Progress,
 ) -> list[Result]:
     results = []
     for config in configs:
         batches = -(-len(train_data[0]) // config.batch_size)
         name = f"learning_rate={config.learning_rate} seed={config.seed}"
-        task = progress.add_task(
-            name,
-            total=config.epochs * batches,
-        )
-        trainer = DemoTrainer(config, mlflow=settings.model_copy(update={"run_name": name}))
-        trainer.on_report = partial(_advance, progress, task)
+        own = {"run_name": name, "progress": config.epochs * batches}
+        trainer = DemoTrainer(config, mlflow=settings.model_copy(update=own))
         results.append(await _run_one(trainer, config, train_data, test_data))
     return results
 
@@ -152,10 +131,6 @@ async def _run_one(
     )
 
 
-def _advance(progress: Progress, task: TaskID, step: int) -> None:
-    progress.update(task, completed=step)
-
-
 def _table(results: list[Result]) -> Table:
     table = Table(title="Accuracy on the held-out images before and after training", min_width=80)
     for heading in ("run", "learning rate", "seed", "before", "after", "loss", "seconds"):
@@ -180,39 +155,21 @@ def _print_next_steps(console: Console, settings: MLflowSettings, results: list[
 
     uri = settings.tracking_uri
     experiment_id = MLflowSink(uri).experiment_id(settings.experiment, settings.experiment_id)
-    served = uri.startswith(("http://", "https://"))
-    base = _shown(uri) if served else UI
+    base, serve = ui_address(uri), server_command(uri)
+    ranked = sorted(results, key=lambda result: result.after, reverse=True)
     run_ids = [result.run_id for result in results if result.run_id is not None]
-    best = max(results, key=lambda result: result.after)
+    best, *_, worst = (result.run_id or "" for result in ranked)
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-    if not served:
-        say(f"\nStart the UI:\n  {_mlflow()} server --backend-store-uri {_shown(uri)} --port 5000")
+    def command(*words: str) -> str:
+        given = (*words, "--tracking-uri", typed(uri))
+        return f"{installed('orbiter-mlflow')} {shlex.join(given)}"
+
+    if serve is not None:
+        say(f"\nStart the UI:\n  {serve}")
     say(f"\nSee the runs:\n  {runs_page(base, experiment_id)}")
-    say(f"\nCompare them:\n  {compare_page(base, experiment_id, run_ids)}")
-    # Without indentation: it is there to be pasted.
-    say(
-        f"\nRebuild the config of the best run ({best.after:.1%}):\n\n"
-        "from mlflow import MlflowClient\n"
-        "from orbiter.train.policy_gradient import PolicyGradientConfig\n"
-        "from orbiter_mlflow import config_from_params\n"
-        f"run = MlflowClient({_shown(uri)!r}).get_run({best.run_id!r})\n"
-        "config = config_from_params(run.data.params, PolicyGradientConfig)"
-    )
-
-
-def _shown(tracking_uri: str) -> str:
-    """The URI as one would type it, without credentials; a file in the present folder, relative."""
-    uri = without_userinfo(tracking_uri)
-    here = f"sqlite:///{Path.cwd()}/"
-    return f"sqlite:///{uri.removeprefix(here)}" if uri.startswith(here) else uri
-
-
-def _mlflow() -> str:
-    """The command `mlflow` as one can type it here, also where its environment is not activated."""
-    if shutil.which("mlflow"):
-        return "mlflow"
-    beside = Path(sys.executable).with_name("mlflow")
-    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
+    say(f"\nCompare them:\n  {compare_page(base, [experiment_id], run_ids)}")
+    say(f"\nThe config of the best run ({ranked[0].after:.1%}):\n  {command('reproduce', best)}")
+    say(f"\nWhat it has otherwise than the worst:\n  {command('diff', worst, best)}")

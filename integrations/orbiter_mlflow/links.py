@@ -5,7 +5,7 @@ lead to the view for machine learning runs.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from urllib.parse import quote
 
 
@@ -14,9 +14,15 @@ def runs_page(base: str, experiment_id: str) -> str:
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
-def compare_page(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
-    """Runs side by side."""
+def run_page(base: str, experiment_id: str, run_id: str) -> str:
+    """One run."""
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def compare_page(base: str, experiment_ids: Iterable[str], run_ids: Iterable[str]) -> str:
+    """Runs side by side; they may be of several experiments."""
     runs, experiments = (
-        quote(json.dumps(list(ids), separators=(",", ":"))) for ids in (run_ids, [experiment_id])
+        quote(json.dumps(list(dict.fromkeys(ids)), separators=(",", ":")))
+        for ids in (run_ids, experiment_ids)
     )
     return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"

@@ -54,7 +54,8 @@ def sync_all(
     for journal in journals:
         backlog = _deliver(journal, tracking_uri, ended, wait, console)
         undelivered += backlog.state != "delivered"
-        console.print(f"{journal.name}: {_outcome(backlog)}", highlight=False, markup=False)
+        line = f"{journal.name}: {_outcome(backlog)}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 1 if undelivered else 0
 
 
