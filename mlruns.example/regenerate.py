@@ -1,0 +1,148 @@
+"""Makes the journals of the example store anew: `python mlruns.example/regenerate.py`.
+
+Real trainings on real images, delivered offline: three configs with three seeds each, one training
+that diverges, and one whose process is killed. What tells about the machine is left out.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from orbiter.train import TrainerError, TrainMetrics
+from orbiter.train.policy_gradient import PolicyGradientConfig, SoftmaxPolicy
+from orbiter_mlflow import MLflowSettings
+from orbiter_mlflow.delivery.journal import Journal, read, read_head
+from orbiter_mlflow.delivery.records import Metrics, Status, Writer
+from orbiter_mlflow.demo import ACTIONS, DemoTrainer, digits
+
+HERE = Path(__file__).resolve().parent
+JOURNALS = HERE / "journals"
+SEEDS = (0, 1, 2)
+CONFIGS: dict[str, dict[str, Any]] = {
+    "lr-0.5": {"learning_rate": 0.5},
+    "lr-0.5-less-entropy": {"learning_rate": 0.5, "entropy_coef": 0.05},
+    "lr-0.1": {"learning_rate": 0.1},
+}
+DIVERGED = {"learning_rate": 1000.0, "weight_decay": 0.01}
+KILLED_AT = 900
+"""The step at which the last process is killed, of 1,800."""
+EXPERIMENT = "example"
+
+# What the machine would tell: no place for it in files that are passed on.
+os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(
+    {"mlflow.user": "example", "mlflow.source.name": "mlruns.example/regenerate.py"}
+)
+NOWHERE = Writer(host="example", boot="", pid=0, started="")
+
+
+class KilledTrainer(DemoTrainer):
+    """Its process is gone in the middle, as by the system when memory runs out."""
+
+    def _on_report(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
+        super()._on_report(metrics, step)
+        if step >= KILLED_AT:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(name: str, spool: Path, kind: type[DemoTrainer], **changes: Any) -> None:
+    """One run, whose journal lies in `spool` afterwards."""
+    settings = MLflowSettings(
+        tracking_uri="http://127.0.0.1:5000",  # `sync` is told where to
+        experiment=EXPERIMENT,
+        run_name=name,
+        delivery="offline",
+        spool_dir=spool,
+        skip_provenance=("git", "diff", "command", "machine", "packages"),
+    )
+    asyncio.run(_train(kind(PolicyGradientConfig(**changes), mlflow=settings)))
+
+
+async def _train(trainer: DemoTrainer) -> None:
+    train_data, test_data = digits()
+    trainer.check_agent(SoftmaxPolicy(train_data[0].shape[1], ACTIONS))
+    trainer.check_dataset(train_data, test_data)
+    trainer.check_reward()
+    trainer.check_config()
+    await trainer.evaluate()
+    trainer.mark_validated()
+    try:
+        await trainer.train()
+    except TrainerError as error:
+        print(error)
+    else:
+        await trainer.evaluate()
+
+
+def keep(journal: Path, name: str) -> None:
+    """Write a journal into the example, without what its head says of this machine."""
+    head = replace(read_head(journal), writer=NOWHERE)
+    kept = Journal(JOURNALS / f"{name}.jsonl", head)
+    for entry in list(read(journal))[1:]:
+        if entry.record is None:
+            sys.exit(f"{journal} is damaged: {entry.damage}")
+        kept.append(entry.record)
+    kept.close()
+    kept.path.chmod(0o644)
+
+
+def table() -> str:
+    """The rows of the README's table: what the journals say of each run."""
+    rows = []
+    for path in sorted(JOURNALS.glob("*.jsonl")):
+        records = [entry.record for entry in read(path)]
+        ends = [record.status for record in records if isinstance(record, Status)]
+        scores = [
+            record.values["eval/accuracy"]
+            for record in records
+            if isinstance(record, Metrics) and "eval/accuracy" in record.values
+        ]
+        name = path.stem.partition("-")[2]
+        kind = name.rpartition("-seed")[0]
+        changes = CONFIGS.get(kind, DIVERGED if name == "diverged" else {})
+        config = ", ".join(f"`{key}={value}`" for key, value in changes.items()) or "as `lr-0.5`"
+        rows.append(f"| `{name}` | {(ends or ['KILLED'])[-1]} | {scores[-1]:.1%} | {config} |\n")
+    return "".join(rows)
+
+
+def main() -> None:
+    """Train all runs; put their journals and the README's table in place of the old ones."""
+    shutil.rmtree(JOURNALS, ignore_errors=True)
+    JOURNALS.mkdir()
+    runs = [
+        (f"{name}-seed-{seed}", DemoTrainer, changes | {"seed": seed})
+        for name, changes in CONFIGS.items()
+        for seed in SEEDS
+    ]
+    runs += [("diverged", DemoTrainer, DIVERGED), ("killed", KilledTrainer, {})]
+    for number, (name, kind, changes) in enumerate(runs, 1):
+        print(name)
+        with TemporaryDirectory() as folder:
+            # A process of its own: its death ends the run, and the last one is killed.
+            job = subprocess.Popen(  # noqa: S603  ourselves
+                [sys.executable, __file__, folder, name, kind.__name__, json.dumps(changes)]
+            )
+            if job.wait() not in (0, -signal.SIGKILL):
+                sys.exit(f"the training {name} failed")
+            (journal,) = Path(folder).glob("*.jsonl")
+            keep(journal, f"{number:02}-{name}")
+    readme = HERE / "README.md"
+    head, rule, rest = readme.read_text(encoding="utf-8").partition("|---|---|---|---|\n")
+    readme.write_text(f"{head}{rule}{table()}\n{rest.partition(chr(10) * 2)[2]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    else:
+        folder, name, kind_name, changes = sys.argv[1:]
+        kinds = {kind.__name__: kind for kind in (DemoTrainer, KilledTrainer)}
+        train(name, Path(folder), kinds[kind_name], **json.loads(changes))
