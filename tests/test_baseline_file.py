@@ -1,5 +1,6 @@
 """Baselines in files: read strictly, and at a git ref so that no change judges itself."""
 
+import itertools
 import json
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from gate_runs import Shelf
 from orbiter_mlflow.cli import commands
 from orbiter_mlflow.gate import baseline_file
 from orbiter_mlflow.gate.errors import CannotCompareError
+from orbiter_mlflow.gate.model import GateRun
 
 POLICY = """
 [gate]
@@ -122,6 +124,7 @@ def test_limits_that_were_relaxed_here_are_flagged(repository: Path, run: Run) -
     Path("new.toml").write_text(by_tag)
     code, out = run("check", "new.toml", "--baseline-ref", "main", "--candidate", "bad 0")
     assert (code, "the policy new.toml is not at main" in out) == (1, True)
+    assert "as the store has them now: main says nothing of that" in " ".join(out.split())
 
 
 def test_a_baseline_that_is_new_is_none_yet_at_the_ref(repository: Path, run: Run) -> None:
@@ -155,6 +158,27 @@ def test_a_shallow_clone_is_told_how_to_get_the_rest(
     monkeypatch.chdir("clone")
     code, out = run("check", "gate.toml", "--baseline-ref", "origin/main", "--candidate", "bad 0")
     assert (code, "fetch-depth: 0" in out) == (3, True)
+
+
+def test_bounds_hold_where_a_ref_is_none(repository: Path, run: Run) -> None:
+    Path("gate.toml").write_text(POLICY + "min = 0.8\n")
+    code, out = run("check", "gate.toml", "--baseline-ref=nowhere", "--candidate", "bad 0")
+    assert (code, "fetch-depth: 0" in out, "below min = 0.8" in out) == (1, True, True)
+
+
+def test_no_report_takes_the_place_of_the_baseline(repository: Path, run: Run) -> None:
+    before = Path("base/baseline.json").read_bytes()
+    code, out = run("check", "gate.toml", "--candidate", "bad 0", "--json", "base/baseline.json")
+    assert (code, "is what the candidates are judged by" in out) == (2, True)
+    assert Path("base/baseline.json").read_bytes() == before
+
+
+def test_a_baseline_that_is_a_circle_of_links_cannot_be_read(run: Run) -> None:
+    Path("gate.toml").write_text(POLICY)
+    Path("base").mkdir()
+    Path("base/baseline.json").symlink_to("baseline.json")
+    code, out = run("check", "gate.toml", "--candidate", "bad 0", "--json", "r.json")
+    assert (code, "baseline.json cannot be read" in out) == (3, True)
 
 
 def test_outside_of_a_repository_there_is_no_ref(run: Run) -> None:
@@ -198,6 +222,18 @@ def test_a_file_is_read_back_as_runs() -> None:
     first, second = baseline_file.read(edited(), "b.json").gate_runs()
     assert (first.run_id, first.status, first.metrics) == ("a", "FINISHED", {"m": 1.0})
     assert second.metrics == {"m": 2.0}
+
+
+@pytest.mark.parametrize("values", [(0.1, 0.2, 0.3, -0.6), (1e308, 1.5e308, 1e308, 1e300)])
+def test_what_is_written_is_read_whatever_the_values_add_up_to(values: tuple[float, ...]) -> None:
+    blessing = baseline_file.Blessing(at="2026-01-01", by="a", reason="b")
+    for order in itertools.permutations(values):
+        runs = [
+            GateRun(str(at), "", "FINISHED", {"seed": str(seed)}, {}, {"m": value})
+            for at, (seed, value) in enumerate(zip((8, 9, 10, 11), order, strict=True))
+        ]
+        made = baseline_file.of_runs(runs, {"m": None}, blessing)
+        assert baseline_file.read(made.text().encode(), "b.json") == made
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,15 @@ def test_to_bless_twice_changes_nothing_and_another_reason_does(bless: Bless, sh
     assert after[names.BLESSED_BY] != "somebody else"
 
 
+def test_a_run_belongs_to_one_baseline_and_leaving_the_other_is_said(
+    bless: Bless, shelf: Shelf
+) -> None:
+    bless("good 2", "--name", "one")
+    code, out = bless("good 2", "--name", "other")
+    assert (code, "part of the baseline other, and no more of one" in out) == (0, True)
+    assert tags(shelf, "good 2")[names.BASELINE] == "other"
+
+
 def test_by_default_the_baseline_is_main(bless: Bless, shelf: Shelf) -> None:
     code, _ = bless("params.extra.seed = '1'")
     assert code == 0
@@ -192,6 +201,7 @@ def test_wrong_use_is_told_with_exit_code_2(
 def test_a_folder_that_is_not_there_is_told(bless: Bless) -> None:
     code, out = bless("good 0", "--file", "no/b.json")
     assert (code, "no/" in out, "Traceback" in out) == (1, True, False)
+    assert "no/b.json cannot be written: there is no folder no" in out
 
 
 # -- as a file -----------------------------------------------------------------------------------

@@ -132,6 +132,27 @@ def test_the_exit_code_tells_and_all_reports_say_so(
     assert bool(list(junit.iter("error"))) is (code == 3)
 
 
+@pytest.mark.parametrize("baseline", ['file = "b.json"', 'run = "nobody"'])
+def test_a_bound_fails_without_the_baseline_too(
+    check: Check, policy: Callable[..., Path], baseline: str
+) -> None:
+    path = policy(baseline, "min = 0.8\nmax_drop = 0.01")
+    assert check(path, "--candidate", "good 0")[0] == 3
+    code, out = check(path, "--candidate", "bad 0", *asking_for_all())
+    assert (code, out.splitlines()[0].startswith("REGRESSION")) == (1, True)
+    junit = read_reports()["junit"]
+    assert [len(list(junit.iter(kind))) for kind in ("failure", "error")] == [1, 1]
+
+
+def test_what_a_pattern_means_may_be_known_to_the_missing_baseline_alone(
+    check: Check, policy: Callable[..., Path]
+) -> None:
+    path = policy('file = "b.json"')
+    path.write_text(path.read_text().replace("eval/accuracy", "test/*"))
+    code, out = check(path, "--candidate", "good 0")
+    assert (code, "b.json: write it with" in out) == (3, True)
+
+
 def test_bootstrap_lets_a_first_run_through_but_not_below_its_bounds(
     check: Check, policy: Callable[..., Path]
 ) -> None:
@@ -211,6 +232,8 @@ def test_names_from_outside_do_nothing(check: Check, policy: Callable[..., Path]
         (["blank.toml", "--candidate", "good 0"], "no run has a metric that matches"),
         (["gate.toml", "--candidate", "x", "--html", "no/r.html"], "--html no/r.html cannot be"),
         (["gate.toml", "--candidate", "x", "--json", "."], "--json . is a folder"),
+        (["gate.toml", "--candidate", "x", "--json", "./gate.toml"], "are judged by: name another"),
+        (["gate.toml", "--candidate", "params.lr=0.5"], "of such a name is given by its id"),
         (["gate.toml", "--candidate", "x", "--json", "r", "--html", "./r"], "also the file of"),
         (["gate.toml", "--candidate", "x", "--tracking-uri", ""], "tracking_uri: is empty"),
         (["gate.toml", "--candidate"], "requires an argument"),

@@ -161,6 +161,10 @@ REFUSED = {
         HEAD + METRIC.replace("= 1", "= -0.1"),
         "metrics.m.max_drop = -0.1 should be greater than or equal to 0",
     ),
+    "a percentage": (
+        HEAD + METRIC + "max_drop_rel = 2\n",
+        "metrics.m: max_drop_rel = 2 is more than all of the baseline: write a fraction (0.02",
+    ),
     "a negative relative limit": (HEAD + METRIC + "max_drop_rel = -1\n", "metrics.m.max_drop_rel"),
     "bool for a limit": (HEAD + METRIC.replace("= 1", "= true"), "metrics.m.max_drop = true sho"),
     "text for a limit": (HEAD + METRIC.replace("= 1", '= "1"'), "metrics.m.max_drop = '1' should"),

@@ -172,8 +172,9 @@ def test_everything_that_was_found_is_shown(kind: str) -> None:
         "datasets.eval differs between the candidate and the baseline",
         "gsm8k:77aa",
         "(not there), test",
-        "2 runs of the baseline left out: it is FAILED, not FINISHED (1)",
-        "baseline.json differs from main",
+        "candidate and baseline also differ in params.batch_size (8; 16)",
+        "it is FAILED, not FINISHED: 1 run, main-10 (aaaaaaaa)",
+        "Not as at the git ref: baseline.json differs from main",
         "filter tags.baseline = 'main' in experiment agents, last 10",
         "gate.toml",
         "5e" * 32,
@@ -183,8 +184,6 @@ def test_everything_that_was_found_is_shown(kind: str) -> None:
             assert all(word in shown for word in expected.split()), expected
         else:
             assert expected in shown
-    if kind != "junit":
-        assert "it is FAILED, not FINISHED: 1 run, main-10 (aaaaaaaa)" in shown
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "html"])
@@ -283,6 +282,18 @@ def test_p_values_and_intervals() -> None:
 def test_the_largest_float_counts_as_infinite_in_a_mean() -> None:
     assert figures.mean(Sample({"a": 1.0, "b": 1.7976931348623157e308})) == inf
     assert figures.mean(Sample({})) is None
+
+
+def test_a_mean_is_no_infinity_where_no_value_is_one() -> None:
+    assert figures.mean(Sample({"a": 1e308, "b": 1.5e308})) == 1.25e308
+
+
+def test_a_very_small_p_value_is_no_equation() -> None:
+    metric = replace(examples.ACCURACY, p_value=0.00001, p_adjusted=0.00002)
+    shown = as_text(replace(examples.REGRESSION, metrics=(metric,)))
+    assert "p < 0.0001" in shown
+    assert "adjusted < 0.0001" in shown
+    assert "= <" not in shown
 
 
 # -- JUnit ---------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
         {"score": [0.1, 0.9, 0.5], "loss": [2.0, 0.5, 1.0], "sick": [0.1, math.nan, 0.3]},
         data={"train": ("x", "1"), "eval": ("y", "2")},
     )
+    made.add("burst", {"loss": [0.5, math.inf, 0.3], "score": [0.5, -math.inf, 0.7]})
     made.add("learning_rate=0.5 seed=0", {"eval/accuracy": 0.5}, tags={"x": "it's"})
     made.add(HOSTILE, {"eval/accuracy": 0.5})
     made.add("twin", {"eval/accuracy": 0.5})
@@ -171,12 +172,15 @@ def test_fewer_than_asked_for_are_all_there_are(shelf: Shelf, store: RunStore) -
         latest(shelf, store, 5, filter_string="'; DROP TABLE runs; --")
 
 
-def test_the_search_ends_where_thousands_are_not_fit(
-    shelf: Shelf, store: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source, "_LOOKED_AT", 2)
+def test_the_search_ends_where_thousands_are_not_fit(shelf: Shelf, store: RunStore) -> None:
     got = source.latest_finished(
-        store, "tags.baseline = 'main'", {"0": "Default"}, last=3, candidates=(), waiting={}
+        store,
+        "tags.baseline = 'main'",
+        {"0": "Default"},
+        last=3,
+        candidates=(),
+        waiting={},
+        looked_at=2,
     )
     assert not got.runs
     assert len(got.left_out) == 2
@@ -217,6 +221,15 @@ def test_nan_on_the_way_is_no_best_value(shelf: Shelf, store: RunStore) -> None:
     for direction in ("higher", "lower"):
         asked = policy(sick={"direction": direction, "min": 0, "at": "best"})
         assert math.isnan(values(shelf, store, "curve", asked)["sick"])
+
+
+def test_an_infinity_on_the_way_is_the_best_value(shelf: Shelf, store: RunStore) -> None:
+    asked = policy(
+        loss={"direction": "lower", "max": 9, "at": "best"},
+        score={"direction": "higher", "min": 0, "at": "best"},
+    )
+    got = values(shelf, store, "burst", asked)
+    assert min(got["loss"], -got["score"]) > 1.797e308
 
 
 def test_a_pattern_that_matches_nothing_is_refused(shelf: Shelf, store: RunStore) -> None:

@@ -303,3 +303,9 @@ def test_no_number_of_seeds_settles_nothing() -> None:
     assert seeds_needed(Comparison(Test.WELCH, 0.0, spread=(1.0, 1.0)), 0.05) is None
     assert seeds_needed(Comparison(Test.WELCH, -1.0, spread=(1.0, 1.0)), 0.05) is None
     assert seeds_needed(Comparison(Test.TOLERANCE, 1.0), 0.05) is None
+    assert seeds_needed(Comparison(Test.WELCH, 1.0, spread=(0.0, 0.0)), 0.05) is None
+
+
+@pytest.mark.parametrize(("loss", "seeds"), [(1e-160, None), (1e160, 3), (1e-300, None)])
+def test_advice_is_given_whatever_the_spread_is_to_the_loss(loss: float, seeds: int | None) -> None:
+    assert seeds_needed(Comparison(Test.WELCH, loss, spread=(1.0, 0.5)), 0.05) == seeds

@@ -162,11 +162,21 @@ def test_what_is_asked_wrongly_fails_in_one_line(run: Run) -> None:
         def test_no_runs(metric_gate):
             metric_gate.check([], policy="gate.toml")
 
+        def test_no_baseline_for_one(metric_gate):
+            metric_gate.assert_no_regression(
+                "eval/accuracy", candidate="bad", baseline=[], direction="higher", max_drop=9
+            )
+
+        def test_no_baseline(metric_gate):
+            metric_gate.check("good 0", policy="gate.toml", baseline=[])
+
         def test_no_run_id(metric_gate):
             metric_gate.check(SimpleNamespace(run_id=None), policy="gate.toml")
         """
     )
-    result.assert_outcomes(failed=6)
+    result.assert_outcomes(failed=8)
+    result.stdout.no_fnmatch_line("*validation error*")
+    result.stdout.no_fnmatch_line("*another exception*")
     result.stdout.fnmatch_lines(
         [
             "no policy: give `policy=...` to metric_gate.check, or --orbiter-policy FILE",
@@ -174,6 +184,8 @@ def test_what_is_asked_wrongly_fails_in_one_line(run: Run) -> None:
             "*direction*",
             "the filter *tags.a == 'b'*",
             "*no candidate was given*",
+            "*no baseline run was given*",
+            "*no baseline run was given*",
             "*has no run id (yet)*",
         ]
     )
@@ -234,6 +246,9 @@ def test_a_report_that_cannot_be_written_is_told_before_any_test(run: Run) -> No
     result = run(TWO, "--orbiter-html=no/r.html")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--orbiter-html *no/r.html cannot be written*"])
+    result = run(TWO, "--orbiter-policy=gate.toml", "--orbiter-json=gate.toml")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--orbiter-json *gate.toml is what the candidates are judged*"])
 
 
 def test_a_report_of_nothing_is_told(run: Run) -> None:

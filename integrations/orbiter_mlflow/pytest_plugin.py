@@ -80,12 +80,12 @@ class MetricGate:
             try:
                 policy = load_policy(file)
             except PolicyError as error:
-                pytest.fail(str(error), pytrace=False)
+                raise _failed(error) from None
         return self._answer(
             policy,
             file,
             candidates=_texts(runs),
-            baseline=() if baseline is None else _texts(baseline),
+            baseline=None if baseline is None else _texts(baseline),
             bootstrap=self._option("bootstrap") if bootstrap is None else bootstrap,
         )
 
@@ -112,7 +112,7 @@ class MetricGate:
         try:
             policy = Policy.for_one(metric, direction=direction, **limits)
         except PolicyError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise _failed(error) from None
         return self._answer(
             policy, None, candidates=_texts(candidate), baseline=_texts(baseline), bootstrap=False
         )
@@ -138,7 +138,7 @@ class MetricGate:
             with _as_the_command():
                 report = answer(question)
         except (PolicyError, FilterError) as error:
-            pytest.fail(str(error), pytrace=False)
+            raise _failed(error) from None
         text = terminal_text(report)
         failed = report.outcome.exit_code != 0
         self._told.append(
@@ -161,6 +161,11 @@ class MetricGate:
 
     def _option(self, name: str) -> Any:
         return self._config.getoption(_PREFIX + name)
+
+
+def _failed(error: Exception) -> BaseException:
+    """What fails a test in one line; raised `from None`, or pytest shows the way it came."""
+    return pytest.fail.Exception(str(error), pytrace=False)
 
 
 def _texts(runs: object) -> list[str]:
@@ -211,8 +216,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """See that the reports can be written, and sum up in the one process that does."""
+    policy: Path | None = config.getoption(_PREFIX + _POLICY.name)
+    read = [] if policy is None else [config.invocation_params.dir / policy]
     try:
-        require_writable(_files(config), _PREFIX)
+        require_writable(_files(config), _PREFIX, read)
     except ReportFileError as error:
         raise pytest.UsageError(str(error)) from error
     if not hasattr(config, "workerinput"):  # of pytest-xdist: a worker

@@ -4,48 +4,23 @@ Exit codes of `check`: 0 pass or warn, 1 regression, 2 used wrongly or a wrong p
 compare, 4 inconclusive where the policy calls that a failure.
 """
 
-import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from orbiter_mlflow import names
-from orbiter_mlflow.commands.given import settings
+from orbiter_mlflow.commands.given import console, store_settings, with_options
 from orbiter_mlflow.escaping import plain
-from orbiter_mlflow.gate.options import JUDGING, STORE, Option
+from orbiter_mlflow.gate.options import JUDGING, STORE, TRACKING_URI, Option
 
 if TYPE_CHECKING:
     from orbiter_mlflow.gate.model import GateReport
-    from orbiter_mlflow.settings import MLflowSettings
-
-_WIDTH = 120
-"""Columns of the table where there is no terminal: a log of CI scrolls."""
-
-_Command = Callable[..., None]
-
-
-def _with(*options: Option) -> Callable[[_Command], _Command]:
-    """Give a command these options, in this order."""
-
-    def add(command: _Command) -> _Command:
-        for one in reversed(options):
-            # Not `is_flag=False`: click then takes the value for one that may be left out.
-            kind: dict[str, Any] = {"is_flag": True} if one.kind == "flag" else {}
-            if one.kind == "path":
-                kind = {"type": click.Path(path_type=Path)}
-            command = click.option(f"--{one.name}", metavar=one.metavar, help=one.help, **kind)(
-                command
-            )
-        return command
-
-    return add
 
 
 @click.command()
@@ -58,7 +33,7 @@ def _with(*options: Option) -> Callable[[_Command], _Command]:
     metavar="RUN_OR_FILTER...",
     help="Runs to judge: ids, starts of ids, names, or filters such as \"tags.commit = '3f2a'\".",
 )
-@_with(*STORE, *JUDGING)
+@with_options(*STORE, *JUDGING)
 def check(
     policy: Path,
     more: tuple[str, ...],
@@ -85,11 +60,13 @@ def check(
         what = "one of the candidates is empty" if texts else "there is no candidate"
         raise click.UsageError(f"{what}: name the runs to judge with --candidate")
     try:
-        require_writable(wanted)
+        loaded = load_policy(policy)
+        read = [policy, policy.parent / (loaded.baseline.file or policy.name)]
+        require_writable(wanted, read=read)
         question = Question(
-            policy=load_policy(policy),
+            policy=loaded,
             candidates=texts,
-            settings=_settings(tracking_uri, experiment),
+            settings=store_settings(tracking_uri, experiment),
             bootstrap=bootstrap,
             baseline_ref=baseline_ref,
             policy_file=policy,
@@ -113,8 +90,6 @@ def _given_out(report: "GateReport", files: Mapping[str, Path]) -> int:
     The files first, each whatever becomes of the others: a full disk or a closed pipe turns no
     regression into anything else, and a pass that could not be told into a failure.
     """
-    from rich.console import Console
-
     from orbiter_mlflow.gate.report_files import render, write
     from orbiter_mlflow.gate.reports import terminal
 
@@ -125,12 +100,9 @@ def _given_out(report: "GateReport", files: Mapping[str, Path]) -> int:
         except Exception as error:
             click.echo(f"orbiter-mlflow: --{kind} {path} was not written: {error}", err=True)
             code = code or 2
-    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that knows no Unicode shows `?`
-        sys.stdout.reconfigure(errors="replace")
-    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH)
     # rich exits with 1 where the reader of a pipe is gone: `check ... | head`.
     with suppress(OSError, SystemExit):
-        console.print(terminal(report))
+        console().print(terminal(report))
     return code
 
 
@@ -152,7 +124,13 @@ def _given_out(report: "GateReport", files: Mapping[str, Path]) -> int:
     type=click.Path(path_type=Path),
     help="Only these metrics are needed, at the points and with the fields that it names.",
 )
-@_with(*STORE)
+@with_options(
+    TRACKING_URI,
+    Option(
+        "experiment",
+        "Where names and filters are looked up.  [default: $MLFLOW_EXPERIMENT_NAME, else Default]",
+    ),
+)
 def bless(
     runs: tuple[str, ...],
     reason: str,
@@ -184,7 +162,7 @@ def bless(
             name=name or names.BASELINE_NAME,
             file=file,
             policy=None if policy is None else load_policy(policy),
-            settings=_settings(tracking_uri, experiment),
+            settings=store_settings(tracking_uri, experiment),
         )
         lines = carry_out(order)
     except (PolicyError, FilterError) as error:
@@ -194,11 +172,3 @@ def bless(
         raise click.ClickException("\n".join(map(plain, lines))) from error
     for line in lines:
         click.echo(plain(line))
-
-
-def _settings(tracking_uri: str | None, experiment: str | None) -> "MLflowSettings":
-    given = {"tracking_uri": tracking_uri, "experiment": experiment}
-    # Without a run id: one from the environment is for what trains.
-    return settings(
-        {key: text for key, text in given.items() if text is not None} | {"run_id": None}
-    )

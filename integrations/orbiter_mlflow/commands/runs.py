@@ -4,11 +4,10 @@ Exit codes of both: 0 done, 1 it failed (`reproduce --check`: or this machine di
 wrongly, or no such run.
 """
 
-import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,29 +16,22 @@ import click
 from orbiter_mlflow import names
 from orbiter_mlflow.codec.config_error import ConfigError
 from orbiter_mlflow.codec.splitting import join_values
-from orbiter_mlflow.commands.given import settings
+from orbiter_mlflow.commands.given import console, store_settings, with_options
 from orbiter_mlflow.escaping import plain
+from orbiter_mlflow.gate.options import TRACKING_URI, Option
 from orbiter_mlflow.stored_run import RunNotFoundError, StoredRun, StoreError
 
 if TYPE_CHECKING:
     from orbiter_mlflow.diff import Difference, RunDiff
     from orbiter_mlflow.store import RunStore
 
-_WIDTH = 120
-"""Columns of a table where there is no terminal: a log of CI scrolls."""
-
-_Command = Callable[..., None]
-
-
-def _store_options(command: _Command) -> _Command:
-    for option in (
-        click.option("--experiment", help="Where a run is looked up that is given by its name."),
-        click.option(
-            "--tracking-uri", help="The store.  [default: $MLFLOW_TRACKING_URI or mlflow.db]"
-        ),
-    ):
-        command = option(command)
-    return command
+_store_options = with_options(
+    TRACKING_URI,
+    Option(
+        "experiment",
+        "Where a run is looked up that is given by its name.  [default: $MLFLOW_EXPERIMENT_NAME]",
+    ),
+)
 
 
 @click.command()
@@ -59,7 +51,7 @@ def reproduce(
 ) -> None:
     """Print the config of RUN, and the steps back to its code and packages.
 
-    RUN is an id, the start of one, or a name with --experiment. The config goes to the standard
+    RUN is an id, the start of one, or its name in the experiment. The config goes to the standard
     output, the steps to the standard error. With --check: exit code 0 where commit, uncommitted
     diff, Python and packages are those of the run, else 1, also where the run did not record them.
     """
@@ -159,10 +151,11 @@ def _checked(store: "RunStore", run: StoredRun) -> int:
         click.echo(plain(_said(row)))
     if here.problem:
         click.echo(f"of this machine not known: {plain(here.problem)}")
-    if found:
-        return 1
-    click.echo(f"as in run {run.run_id}: commit, uncommitted diff, Python and packages")
-    return 0
+    if not found:
+        click.echo(f"as in run {run.run_id}: commit, uncommitted diff, Python and packages")
+    if here.untracked:
+        click.echo("not compared: what is in untracked files; a run records their names only")
+    return 1 if found else 0
 
 
 def _said(row: "Difference") -> str:
@@ -187,7 +180,7 @@ def diff(
 ) -> None:
     """Show only what differs between runs: status, config, code, packages, data, metrics.
 
-    A run is given by its id, the start of one, or its name with --experiment. Changes of metrics
+    A run is given by its id, the start of one, or its name in the experiment. Changes of metrics
     are against the first. The exit code is 0 whether or not they differ.
     """
     from orbiter_mlflow.diff import diff_runs, packages_differ
@@ -216,14 +209,9 @@ def diff(
 
 
 def _show(result: "RunDiff", link: str, serve: str | None) -> None:
-    from rich.console import Console
-
     from orbiter_mlflow.diff_report import terminal_report
 
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # names may be more than the locale can write
-    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH)
-    console.print(terminal_report(result))
+    console().print(terminal_report(result))
     if serve is not None:
         click.echo(f"\nStart the UI:\n  {serve}")
     click.echo(f"\nSide by side:\n  {link}")
@@ -244,11 +232,10 @@ def _opened(
 ) -> tuple["RunStore", list[StoredRun]]:
     from orbiter_mlflow.store import RunStore
 
-    # Without a run id: one from the environment is for what trains.
-    given = {"run_id": None} | ({} if tracking_uri is None else {"tracking_uri": tracking_uri})
     try:
-        store = RunStore(settings(given).tracking_uri)
-        return store, [store.find(text, experiment=experiment) for text in texts]
+        given = store_settings(tracking_uri, experiment)
+        store = RunStore(given.tracking_uri)
+        return store, [store.find(text, experiment=given.experiment) for text in texts]
     except RunNotFoundError as error:
         raise click.UsageError(plain(str(error))) from error
     except StoreError as error:

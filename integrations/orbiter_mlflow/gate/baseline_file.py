@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from orbiter_mlflow.gate.errors import CannotCompareError
 from orbiter_mlflow.gate.model import GateRun
 from orbiter_mlflow.gate.policy import MetricPolicy
+from orbiter_mlflow.gate.statistics import mean_of
 from orbiter_mlflow.redact import REDACTED, Redactor
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -64,7 +65,7 @@ class BlessedMetric(_Part):
     def _adds_up(self) -> "BlessedMetric":
         if not self.values:
             raise ValueError("has no values")
-        mean = sum(self.values.values()) / len(self.values)
+        mean = mean_of([*self.values.values()])
         if self.n != len(self.values) or not math.isclose(self.mean, mean, rel_tol=1e-9):
             raise ValueError(
                 f"n = {self.n} and mean = {self.mean} are not those of its values "
@@ -134,7 +135,7 @@ def of_runs(
         pairs = zip(labels, runs, strict=True)
         values = {label: run.metrics[key] for label, run in pairs if key in run.metrics}
         if values:
-            mean = sum(values.values()) / len(values)
+            mean = mean_of([*values.values()])
             kept[key] = BlessedMetric(
                 point=point_of(wanted), n=len(values), mean=mean, values=values
             )
@@ -179,7 +180,8 @@ def read(content: bytes, shown: str) -> BaselineFile:
         where = ".".join(str(part) for part in fault["loc"])
         what = fault["msg"].removeprefix("Value error, ")
         raise CannotCompareError(
-            f"{shown} is no baseline file: {f'{where}: ' if where else ''}{what}"
+            f"{shown} is no baseline file: {f'{where}: ' if where else ''}{what} "
+            "(`orbiter-mlflow bless RUN... --file` writes one)"
         ) from error
 
 

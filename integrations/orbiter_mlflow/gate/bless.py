@@ -15,7 +15,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.gate import baseline_file, git, source
 from orbiter_mlflow.gate.baseline_file import Blessing
 from orbiter_mlflow.gate.comparability import compare_fields, fields_of
-from orbiter_mlflow.gate.model import GateRun
+from orbiter_mlflow.gate.model import LARGEST, GateRun
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
 from orbiter_mlflow.gate.reports.wording import counted
 from orbiter_mlflow.redact import Redactor
@@ -25,9 +25,6 @@ from orbiter_mlflow.values import tag_value
 
 if TYPE_CHECKING:
     from orbiter_mlflow.store import RunStore
-
-_LARGEST = 1.797e308
-"""From here on a value stands for an infinity: so MLflow stores it."""
 
 
 class BlessError(Exception):
@@ -136,7 +133,7 @@ def _faults(
         if value is None:
             if policy is not None:
                 yield f"has no {key}, which the policy gates"
-        elif not abs(value) < _LARGEST:
+        elif not abs(value) < LARGEST:
             yield f"has {key} = {value}: nothing can be compared with that"
 
 
@@ -151,7 +148,10 @@ def _mixed(runs: Sequence[GateRun], policy: Policy | None) -> Iterator[str]:
     for field, values in sorted(found.items()):
         if len(values) > 1:
             shown = ", ".join(sorted("none" if text is None else text for text in values))
-            yield f"the runs differ in {field} ({shown}): they are no single baseline"
+            yield (
+                f"the runs differ in {field} ({shown}), so they are no single baseline: bless "
+                "those that agree in it, or name with --policy what must be equal"
+            )
 
 
 def _shown(run: GateRun) -> str:
@@ -169,7 +169,9 @@ def _tag(store: "RunStore", runs: Sequence[StoredRun], blessing: Blessing, name:
         if any(run.tags.get(key) != text for key, text in lasting.items()):
             when = {names.BLESSED_AT: blessing.at, names.BLESSED_BY: blessing.by}
             store.set_tags(run.run_id, lasting | when)
-            told.append(f"run {run.run_id} is now part of the baseline {name}")
+            former = run.tags.get(names.BASELINE, name)
+            no_more = "" if former == name else f", and no more of {former}"
+            told.append(f"run {run.run_id} is now part of the baseline {name}{no_more}")
         else:
             told.append(f"run {run.run_id} was part of the baseline {name} already")
     return [*told, f"a policy finds it by: filter = \"tags.{names.BASELINE} = '{name}'\""]
@@ -190,6 +192,8 @@ def _write(
         blessed = before.blessed.model_copy(update={"at": blessing.at, "by": blessing.by})
         if before.model_copy(update={"blessed": blessed}) == fresh:
             return False
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{file} cannot be written: there is no folder {file.parent}")
     scratch = file.with_name(f".{file.name}.new")
     scratch.write_text(fresh.text(), encoding="utf-8")
     scratch.replace(file)

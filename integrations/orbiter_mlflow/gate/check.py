@@ -15,7 +15,7 @@ from orbiter_mlflow.gate.compare import judge
 from orbiter_mlflow.gate.errors import CannotCompareError
 from orbiter_mlflow.gate.git import GitRef
 from orbiter_mlflow.gate.model import BaselineSource, GateReport, GateRun, LeftOut, Outcome
-from orbiter_mlflow.gate.policy import Policy, expand
+from orbiter_mlflow.gate.policy import Policy, PolicyError, expand
 from orbiter_mlflow.links import compare_page
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.stored_run import FilterError, StoredRun, StoreError
@@ -30,7 +30,7 @@ class Question:
 
     Attributes:
         candidates: ids, starts of ids, names, or filters of the runs to judge.
-        baseline: the same for the runs to compare with, in place of the policy's.
+        baseline: the same for the runs to compare with, in place of the policy's; None for those.
         settings: where the store, the experiment and the spool are. Names and filters are looked
             up in its experiment; without one, in `Default`, and the policy's filter in the
             experiments of the candidates.
@@ -42,7 +42,7 @@ class Question:
     policy: Policy
     candidates: Sequence[str]
     settings: MLflowSettings
-    baseline: Sequence[str] = ()
+    baseline: Sequence[str] | None = None
     bootstrap: bool = False
     baseline_ref: str | None = None
     policy_file: Path | None = None
@@ -89,7 +89,7 @@ def refused(question: Question, problem: str) -> GateReport:
 
 def _described(question: Question) -> str:
     given = question.policy.baseline
-    if question.baseline:
+    if question.baseline is not None:
         return f"runs {', '.join(question.baseline)}"
     if given.run is not None:
         return f"run {given.run}"
@@ -101,11 +101,12 @@ def _judged(question: Question, store: "RunStore") -> GateReport:
         raise CannotCompareError("no candidate was given: name the runs to judge")
     experiment = source.experiment_of(question.settings, store)
     stored = source.named(store, question.candidates, experiment=experiment)
-    ref = None
-    if question.baseline_ref is not None:
-        ref = git.resolve(question.baseline_ref, question.folder)
-    by_file = question.policy.baseline.file is not None and not question.baseline
-    sides = (_beside_file if by_file else _beside_runs)(question, store, stored, ref)
+    try:
+        sides = _sides(question, store, stored)
+    except FilterError:
+        raise
+    except (CannotCompareError, StoreError) as error:
+        return _alone(question, store, stored, str(error))
     return judge(
         question.policy,
         sides.candidate,
@@ -128,6 +129,34 @@ class _Sides:
     left_out: Sequence[LeftOut] = ()
 
 
+def _sides(question: Question, store: "RunStore", stored: Sequence[StoredRun]) -> _Sides:
+    if question.baseline is not None and not question.baseline:
+        raise CannotCompareError("no baseline run was given: name the runs to compare with")
+    ref = None
+    if question.baseline_ref is not None:
+        ref = git.resolve(question.baseline_ref, question.folder)
+    by_file = question.policy.baseline.file is not None and question.baseline is None
+    return (_beside_file if by_file else _beside_runs)(question, store, stored, ref)
+
+
+def _alone(
+    question: Question, store: "RunStore", stored: Sequence[StoredRun], problem: str
+) -> GateReport:
+    """The report where the baseline cannot be had: bounds hold all the same."""
+    waiting = source.waiting_here(question.settings.spool_dir)
+    try:
+        candidate, _ = source.gate_runs(store, question.policy, stored, [], waiting)
+        return judge(
+            question.policy,
+            candidate,
+            [],
+            source=BaselineSource(_described(question)),
+            problems=[problem],
+        )
+    except PolicyError:  # what a pattern means, the baseline may have told
+        return refused(question, problem)
+
+
 def _beside_runs(
     question: Question, store: "RunStore", stored: Sequence[StoredRun], ref: GitRef | None
 ) -> _Sides:
@@ -136,8 +165,8 @@ def _beside_runs(
     waiting = source.waiting_here(question.settings.spool_dir)
     left_out: Sequence[LeftOut] = ()
     described = _described(question)
-    if question.baseline or given.run is not None:
-        texts = question.baseline or [given.run or ""]
+    if question.baseline is not None or given.run is not None:
+        texts = [given.run or ""] if question.baseline is None else question.baseline
         experiment = source.experiment_of(question.settings, store)
         runs = source.named(store, texts, experiment=experiment)
     else:
@@ -151,6 +180,8 @@ def _beside_runs(
         )
         runs, left_out, described = list(found.runs), found.left_out, found.described
     candidate, baseline = source.gate_runs(store, question.policy, stored, runs, waiting)
+    if ref is not None:
+        described += f", as the store has them now: {ref.ref} says nothing of that"
     told = BaselineSource(described, _policy_change(question, ref))
     return _Sides(candidate, baseline, [*stored, *runs], told, left_out)
 

@@ -4,7 +4,6 @@ Pure. It fails closed: what cannot be compared is never a pass, and no run or me
 without a word.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from orbiter_mlflow.gate.comparability import compare_fields
@@ -24,7 +23,6 @@ from orbiter_mlflow.gate.verdict import Against, look, settle
 __all__ = ["judge"]
 
 _ITSELF = "it is a candidate itself"
-_MAX_REASONS = 5
 
 
 def judge(
@@ -34,6 +32,7 @@ def judge(
     *,
     source: BaselineSource,
     left_out: Sequence[LeftOut] = (),
+    problems: Sequence[str] = (),
     bootstrap: bool = False,
     links: Mapping[str, str] | None = None,
 ) -> GateReport:
@@ -44,6 +43,7 @@ def judge(
         baseline: runs to compare with; those that are no use are left out, and counted.
         source: where they come from, for the report.
         left_out: more runs of the baseline that were left out before.
+        problems: what else keeps the two from being compared; the bounds hold all the same.
         bootstrap: where there are too few runs for a baseline, let the bounds alone decide.
         links: for the report.
 
@@ -55,26 +55,25 @@ def judge(
     enough = len(usable) >= policy.baseline.needed
     alike = compare_fields(policy, judged, usable if enough or not bootstrap else ())
     unfinished = _unfinished(judged)
-    problems = [*unfinished, *alike.problems]
-    if not enough and not bootstrap:
-        problems.append(_too_small(policy, len(usable)))
+    found = [*unfinished, *problems, *alike.problems]
+    if not enough and not bootstrap and not problems:
+        found.append(_too_small(policy, len(usable)))
     if unfinished:
         against = Against.UNFINISHED
-    elif problems:
+    elif found:
         against = Against.NOTHING_ALIKE
     else:
         against = Against.BASELINE if enough else Against.NOTHING_YET
     metrics = _metrics(policy, judged, usable, against)
     all_left_out = tuple({run.run_id: run for run in (*left_out, *unusable)}.values())
     notes = [
-        *([_bootstrap_note(policy, len(usable))] if bootstrap else ()),
+        *([_bootstrap_note(policy, len(usable))] if bootstrap and not problems else ()),
         *alike.notes,
-        *_left_out_note(all_left_out),
     ]
     if len(judged) < len(candidate):
         notes.append(f"{len(candidate) - len(judged)} candidate runs were given more than once")
     return GateReport(
-        outcome=_outcome(policy, metrics, problems),
+        outcome=_outcome(policy, metrics, found),
         metrics=tuple(metrics),
         candidate=tuple(judged),
         baseline=tuple(usable),
@@ -82,12 +81,12 @@ def judge(
         policy=policy.path,
         policy_digest=policy.digest,
         alpha=policy.gate.alpha,
-        problems=tuple(problems),
+        problems=tuple(found),
         notes=tuple(notes),
         left_out=all_left_out,
         differences=alike.differences,
         links=links,
-        bootstrap=bootstrap and not enough,
+        bootstrap=bootstrap and not enough and not problems,
     )
 
 
@@ -177,15 +176,6 @@ def _bootstrap_note(policy: Policy, usable: int) -> str:
         f"NOT JUDGED AGAINST A BASELINE: it has {_runs(usable)} of {needed}, and --bootstrap was "
         "given, so only bounds could fail; leave it out as soon as there is a baseline"
     )
-
-
-def _left_out_note(left_out: Sequence[LeftOut]) -> list[str]:
-    if not left_out:
-        return []
-    counted = Counter(one.reason for one in left_out).most_common()
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in counted[:_MAX_REASONS])
-    more = ", ..." if len(counted) > _MAX_REASONS else ""
-    return [f"{_runs(len(left_out))} of the baseline left out: {reasons}{more}"]
 
 
 def _runs(count: int) -> str:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+LARGEST = 1.797e308
+"""From here on a value stands for an infinity: MLflow's stores keep one as the largest float."""
+
 Direction = Literal["higher", "lower", "target"]
 Severity = Literal["fail", "warn", "info"]
 
@@ -101,11 +104,6 @@ class Sample:
         """How many values there are."""
         return len(self.values)
 
-    @property
-    def mean(self) -> float | None:
-        """None where there is no value; NaN where one is."""
-        return sum(self.values.values()) / self.n if self.values else None
-
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
@@ -184,7 +182,7 @@ class BaselineSource:
 
     Attributes:
         described: in words, for people: "filter tags.baseline = 'main' in experiment e, last 10".
-        changed: the file differs from the one at the git ref that it was read from; what differs.
+        changed: what of baseline file and policy is not as at the git ref; empty where nothing.
     """
 
     described: str

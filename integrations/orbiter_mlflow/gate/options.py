@@ -27,8 +27,9 @@ class Option:
         return self.name.replace("-", "_")
 
 
+TRACKING_URI = Option("tracking-uri", "The store.  [default: $MLFLOW_TRACKING_URI or mlflow.db]")
 STORE = (
-    Option("tracking-uri", "The store.  [default: $MLFLOW_TRACKING_URI or mlflow.db]"),
+    TRACKING_URI,
     Option(
         "experiment",
         "Where names and filters are looked up.  [default: $MLFLOW_EXPERIMENT_NAME, else Default; "

@@ -142,7 +142,7 @@ class MetricPolicy(_Table):
     max_drop: Limit | None = None
     """Largest loss against the baseline's mean, in the metric's own unit."""
     max_drop_rel: Limit | None = None
-    """The same as a fraction of the baseline's absolute mean."""
+    """The same as a fraction of the baseline's absolute mean; 1 at most: 2 was meant as 2%."""
     test: Literal["auto", "none", "welch", "paired"] = "auto"
     """How a loss is told from chance; `auto` takes what the number of runs permits."""
     paired_by: str | None = None
@@ -159,6 +159,11 @@ class MetricPolicy(_Table):
             raise ValueError(
                 f"target = {self.target:g} belongs to direction = 'target', "
                 f"not to {self.direction!r}: take it out, or change the direction"
+            )
+        if self.max_drop_rel is not None and self.max_drop_rel > 1:
+            raise ValueError(
+                f"max_drop_rel = {self.max_drop_rel:g} is more than all of the baseline: "
+                "write a fraction (0.02 for 2%), or max_drop for a larger loss"
             )
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min = {self.min:g} is above max = {self.max:g}: nothing could pass")

@@ -11,29 +11,36 @@ class ReportFileError(ValueError):
     """A report cannot be written where it was asked for."""
 
 
-def require_writable(files: Mapping[str, Path], prefix: str = "--") -> None:
+def require_writable(
+    files: Mapping[str, Path], prefix: str = "--", read: Iterable[Path] = ()
+) -> None:
     """See that each report can be written.
 
     Args:
         files: path by kind.
         prefix: what the names of the options begin with.
+        read: files that the gate is judged by; no report may take their place.
 
     Raises:
         ReportFileError: one of them cannot; it names the option, the path and why.
     """
-    taken: dict[Path, str] = {}
+    # Of strings: Path.resolve raises where links go round in a circle.
+    taken: dict[str, str] = {}
+    kept = {os.path.realpath(path) for path in read}
     for kind, path in files.items():
-        folder = path.absolute().parent
+        folder, real = path.absolute().parent, os.path.realpath(path)
         if path.is_dir():
             why = "is a folder: name a file in it"
         elif not folder.is_dir():
             why = f"cannot be written: there is no folder {folder}"
         elif not os.access(path if path.exists() else folder, os.W_OK):
             why = "cannot be written: permission denied"
-        elif path.resolve() in taken:
-            why = f"is also the file of {prefix}{taken[path.resolve()]}: give each its own"
+        elif real in kept:
+            why = "is what the candidates are judged by: name another file"
+        elif real in taken:
+            why = f"is also the file of {prefix}{taken[real]}: give each its own"
         else:
-            taken[path.resolve()] = kind
+            taken[real] = kind
             continue
         raise ReportFileError(f"{prefix}{kind} {path} {why}")
 
@@ -54,7 +61,7 @@ def render(report: GateReport, kinds: Iterable[str]) -> dict[str, str]:
 def is_shared(path: Path) -> bool:
     """Whether this is the summary of a GitHub Actions step, which all its commands add to."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    return bool(summary) and path.resolve() == Path(summary or "").resolve()
+    return bool(summary) and os.path.realpath(path) == os.path.realpath(summary or "")
 
 
 def write(path: Path, text: str) -> None:

@@ -4,7 +4,6 @@ It reads no more of a store than it takes: pages as they are needed, a history o
 policy asks for another than the latest value.
 """
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +15,17 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.journal import read_head
 from orbiter_mlflow.gate.errors import CannotCompareError
-from orbiter_mlflow.gate.model import GateRun, LeftOut
+from orbiter_mlflow.gate.model import LARGEST, GateRun, LeftOut
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
 from orbiter_mlflow.settings import MLflowSettings
-from orbiter_mlflow.stored_run import StoredRun
+from orbiter_mlflow.stored_run import FilterError, StoredRun
 
 if TYPE_CHECKING:
     from orbiter_mlflow.store import RunStore
 
 MAX_CANDIDATES = 1000
 """A filter that finds more of them was not meant so."""
-_LOOKED_AT = 1000
+LOOKED_AT = 1000
 """Runs met that are not taken, before the search for a baseline ends: a store in which thousands
 of runs never finished costs neither their time nor their memory."""
 
@@ -81,7 +80,10 @@ def named(store: "RunStore", texts: Iterable[str], *, experiment: str) -> list[S
             runs = [store.find(text, experiment=experiment)]
         else:
             matching = store.search(text, [store.experiment_id(experiment)])
-            runs = list(islice(matching, MAX_CANDIDATES + 1))
+            try:
+                runs = list(islice(matching, MAX_CANDIDATES + 1))
+            except FilterError as error:
+                raise FilterError(f"{error} (a run of such a name is given by its id)") from error
             if not runs:
                 raise CannotCompareError(
                     f"no run of experiment {experiment!r} in {store.shown_uri} matches {text!r}: "
@@ -112,6 +114,7 @@ def latest_finished(
     last: int,
     candidates: Collection[str],
     waiting: Mapping[str, Path],
+    looked_at: int = LOOKED_AT,
 ) -> Found:
     """The `last` runs that match, by their start, are FINISHED, whole and no candidates.
 
@@ -120,6 +123,7 @@ def latest_finished(
         candidates: ids of the runs to judge: one that matches is passed over, so that as many
             others are taken.
         waiting: as `waiting_here` gives it.
+        looked_at: runs met that are not taken, before the search ends.
 
     Raises:
         FilterError: MLflow does not understand the filter.
@@ -129,12 +133,12 @@ def latest_finished(
     left_out: list[LeftOut] = []
     where = ", ".join(experiments.values())
     described = f"filter {filter_string} in experiment {where}, last {last}"
-    page = min(_LOOKED_AT, last + len(candidates))
+    page = min(LOOKED_AT, last + len(candidates))
     for run in store.search(filter_string, list(experiments), page=page):
         reason = _unfit(run, candidates, waiting)
         if not reason:
             runs.append(run)
-        elif len(left_out) < _LOOKED_AT:
+        elif len(left_out) < looked_at:
             left_out.append(LeftOut(run.run_id, run.name, reason))
         else:
             described += f" (not found among the latest {len(runs) + len(left_out)} that match)"
@@ -243,7 +247,8 @@ def _gate_run(
 def _value_at(store: "RunStore", run_id: str, key: str, wanted: MetricPolicy) -> float | None:
     """The best value, or that at a step; None where there is no such step.
 
-    One NaN on the way makes the best one NaN: what a run that went astray had before is no merit.
+    One NaN or infinity on the way is the best one: what a run that went astray had before is no
+    merit.
     """
     points = store.history(run_id, key)
     if wanted.at != "best":
@@ -251,8 +256,9 @@ def _value_at(store: "RunStore", run_id: str, key: str, wanted: MetricPolicy) ->
         here = [point.value for point in points if point.step == step]
         return here[-1] if here else None
     values = [point.value for point in points]
-    if any(math.isnan(value) for value in values):
-        return math.nan
+    astray = [value for value in values if not abs(value) < LARGEST]
+    if astray:
+        return astray[0]
     if wanted.direction == "target":
         target = wanted.target or 0.0
         return min(values, key=lambda value: abs(value - target), default=None)

@@ -19,6 +19,7 @@ __all__ = [
     "compare",
     "holm",
     "losses",
+    "mean_of",
     "paired",
     "power",
     "prediction",
@@ -62,8 +63,7 @@ class Losses:
     @property
     def mean(self) -> float:
         """The same in whatever order the runs come."""
-        exponent = _exponent(self.values)
-        return _scaled(math.fsum(_scaled(v, -exponent) for v in self.values) / self.n, exponent)
+        return mean_of(self.values)
 
     @property
     def n(self) -> int:
@@ -266,15 +266,17 @@ def seeds_needed(comparison: Comparison, level: float) -> int | None:
     Returns:
         None where there is no loss or no spread, and where `MAX_SEEDS` are not enough.
     """
-    if comparison.spread is None or comparison.loss <= 0:
+    largest = max(comparison.spread or (0.0,))
+    if comparison.spread is None or comparison.loss <= 0 or not largest:
         return None
-    loss = comparison.loss
-    first, second = (deviation / loss for deviation in comparison.spread)
+    # As parts of the larger spread: whatever the unit, no power of them is too large or too small.
+    first, second = (deviation / largest for deviation in comparison.spread)
+    spread = max(largest / comparison.loss, _SMALLEST)
 
     def seen(n: int) -> float:
         total = first**2 + second**2
         freedom = (n - 1) * total**2 / (first**4 + second**4)  # Welch-Satterthwaite
-        return power(1.0, math.sqrt(total / n), freedom, level)
+        return power(1.0, spread * math.sqrt(total / n), freedom, level)
 
     tried = range(MIN_RUNS, MAX_SEEDS + 1)
     index = bisect_left(tried, POWER, key=seen)
@@ -282,6 +284,12 @@ def seeds_needed(comparison: Comparison, level: float) -> int | None:
 
 
 # -- values ----------------------------------------------------------------------------------------
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean of one finite value or more: no order changes it, no sum is too large for it."""
+    exponent = _exponent(values)
+    return _scaled(math.fsum(_scaled(v, -exponent) for v in values) / len(values), exponent)
 
 
 def _exponent(values: Sequence[float]) -> int:

@@ -11,14 +11,12 @@ from enum import Enum, auto
 
 from orbiter_mlflow.gate import statistics
 from orbiter_mlflow.gate.comparability import fields_of
-from orbiter_mlflow.gate.model import GateRun, MetricResult, Sample, Test, Verdict
+from orbiter_mlflow.gate.model import LARGEST, GateRun, MetricResult, Sample, Test, Verdict
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import Comparison, Losses
 
 __all__ = ["Against", "Found", "look", "settle"]
 
-_INFINITE = 1.797e308
-"""What MLflow's stores make of an infinity, and anything beyond."""
 _SLACK = 1e-9
 """Part of a limit by which rounding may pass it: 0.80 - 0.79 is no more than 0.01."""
 _MAX_IDS = 5
@@ -191,7 +189,8 @@ def _against_limits(
         reason = f"within tolerance{_change(result)}"
         return Found(replace(result, verdict=Verdict.PASS, reason=reason), compared, asides=asides)
     reason = f"{_change(result).removeprefix(': ')}, past {' and '.join(past)}"
-    verdict = Verdict.INCONCLUSIVE if compared.too_few else Verdict.FAIL
+    # Not inconclusive, which may pass: one seed alone would get every change through.
+    verdict = Verdict.CANNOT_COMPARE if compared.too_few else Verdict.FAIL
     return Found(
         replace(result, verdict=verdict, reason=reason),
         compared,
@@ -208,7 +207,7 @@ def _asides(wanted: MetricPolicy, result: MetricResult, compared: Comparison) ->
     elif compared.too_few:
         found.append(
             f"test = {wanted.test!r} needs {compared.too_few} runs on each side, but there are "
-            f"{result.candidate.n} and {result.baseline.n}"
+            f"{result.candidate.n} and {result.baseline.n}: run more, or take test = 'auto'"
         )
     elif wanted.test == "none":
         found.append("tolerance only, as test = 'none' asks")
@@ -248,7 +247,7 @@ def _missing(wanted: MetricPolicy, ours: Sample) -> str:
 
 def _not_finite(sample: Sample) -> str:
     """What is wrong with the values, and where; empty where all are finite."""
-    wrong = {key: v for key, v in sample.values.items() if not abs(v) < _INFINITE}
+    wrong = {key: v for key, v in sample.values.items() if not abs(v) < LARGEST}
     if not wrong:
         return ""
     kinds = sorted({"NaN" if math.isnan(v) else "-inf" if v < 0 else "inf" for v in wrong.values()})
@@ -266,7 +265,7 @@ def _bounded(wanted: MetricPolicy) -> bool:
 
 def _outside(wanted: MetricPolicy, ours: Sample) -> str:
     """Which bound the candidate's mean is beyond."""
-    mean = statistics.losses([*ours.values.values()], "lower").mean
+    mean = statistics.mean_of([*ours.values.values()])
     of = f"mean {mean:.6g} of {ours.n} runs" if ours.n > 1 else f"{mean:.6g}"
     if wanted.min is not None and mean < wanted.min - _SLACK * abs(wanted.min):
         return f"{of} is below min = {wanted.min:.12g}"

@@ -115,7 +115,8 @@ def _metrics(metrics: list[MetricResult]) -> Table:
 
 def _p(metric: MetricResult) -> list[str]:
     both = (("p =", metric.p_value), ("adjusted", metric.p_adjusted))
-    return [f"{label} {figures.p_value(p, None)}" for label, p in both if p is not None]
+    lines = [f"{label} {figures.p_value(p, None)}" for label, p in both if p is not None]
+    return [line.replace("= <", "<").replace("<", "< ") for line in lines]
 
 
 def _lines(first: str, *others: str) -> Text:

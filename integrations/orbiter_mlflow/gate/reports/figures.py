@@ -2,7 +2,8 @@
 
 from math import inf, isfinite, isnan
 
-from orbiter_mlflow.gate.model import Sample
+from orbiter_mlflow.gate.model import LARGEST, Sample
+from orbiter_mlflow.gate.statistics import mean_of
 
 __all__ = [
     "NONE",
@@ -19,21 +20,18 @@ __all__ = [
 NONE = "-"
 """What stands where there is no number."""
 
-_LARGEST = 1.797e308
-"""MLflow gives an infinity back as the largest float there is."""
-
 
 def is_finite(value: float) -> bool:
     """Whether this is a number, and none that stands for an infinity."""
-    return isfinite(value) and abs(value) < _LARGEST
+    return isfinite(value) and abs(value) < LARGEST
 
 
 def mean(sample: Sample) -> float | None:
     """The mean of what the runs really had; None where no run has a value."""
-    values = [
-        v if is_finite(v) or isnan(v) else inf if v > 0 else -inf for v in sample.values.values()
-    ]
-    return sum(values) / len(values) if values else None
+    values = [*sample.values.values()]
+    if all(map(is_finite, values)):
+        return mean_of(values) if values else None
+    return sum(v if is_finite(v) or isnan(v) else inf if v > 0 else -inf for v in values)
 
 
 def number(value: float | None, digits: int = 5) -> str:

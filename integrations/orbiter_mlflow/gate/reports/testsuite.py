@@ -64,7 +64,8 @@ def junit(report: GateReport) -> str:
     ):
         ElementTree.SubElement(properties, "property", name=name, value=plain(value))
     suite.extend(cases)
-    said = [wording.headline(report), *wording.warnings(report), *report.notes]
+    left_out = [f"left out of the baseline: {line}" for line in wording.left_out(report)]
+    said = [wording.headline(report), *wording.warnings(report), *left_out, *report.notes]
     ElementTree.SubElement(suite, "system-out").text = _lines(said)
     ElementTree.indent(suites)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, "unicode")}\n'

@@ -119,7 +119,7 @@ def warnings(report: GateReport) -> list[str]:
     """What must be seen before any figure."""
     found = [UNJUDGED] if is_unjudged(report) else []
     if report.source.changed:
-        found.append(f"The baseline itself was changed: {report.source.changed}")
+        found.append(f"Not as at the git ref: {report.source.changed}")
     return found
 
 
