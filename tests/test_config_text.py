@@ -105,6 +105,15 @@ def test_a_field_whose_name_is_no_key_keeps_its_value() -> None:
         assert same(config_from_text(text, cls, format=form), config)
 
 
+def test_a_program_says_where_it_works_if_its_classes_are_a_scripts() -> None:
+    text = python_text(config_to_params(TrainConfig()), "__main__:Mine")
+    assert text.startswith("# Put this into the script that was run")
+    assert "from __main__ import Mine\n" in text
+    enum = '{"$enum":["__main__:Color","RED"]}'
+    assert python_text({"extra.color": enum}, "m:C").startswith("# Put this into the script")
+    assert not python_text({"extra.color": "red"}, "m:C").startswith("#")
+
+
 @given(configs)
 @settings(thorough, max_examples=40)
 def test_any_config_keeps_its_params(config: Config) -> None:

@@ -239,6 +239,11 @@ def test_what_is_not_known_of_the_code_is_said() -> None:
     assert [note[:12] for note in found.notes if "code" in note] == ["run 00000000"] * 2
     assert "uncommitted changes that it did not record" in found.notes[0]
     assert "recorded no commit" in found.notes[1]
+    inside = {**CLEAN, names.GIT_DIRTY: "true", names.GIT_DIFF: "d", names.GIT_SUBMODULES: "lib"}
+    said = [note for note in with_tags(CLEAN, inside).notes if "submodules" in note]
+    assert said == [
+        "run 00000000 had uncommitted changes inside submodules, which are not recorded: lib"
+    ]
 
 
 def test_later_lives_of_a_run_are_compared_too() -> None:
@@ -248,6 +253,8 @@ def test_later_lives_of_a_run_are_compared_too() -> None:
     assert rows(found.packages) == {"all, life 2": ("p", None)}
     assert rows(found.code) == {"commit, life 2": ("b" * 40, None)}
     assert found.notes[0] == "run 00000000 was continued with other params than it shows: epochs"
+    found = with_tags(CLEAN, {**CLEAN, names.in_life(names.GIT_COMMIT, 3): "b" * 40})
+    assert rows(found.code) == {"commit, life 3": (None, "b" * 40)}  # the second recorded none
 
 
 def test_packages_differ() -> None:

@@ -162,6 +162,16 @@ def test_tags_may_be_in_pieces_and_of_later_lives() -> None:
     assert "pieces are missing" in problems_of(gone, wide)[names.CONFIG_FIELDS]
 
 
+def test_a_run_that_was_continued_with_other_params_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tag = names.in_life(names.CONFIG_CHANGED, 2)
+    run = changed(run_with(TrainConfig(epochs=3)), tags={tag: '{"epochs": ["3", "4"]}'})
+    assert config_of(run) == TrainConfig(epochs=3)
+    (message,) = caplog.messages
+    assert message.endswith(f"the run was continued with other params, which are in {tag}")
+
+
 def test_a_run_of_ours_whose_config_is_not_there_yet() -> None:
     run = as_stored({"epochs": "1"}, {names.UID: "u"})
     assert "mark_validated" in problems_of(run)[names.CONFIG_CODEC]
@@ -183,12 +193,14 @@ def named(name: str) -> StoredRun:
         ("configs:Lora", "is no TrainConfig: pass config_type="),
         ("json:JSONDecoder", "is no TrainConfig: pass config_type="),
         ("os:system", "pass config_type="),
-        ("", "pass config_type="),
+        ("", "orbiter.config.type is missing; pass config_type="),
+        ("\x1b[31mx:Y", "is not there: import"),
     ],
 )
 def test_a_tag_imports_nothing(name: str, reason: str) -> None:
     problems = problems_of(named(name))
     assert reason in problems["its class"]
+    assert "\x1b" not in problems["its class"]
     assert "antigravity" not in sys.modules
     assert same(config_of(named(name), TrainConfig), TrainConfig())
 
@@ -494,6 +506,32 @@ def test_nested_classes_may_change_as_well(
     assert "new is new since the run, and takes its default" in caplog.text
     for reason in problems_of(run, net(("layers", hint(NEEDY_LAYER))), allow_unknown=True).values():
         assert "needed" in reason
+
+
+def test_a_type_that_makes_another_value_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def typed(numbers: Any, path: Any, pairs: Any) -> Any:
+        members = [("numbers", numbers, ()), ("path", path, ""), ("pairs", pairs, ())]
+        return make_dataclass("Typed", members)
+
+    was = typed(tuple[int, ...], str, frozenset[tuple[str, int]])
+    config = was((1, 1, 2), "a//b", frozenset({("a", 1), ("b", 2), ("c", 3)}))
+    run = run_with(config)
+    assert same(config_of(run, was), config)
+    assert caplog.messages == []
+    now = typed(set[int], Path, frozenset[tuple[str, float]])
+    found = config_of(run, now)
+    assert (found.numbers, found.path) == ({1, 2}, Path("a/b"))
+    (message,) = caplog.messages
+    for path in ("numbers", "path", "pairs[][]"):
+        assert f"{path} is not read as it was logged" in message
+
+
+def test_an_enum_that_lost_its_member_is_named() -> None:
+    params, tags = params_and_tags(TrainConfig(extra={"color": Color.ONE}))
+    gone = {key: text.replace('"ONE"', '"GONE"') for key, text in params.items()}
+    assert gone != params
+    reason = problems_of(log_again(gone, tags))["extra.color"]
+    assert reason == "needs configs:Color, which has no 'GONE'"
 
 
 def test_the_strict_reader_sees_such_a_change_too() -> None:

@@ -226,6 +226,29 @@ def test_a_console_belongs_to_the_working_directory(
     assert git_tags(same)[names.GIT_BRANCH] == "main"
 
 
+def test_a_program_may_leave_the_folder_it_was_started_in(repository: Path, tmp_path: Path) -> None:
+    """As launchers do that give each run a folder of its own for what it writes."""
+    other = tmp_path / "other"
+    (other / "src").mkdir(parents=True)
+    (other / "src" / "train.py").touch()
+    train = repository / "src" / "train.py"
+    train.write_text(
+        "import os, sys\n"
+        "os.chdir(sys.argv[1])\n"
+        "from orbiter_mlflow.provenance.source import origin\n"
+        "print(*origin())\n"
+    )
+    for there in (other, tmp_path):
+        done = subprocess.run(
+            [sys.executable, "src/train.py", str(there)],
+            cwd=repository,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout == f"{train.parent} train.py\n"
+
+
 def test_an_ignored_script_does_not_come_from_the_repository(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

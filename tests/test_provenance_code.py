@@ -127,6 +127,24 @@ def test_the_diff_restores_the_tree(
     assert uncommitted(clone / "notes").digest == found.tags[names.GIT_DIFF]
 
 
+def test_changes_inside_a_submodule_are_told(repository: Path, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "code.py").write_text("")
+    git(library, "init", "-q")
+    git(library, "add", ".")
+    git(library, "commit", "-q", "-m", "first")
+    allowed = ("-c", "protocol.file.allow=always", "submodule", "add", "-q")
+    git(repository, *allowed, str(library), "a library")
+    git(repository, "commit", "-q", "-m", "with a library")
+    assert names.GIT_SUBMODULES not in checkout(repository).tags
+    (repository / "a library" / "code.py").write_text("changed = 1")
+    found = Found(skip_provenance=CODE)
+    assert found.tags[names.GIT_DIRTY] == "true"
+    assert found.tags[names.GIT_SUBMODULES] == "a library"
+    assert not found.files
+
+
 def test_binary_files_are_told_and_the_rest_applies(repository: Path, tmp_path: Path) -> None:
     (repository / "weights.bin").write_bytes(bytes(range(255, -1, -1)))
     (repository / "train.py").write_text("changed\n")

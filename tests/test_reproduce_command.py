@@ -89,6 +89,8 @@ def project(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
     git(folder, "clone", "-q", str(origin), "clone")
     (clone / "train.py").write_text(program.replace("epochs=3", "epochs=4"))
     (clone / "new file.py").write_text("")
+    (clone / "added.py").write_text("added = 1\n")
+    git(clone, "add", "added.py")
     store = folder / "store.db"
     store.write_bytes(empty_store.read_bytes())
     uri = f"sqlite:///{store}"
@@ -132,7 +134,10 @@ def _assert_steps_lead_back(project: Project, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     back = tmp_path / f"run-{project.run_id[:8]}"
     assert git(back, "diff", "HEAD") == git(project.folder, "diff", "HEAD") != ""
-    assert git(back, "status", "--porcelain") == " M train.py\n"
+    assert git(back, "status", "--porcelain") == "A  added.py\nM  train.py\n"
+    (back / "new file.py").write_text("")  # the one thing that was not kept
+    there = as_typed(project.run_id, "--tracking-uri", project.uri, "--check", cwd=back)
+    assert there.returncode == 0, there.stdout
     assert "\nmlflow==" in done.stdout
 
 
@@ -141,6 +146,7 @@ def _assert_check_tells(project: Project, monkeypatch: pytest.MonkeyPatch) -> No
     same = as_typed(project.run_id, *store, cwd=project.folder)
     assert (same.returncode, same.stderr) == (0, ""), same.stdout
     assert same.stdout.startswith(f"as in run {project.run_id}: ")
+    assert "not compared: what is in untracked files" in same.stdout
 
     monkeypatch.chdir(project.folder.parent / "origin")
     other = reproduce(project.run_id, *store)
@@ -247,6 +253,46 @@ def test_check_finds_what_differs_or_was_not_recorded(
     assert check(run_of(**changed), HERE, None) == (Difference(name, values),)
 
 
+def test_changes_inside_submodules_are_never_the_same() -> None:
+    inside = {names.GIT_DIRTY: "true", names.GIT_DIFF: "d", names.GIT_SUBMODULES: "lib"}
+    there = replace(HERE, tags={**HERE.tags, **inside})
+    run = run_of(GIT_DIRTY="true", GIT_DIFF="d", GIT_SUBMODULES="lib")
+    assert check(run, there, None) == (Difference("changed submodules", ("lib", "lib")),)
+    run = run_of(GIT_DIRTY="true", GIT_DIFF="d")
+    assert check(run, there, None) == (Difference("changed submodules", ("none", "lib")),)
+
+
+def test_steps_that_fail_change_no_other_folder(tmp_path: Path) -> None:
+    """Pasted into a folder of somebody's own checkout."""
+    root = tmp_path / "mine"
+    (root / "below").mkdir(parents=True)
+    (root / "a.txt").write_text("1\n")
+    git(root, "init", "-q")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "first")
+    commit = git(root, "rev-parse", "HEAD").strip()
+    (root / "a.txt").write_text("2\n")
+    diff = git(root, "diff", "HEAD")
+    git(root, "checkout", "-q", ".")
+    branch = git(root, "branch", "--show-current")
+    kept = tmp_path / "provenance"
+    kept.mkdir()
+    (kept / "uncommitted.diff").write_text(diff)
+
+    def paste(**changed: str) -> None:
+        run = run_of(GIT_COMMIT=commit, GIT_DIRTY="true", GIT_DIFF="d", **changed)
+        lines = steps(run, {names.DIFF_FILE: diff.encode()}, "uri", "true")
+        script = "\n".join(lines).replace("$(mktemp -d)", str(tmp_path))
+        subprocess.run(["bash"], input=script, cwd=root / "below", capture_output=True, text=True)
+
+    paste(GIT_REPO_URL=str(tmp_path / "nowhere"))
+    assert git(root, "branch", "--show-current") == branch
+    assert git(root, "status", "--porcelain") == ""
+    paste()
+    assert git(root, "branch", "--show-current") == ""
+    assert (root / "a.txt").read_text() == "2\n"
+
+
 def test_check_names_the_packages_where_the_run_lists_them() -> None:
     found = check(run_of(PACKAGES="q"), HERE, "numpy==2\nscipy==1\n")
     assert found == (Difference("numpy", ("2", "1")), Difference("scipy", ("1", None)))
@@ -288,6 +334,7 @@ def test_the_steps_say_what_a_run_lacks() -> None:
         names.GIT_COMMIT: "a" * 40,
         names.GIT_DIRTY: "true",
         names.GIT_DIFF_CUT: "1 of 2 bytes",
+        names.GIT_SUBMODULES: "lib",
         f"{names.LIFE}.2": "{}",
     }
     text = "\n".join(steps(as_stored({}, tags), {}, "uri", "mlflow"))
@@ -295,6 +342,7 @@ def test_the_steps_say_what_a_run_lacks() -> None:
         "continued (lives: 2)",
         "go to a clone",
         "did not record what was not committed",
+        "changes inside submodules, which were not kept: lib",
         "did not record which Python",
         "the run recorded none",
         "not recorded; the program was ?",

@@ -174,7 +174,10 @@ def python_text(params: Mapping[str, str], config_type: str, fields: Iterable[st
     # Inside the JSON a quote stands in strings only, and may be written as an escape.
     text = _json(document).replace("'''", "\\u0027" * 3)
     outer = qualname.partition(".")[0]
-    lines = [f"import {name}" for name in sorted({*_modules(document)} - {module})]
+    modules = {*_modules(document)}
+    lines = [f"import {name}" for name in sorted(modules - {module})]
+    if "__main__" in {module, *modules}:
+        lines.insert(0, "# Put this into the script that was run: it alone has the classes.")
     imports = (f"from {module} import {outer}", "from orbiter_mlflow import config_from_text")
     lines += sorted(imports)
     return "\n".join((*lines, "", f"config = config_from_text(r'''{text}''', {qualname})", ""))

@@ -30,6 +30,7 @@ CODE = {
     "commit": names.GIT_COMMIT,
     "dirty": names.GIT_DIRTY,
     "uncommitted diff": names.GIT_DIFF,
+    "changed submodules": names.GIT_SUBMODULES,
     "command": names.COMMAND,
 }
 """What is said of a run's code: as it is called in a report -> tag."""
@@ -195,10 +196,9 @@ def _tagged(run: StoredRun, wanted: Mapping[str, str]) -> dict[str, str]:
     for name, tag in wanted.items():
         if tag in run.tags:
             found[name] = run.tags[tag]
-        life = 2
-        while (again := names.in_life(tag, life)) in run.tags:
-            found[f"{name}, life {life}"] = run.tags[again]
-            life += 1
+        later = (key.removeprefix(f"{tag}.") for key in run.tags)  # not each one recorded it
+        for life in sorted(int(text) for text in later if re.fullmatch(r"[1-9][0-9]{0,2}", text)):
+            found[f"{name}, life {life}"] = run.tags[names.in_life(tag, life)]
     return found
 
 
@@ -211,6 +211,11 @@ def _code_notes(runs: Iterable[StoredRun]) -> list[str]:
             notes.append(
                 f"{_short(run)} may have had uncommitted changes that it did not record: its code "
                 "is not known"
+            )
+        if submodules := run.tags.get(names.GIT_SUBMODULES):
+            notes.append(
+                f"{_short(run)} had uncommitted changes inside submodules, which are not recorded: "
+                f"{submodules}"
             )
     return notes
 

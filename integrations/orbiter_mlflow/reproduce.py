@@ -16,6 +16,7 @@ from orbiter_mlflow.codec.classes import class_name, find_class, is_dataclass_cl
 from orbiter_mlflow.codec.config_error import ConfigError, UnreadableError
 from orbiter_mlflow.codec.loading import Loading
 from orbiter_mlflow.codec.splitting import join_values
+from orbiter_mlflow.escaping import plain
 from orbiter_mlflow.foreign import read_foreign
 from orbiter_mlflow.params import CODEC_VERSION, own_params, params_digest, read_config
 from orbiter_mlflow.settings import MLflowSettings, resolve
@@ -65,7 +66,11 @@ def load_config(
 
     It is rebuilt from the params, in one request; the run's artifacts are not needed. Fields that
     the class got since take their defaults. A run that another tool has logged is loaded as far as
-    the fields' types allow. Both are told by one warning.
+    the fields' types allow. Of a run that was continued with other params it is the config that the
+    run shows, its first. All of these are told by one warning.
+
+    A server that does not answer is asked again and again for as long as MLflow's own settings say,
+    four minutes by default: `MLFLOW_HTTP_REQUEST_MAX_RETRIES`, `MLFLOW_HTTP_REQUEST_TIMEOUT`.
 
         config = load_config("0b3c5f...", MyConfig, secrets={"extra.hf_token": token})
 
@@ -123,7 +128,7 @@ def config_of(
         config = read_config(params, cls, reading)
     except ConfigError as error:
         raise ConfigError(f"{subject} ({class_name(cls)})", error.problems) from None
-    notes = [*_of_another_class(named, cls), *reading.notes]
+    notes = [*_of_another_class(named, cls), *_of_later_lives(run), *reading.notes]
     if notes:
         _logger.warning("%s: %s", subject, "; ".join(notes))
     return config
@@ -199,6 +204,8 @@ def _named_class(name: str) -> type[Any]:
     Raises:
         UnreadableError: it is not imported, or no config's class.
     """
+    if not name:
+        raise UnreadableError(f"is not known: {names.CONFIG_TYPE} is missing; pass config_type=")
     try:
         cls = find_class(name)
     except UnreadableError:
@@ -208,7 +215,7 @@ def _named_class(name: str) -> type[Any]:
             if module == "__main__"
             else f"is not there: import {module} first, or pass config_type="
         )
-        raise UnreadableError(f"{name} {where}") from None
+        raise UnreadableError(plain(f"{name} {where}")) from None
     if not (is_dataclass_class(cls) and issubclass(cls, TrainConfig)):
         raise UnreadableError(f"{name} is no TrainConfig: pass config_type=")
     return cls
@@ -225,6 +232,12 @@ def _of_another_class(named: str, cls: type) -> list[str]:
     if named.partition(":")[2] == cls.__qualname__:
         return []
     return [f"it was a {named}, and is read as a {class_name(cls)}"]
+
+
+def _of_later_lives(run: StoredRun) -> list[str]:
+    own = {tag: text for tag, text in run.tags.items() if tag.startswith(names.CONFIG_CHANGED)}
+    tags = ", ".join(sorted(own))
+    return [f"the run was continued with other params, which are in {tags}"] if tags else []
 
 
 def _best_effort(

@@ -49,26 +49,29 @@ class Machine:
         tags: as a run has them that starts here.
         requirements: what is installed, as the artifact has it.
         problem: what could not be found out, and why; empty where all was.
+        untracked: whether there are files that git does not track.
     """
 
     tags: Mapping[str, str]
     requirements: str
     problem: str = ""
+    untracked: bool = False
 
 
 def this_machine(folder: Path) -> Machine:
     """This machine, with the repository that `folder` lies in. It asks git, for seconds at most."""
     found = checkout(folder)
-    tags, problem = dict(found.tags), found.problem
+    tags, problem, untracked = dict(found.tags), found.problem, False
     if found.dirty:
         try:
-            tags[names.GIT_DIFF] = uncommitted(folder).digest
+            changed = uncommitted(folder)
+            tags[names.GIT_DIFF], untracked = changed.digest, changed.untracked_size > 0
         except (GitError, OSError) as error:
             problem = str(error)
     text = requirements(Redactor()).text
     tags |= machine_tags()
     tags[names.PACKAGES] = hashlib.sha256(text.encode()).hexdigest()
-    return Machine(tags, text, problem)
+    return Machine(tags, text, problem, untracked)
 
 
 def check(run: StoredRun, here: Machine, listed: str | None) -> tuple[Difference, ...]:
@@ -106,9 +109,12 @@ def _checked(run: StoredRun, here: Machine, life: int) -> Iterator[Difference]:
         "Python": (of_run(names.PYTHON), here.tags.get(names.PYTHON)),
         "packages": (of_run(names.PACKAGES), here.tags.get(names.PACKAGES)),
     }
-    for name, (then, now) in pairs.items():
-        if then is None or then != now:
-            yield Difference(name if life == 1 else f"{name}, life {life}", (then, now))
+    rows = [(name, pair) for name, pair in pairs.items() if pair[0] is None or pair[0] != pair[1]]
+    inside = (of_run(names.GIT_SUBMODULES), here.tags.get(names.GIT_SUBMODULES))
+    if inside != (None, None):  # nobody knows what was changed
+        rows.append(("changed submodules", (inside[0] or _CLEAN, inside[1] or _CLEAN)))
+    for name, pair in rows:
+        yield Difference(name if life == 1 else f"{name}, life {life}", pair)
 
 
 def _diff(dirty: str | None, digest: str | None) -> str | None:
@@ -162,29 +168,36 @@ def _code(run: StoredRun, artifacts: Mapping[str, bytes]) -> Iterator[str]:
         return
     branch = run.tags.get(names.GIT_BRANCH)
     yield f"# The code{f', of branch {branch}' if branch else ''}:"
-    if url is None:
-        yield "# (no address was recorded: go to a clone of the repository)"
-    else:
-        folder = _quoted(f"run-{run.run_id[:8]}")
-        yield f"git clone -- {_quoted(url)} {folder} && cd {folder}"
-    yield f"git checkout --detach {commit}"
     dirty = run.tags.get(names.GIT_DIRTY)
     if dirty != "false" and names.GIT_DIFF not in run.tags:
         known = "had uncommitted changes, and did not record" if dirty == "true" else "did not say"
         yield f"# The run {known} what was not committed: this may not be its code."
+    if submodules := run.tags.get(names.GIT_SUBMODULES):
+        yield f"# The run had changes inside submodules, which were not kept: {submodules}"
     if names.DIFF_FILE in artifacts:
-        yield from _apply(run, artifacts[names.DIFF_FILE])
+        yield from _about_diff(run, artifacts[names.DIFF_FILE])
+    # In one chain: what follows must not change a folder that is not the clone, or another commit.
+    if url is None:
+        yield "# (no address was recorded: go to a clone of the repository, with nothing changed)"
+        yield 'cd "$(git rev-parse --show-toplevel)" &&'  # below it, git would apply but a part
+    else:
+        folder = _quoted(f"run-{run.run_id[:8]}")
+        yield f"git clone -- {_quoted(url)} {folder} && cd {folder} &&"
+    yield f"git checkout --detach {commit} &&"
+    if names.DIFF_FILE in artifacts:
+        # Into the index as well: added files are such again, and submodules go where they were.
+        yield f'git apply --index "$kept/{names.PROVENANCE}/{names.DIFF_FILE}" &&'
+    yield "git submodule update --init --recursive"
     if untracked := artifacts.get(names.UNTRACKED_FILE, b"").decode("utf-8", "replace"):
         yield "# Files that git did not track, of which nothing but the name was kept:"
         yield from (f"#   {name}" for name in untracked.splitlines())
 
 
-def _apply(run: StoredRun, diff: bytes) -> Iterator[str]:
+def _about_diff(run: StoredRun, diff: bytes) -> Iterator[str]:
     if cut := run.tags.get(names.GIT_DIFF_CUT):
         yield f"# Only the start of the uncommitted diff was kept, {cut}: it will not apply whole."
     if _SECRET in diff:
         yield f"# Secrets in the diff were replaced by {REDACTED}; so they are in the code."
-    yield f'git apply "$kept/{names.PROVENANCE}/{names.DIFF_FILE}"'
 
 
 def _packages(run: StoredRun, artifacts: Mapping[str, bytes]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from orbiter_mlflow.codec.markers import (
     is_plain,
     mark,
 )
-from orbiter_mlflow.codec.reading import IS_TEXT, Reading, changed_fields
+from orbiter_mlflow.codec.reading import IS_TEXT, Reading, changes_of
 from orbiter_mlflow.codec.scalars import READERS
 from orbiter_mlflow.codec.tree import Node
 
@@ -88,11 +88,12 @@ class Loading(Reading):
     def leaf(self, own: Json, hint: Hint, path: str) -> Any:
         value = read_leaf(own, hint, lambda cls, values: self.build(cls, values, path))
         if is_adapted(own, hint):
-            gone, new = changed_fields(own, hint, value, path)
-            if gone and not self._allow_unknown:
-                raise UnreadableError(_dropped(gone))
-            self.notes += [_left_out(name) for name in gone]
-            self.notes += [_added(name) for name in new]
+            changes = changes_of(own, hint, value, path)
+            if changes.gone and not self._allow_unknown:
+                raise UnreadableError(_dropped(list(changes.gone)))
+            self.notes += [_left_out(name) for name in changes.gone]
+            self.notes += [_added(name) for name in changes.new]
+            self.notes += [_read_otherwise(name) for name in changes.otherwise]
         return value
 
     def build(self, cls: type, values: Mapping[str, Any], path: str) -> Any:
@@ -196,6 +197,10 @@ def _left_out(path: str) -> str:
 
 def _added(path: str) -> str:
     return f"{path} is new since the run, and takes its default"
+
+
+def _read_otherwise(path: str) -> str:
+    return f"{path} is not read as it was logged, since it has another type now"
 
 
 def _redacted(node: Node, path: str) -> list[str]:

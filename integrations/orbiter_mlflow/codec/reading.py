@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from orbiter_mlflow.codec.config_error import UnreadableError
@@ -13,7 +14,7 @@ from orbiter_mlflow.codec.leaves import is_adapted, read_leaf
 from orbiter_mlflow.codec.markers import REDACTED, TEXT, build, holds
 from orbiter_mlflow.codec.tree import Node
 
-__all__ = ["IS_SECRET", "IS_TEXT", "Checked", "Reading", "changed_fields"]
+__all__ = ["IS_SECRET", "IS_TEXT", "Changes", "Checked", "Reading", "changes_of"]
 
 IS_SECRET = "is a secret, which was redacted when it was logged"  # noqa: S105  says so
 IS_TEXT = "was logged as text only, since it has no exact encoding"
@@ -87,36 +88,63 @@ class Checked(Reading):
     def leaf(self, own: Json, hint: Hint, path: str) -> Any:
         value = super().leaf(own, hint, path)
         if is_adapted(own, hint):
-            gone, new = changed_fields(own, hint, value, path)
-            if gone or new:
-                wrong = ", ".join([*gone, *new])
+            changes = changes_of(own, hint, value, path)
+            if changes.gone or changes.new:
+                wrong = ", ".join([*changes.gone, *changes.new])
                 raise UnreadableError(f"a class in it has missing or unknown fields: {wrong}")
         return value
 
 
-def changed_fields(own: Json, hint: Hint, value: Any, path: str) -> tuple[list[str], list[str]]:
-    """What pydantic has passed over in the JSON, and what it has added, by path.
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What pydantic makes of JSON that is otherwise than when it was logged, by path.
+
+    Attributes:
+        gone: fields that it has passed over.
+        new: fields that it has added.
+        otherwise: values that it has made others of, since their type is another one now.
+    """
+
+    gone: dict[str, None] = field(default_factory=dict)
+    new: dict[str, None] = field(default_factory=dict)
+    otherwise: dict[str, None] = field(default_factory=dict)
+
+    def compare(self, logged: Json, now: Json, path: str) -> None:
+        """Take note of all in which the two differ."""
+        if type(logged) is dict and type(now) is dict:
+            self.gone.update((f"{path}.{key}", None) for key in logged if key not in now)
+            self.new.update((f"{path}.{key}", None) for key in now if key not in logged)
+            for key in logged.keys() & now.keys():
+                self.compare(logged[key], now[key], f"{path}.{key}")
+        elif type(logged) is list and type(now) is list:
+            before, after = [*map(_unordered, logged)], [*map(_unordered, now)]
+            if len(before) != len(after):
+                self.otherwise[path] = None
+            alike = {*before} & {*after}
+            changed = (x for x, text in zip(logged, before, strict=True) if text not in alike)
+            others = (x for x, text in zip(now, after, strict=True) if text not in alike)
+            for one, other in zip(changed, others, strict=False):
+                self.compare(one, other, f"{path}[]")
+        elif canonical(logged) != canonical(now):
+            self.otherwise[path] = None
+
+
+def _unordered(value: Json) -> str:
+    """A text that tells JSON apart but for the order in lists: that of a set is never the same."""
+    if type(value) is list:
+        return f"[{','.join(sorted(map(_unordered, value)))}]"
+    if type(value) is dict:
+        return canonical({key: _unordered(item) for key, item in value.items()})
+    return canonical(value)
+
+
+def changes_of(own: Json, hint: Hint, value: Any, path: str) -> Changes:
+    """How the JSON differs from what pydantic makes of the value that was read from it.
 
     When it was logged, the JSON was what pydantic makes of the value.
     """
-    gone: dict[str, None] = {}
-    new: dict[str, None] = {}
-    if type(own) in (list, dict) and hint.adapter is not None:
+    changes = Changes()
+    if hint.adapter is not None:
         now = hint.adapter.dump_python(value, mode="json", warnings=False)
-        _compare(own, now, path, gone, new)
-    return list(gone), list(new)
-
-
-def _compare(
-    logged: Json, now: Json, path: str, gone: dict[str, None], new: dict[str, None]
-) -> None:
-    if type(logged) is dict and type(now) is dict:
-        gone.update((f"{path}.{key}", None) for key in logged if key not in now)
-        new.update((f"{path}.{key}", None) for key in now if key not in logged)
-        for key in logged.keys() & now.keys():
-            _compare(logged[key], now[key], f"{path}.{key}", gone, new)
-    elif type(logged) is list and type(now) is list and logged != now:
-        # A set has another order in each process.
-        pairs = zip(sorted(logged, key=canonical), sorted(now, key=canonical), strict=False)
-        for one, other in pairs:
-            _compare(one, other, f"{path}[]", gone, new)
+        changes.compare(own, now, path)
+    return changes

@@ -16,6 +16,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from orbiter_mlflow.codec.classes import class_name, find_class
+from orbiter_mlflow.codec.config_error import UnreadableError
 
 __all__ = ["READERS", "write_scalar"]
 
@@ -48,7 +49,10 @@ def _read_enum(payload: list[Any]) -> Enum:
     kind = find_class(name)
     if not issubclass(kind, Enum):
         raise TypeError("names no enum")
-    return kind[member] if isinstance(member, str) else kind(member)
+    try:
+        return kind[member] if isinstance(member, str) else kind(member)
+    except (KeyError, ValueError):
+        raise UnreadableError(f"needs {name}, which has no {member!r}") from None
 
 
 def _numpy_marker(value: Any) -> tuple[str, Any] | None:

@@ -36,6 +36,9 @@ _T = TypeVar("_T")
 
 _HTTP_STATUS = re.compile(r"failed with error code (\d{3})|too many (\d{3}) error responses")
 _NO_ANSWER = re.compile(r"API request to \S+ failed with (exception|timeout)")
+_UNREACHED = re.compile(r"API request to (\w+://\S+) failed with (?:exception|timeout)")
+_CAUSE = re.compile(r"\[Errno -?\d+\] [^'\")\]]+|Read timed out|[Cc]onnect timeout")
+_UNSUPPORTED = re.compile(r"got unsupported URI ('[^']*')")
 _USERINFO = re.compile(r"(?<=://)[^/\s]+@")
 _DELETED = re.compile(r"must be in the 'active'|deleted", re.IGNORECASE)
 _HELD_STATUS = frozenset({401, 403, 404})
@@ -48,7 +51,7 @@ def classified(error: Exception) -> Exception:
     """The delivery error that says what to do about an exception of mlflow's client."""
     if isinstance(error, DeliveryError):
         return error
-    text = _USERINFO.sub("", f"{type(error).__name__}: {error}".strip())
+    text = _USERINFO.sub("", _said(error))
     if isinstance(error, MlflowException):
         told = _HTTP_STATUS.search(str(error))
         status = int(told[1] or told[2]) if told else error.get_http_status_code()
@@ -68,6 +71,19 @@ def classified(error: Exception) -> Exception:
     if isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy."):
         return TransientError(text)
     return RejectedError(text)
+
+
+def _said(error: Exception) -> str:
+    """What happened, in words for people, where mlflow's own are for its developers."""
+    text = f"{type(error).__name__}: {error}".strip()
+    unreached = _UNREACHED.search(text)
+    if unreached and not _HTTP_STATUS.search(text):
+        causes = _CAUSE.findall(text[unreached.end() :])  # the innermost comes last
+        told = f" ({causes[-1]})" if causes else ""
+        return f"no answer to {unreached[1]}{told}: check that it is up, and the tracking URI"
+    if unsupported := _UNSUPPORTED.search(text):
+        return f"MLflow has no store for the tracking URI {unsupported[1]}: check how it begins"
+    return text
 
 
 def _translated(
@@ -216,6 +232,8 @@ def opening(tracking_uri: str) -> Iterator[None]:
         yield
         return
     database = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+    if not database.parent.exists():
+        raise FileNotFoundError(f"there is no folder {database.parent} for the store {database}")
     with (
         _quiet("alembic"),
         _quiet("mlflow.store.db.utils"),

@@ -32,6 +32,9 @@ _DIFF = (
     *("--inter-hunk-context=0", "--src-prefix=a/", "--dst-prefix=b/", f"-O{os.devnull}"),
     *("--no-relative", "--submodule=short", "--ignore-submodules=dirty"),
 )
+_STATUS = ("status", "--porcelain=v2", "-z", "--untracked-files=normal")
+_SUBMODULE = re.compile(r"1 \S\S S.(?:M.|.U) (?:\S+ ){5}(.+)", re.DOTALL)
+"""What it says of a submodule in which files are changed or not tracked (git-status(1))."""
 _UNTRACKED = (
     *(*_READABLE, "ls-files", "--others", "--exclude-standard", "--full-name", "--", ":/"),
 )
@@ -46,7 +49,8 @@ class Checkout:
     """A repository, as a run's tags describe it.
 
     Attributes:
-        tags: commit, branch, origin, and whether the tree is dirty; as far as git told them.
+        tags: commit, branch, origin, whether the tree is dirty, and submodules whose tree is; as
+            far as git told them.
         problem: what git did not tell, and why; empty where it told all.
     """
 
@@ -110,7 +114,9 @@ def checkout(folder: Path, program: str = ".", *, timeout: float = GIT_TIMEOUT) 
     remote = _git(folder, timeout, "config", "--get", "remote.origin.url")
     if remote.code == 0:
         tags[names.GIT_REPO_URL] = _without_userinfo(remote.text)
-    status = _git(folder, timeout, "status", "--porcelain", "--untracked-files=normal")
+    status = _git(folder, timeout, *_STATUS, keep=MAX_DIFF)
+    if submodules := _changed_inside(status.output):
+        tags[names.GIT_SUBMODULES] = submodules
     if status.output:
         tags[names.GIT_DIRTY] = "true"
     elif status.code == 0:
@@ -158,6 +164,12 @@ def without_binaries(diff: bytes) -> bytes:
         for section in sections
         for match in [re.search(rb"(?m)^Binary files .* differ$", section)]
     )
+
+
+def _changed_inside(status: bytes) -> str:
+    """The submodules whose own trees are dirty."""
+    found = map(_SUBMODULE.fullmatch, status.decode("utf-8", "replace").split("\0"))
+    return ", ".join(match[1] for match in found if match)
 
 
 def _why_no_head(folder: Path, timeout: float, head: Answer) -> str:

@@ -69,7 +69,7 @@ def origin() -> tuple[Path, str]:
     """
     program = _program()
     if program and _shell() is None and not hasattr(sys, "ps1"):
-        path = Path(program).absolute()
+        path = _absolute(Path(program))
         if path.is_file():
             return path.parent, path.name
     return Path.cwd(), "."
@@ -103,6 +103,14 @@ def _notebook_name(shell: object) -> str | None:
 def _program() -> str | None:
     arguments: list[str] = getattr(sys, "argv", [])  # missing in an embedded interpreter
     return arguments[0] if arguments else None
+
+
+def _absolute(program: Path) -> Path:
+    """Where the program is, though it may have left the folder that it was started in."""
+    main = getattr(sys.modules.get("__main__"), "__file__", None)  # absolute since Python 3.9
+    if main is not None and Path(main).name == program.name:
+        program = Path(main)
+    return program.absolute()
 
 
 def _user() -> str:
