@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found.
-.PHONY: demo test lint types bench setup clean
+.PHONY: demo ui test lint types bench setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -18,6 +18,22 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 
 demo: $(VENV)/.demo
 	@$(BIN)/orbiter-mlflow demo
+
+# The example's runs in the MLflow UI: replayed from their journals into a store of their own, the
+# first config's runs blessed as the baseline of its gate.toml.
+EXAMPLE := .example
+EXAMPLE_URI := sqlite:///$(EXAMPLE)/mlflow.db
+PORT := 5000
+ui: $(VENV)/.demo
+	@test -e $(EXAMPLE)/mlflow.db || { rm -rf $(EXAMPLE) && cp -R mlruns.example/journals $(EXAMPLE); }
+	@$(BIN)/orbiter-mlflow sync $(EXAMPLE) --ended --tracking-uri $(EXAMPLE_URI)
+	@$(BIN)/orbiter-mlflow bless lr-0.5-seed-0 lr-0.5-seed-1 lr-0.5-seed-2 \
+		--reason "the best of three configs" --tracking-uri $(EXAMPLE_URI) --experiment example
+	@$(BIN)/orbiter-mlflow ui --tracking-uri $(EXAMPLE_URI) --experiment example \
+		--address http://127.0.0.1:$(PORT)
+	@echo; echo "The server starts, which takes some seconds; Ctrl-C ends it"
+	@PYTHONWARNINGS=ignore MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server \
+		--backend-store-uri $(EXAMPLE_URI) --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
@@ -55,4 +71,4 @@ $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.demo)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(EXAMPLE) .mypy_cache .ruff_cache .pytest_cache .hypothesis

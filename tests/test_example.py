@@ -6,58 +6,32 @@ format that would misread old journals is seen.
 
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orbiter_mlflow.cli import commands
-
-EXAMPLE = Path(__file__).resolve().parents[1] / "mlruns.example"
-JOURNALS = sorted((EXAMPLE / "journals").glob("*.jsonl"))
-NAMES = [path.stem.partition("-")[2] for path in JOURNALS]
+from example_store import EXAMPLE, JOURNALS, NAMES, ExampleStore, replay
 
 
 @dataclass(frozen=True)
-class Replayed:
+class Replayed(ExampleStore):
     """The store after the replay."""
 
-    uri: str
-    folder: Path
     client: MlflowClient
     runs: dict[str, Run]
-
-    def command(self, *arguments: str) -> Result:
-        """A run of `orbiter-mlflow` against the store."""
-        environment = {
-            "MLFLOW_TRACKING_URI": self.uri,
-            "MLFLOW_EXPERIMENT_NAME": "example",
-            "XDG_STATE_HOME": str(self.folder / "state"),
-        }
-        return CliRunner().invoke(commands, arguments, env=environment)
 
 
 @pytest.fixture(scope="module")
 def replayed(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Replayed:
-    folder = tmp_path_factory.mktemp("example")
-    shutil.copytree(EXAMPLE / "journals", folder / "journals")
-    store = folder / "mlflow.db"
-    store.write_bytes(empty_store.read_bytes())
-    client = MlflowClient(f"sqlite:///{store}")
-    made = Replayed(f"sqlite:///{store}", folder, client, {})
-    done = made.command("sync", str(folder / "journals"), "--ended", "--tracking-uri", made.uri)
-    assert done.exit_code == 0, done.output
-    assert done.stdout.count("delivered, run") == len(JOURNALS)
-    assert not list((folder / "journals").iterdir())
+    store = replay(empty_store, tmp_path_factory.mktemp("example"))
+    client = MlflowClient(store.uri)
     experiment = client.get_experiment_by_name("example")
-    for run in client.search_runs([experiment.experiment_id]):
-        made.runs[run.info.run_name] = run
-    return made
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    return Replayed(store.uri, store.folder, client, runs)
 
 
 def lines(journal: Path) -> list[dict[str, Any]]:
@@ -81,8 +55,12 @@ def test_it_holds_every_ending(replayed: Replayed) -> None:
     assert (ends.count("FINISHED"), ends.count("FAILED"), ends.count("KILLED")) == (9, 1, 1)
 
 
-@pytest.mark.parametrize("journal", JOURNALS, ids=NAMES)
-def test_every_figure_of_a_journal_is_in_the_store(replayed: Replayed, journal: Path) -> None:
+def test_every_figure_of_the_journals_is_in_the_store(replayed: Replayed) -> None:
+    for journal in JOURNALS:
+        assert_in_store(replayed, journal)
+
+
+def assert_in_store(replayed: Replayed, journal: Path) -> None:
     records = lines(journal)
     head = records[0]
     run = replayed.runs[head["run_name"]]

@@ -114,8 +114,8 @@ def test_the_sdist_can_be_checked(sdist: Path) -> None:
     assert {f"tests/{name}" for name in own} <= names
     top = {name for name in names if "/" not in name}
     assert top == {
-        *(".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "PKG-INFO", "README.md"),
-        *("constraints.txt", "pyproject.toml"),
+        *(".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO"),
+        *("README.md", "constraints.txt", "pyproject.toml"),
     }
     assert ".ci/run" in names
 

@@ -274,7 +274,7 @@ def test_a_run_name_that_no_store_takes_is_shown(server_uri: str) -> None:
     trainer.mark_validated()
     run = stored(server_uri, trainer)
     assert run.info.run_name == "a\\x00b"
-    assert run.data.tags[names.DESCRIPTION] == "\\ud800"
+    assert run.data.tags[names.DESCRIPTION].startswith("\\ud800\n")
     assert run.data.tags[":d800:"] == "\\x00"
     assert run.data.tags["a:a:b"] == "c"
     assert names.QUARANTINED not in run.data.tags

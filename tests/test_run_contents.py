@@ -215,7 +215,7 @@ def test_the_settings_of_a_run(sqlite_uri: str) -> None:
     run = stored(sqlite_uri, trainer)
     assert run.info.experiment_id == experiment_id
     assert run.info.run_name
-    assert run.data.tags[names.DESCRIPTION] == "# Why\nbecause"
+    assert run.data.tags[names.DESCRIPTION].startswith("# Why\nbecause\n")
     assert (run.data.tags["team"], run.data.tags["a:40:b"]) == ("rl", "odd key")
     (child,) = client.search_runs([experiment_id], f"tags.`{names.PARENT_RUN_ID}` = '{parent}'")
     assert child.info.run_id == run.info.run_id

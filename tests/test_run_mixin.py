@@ -123,7 +123,7 @@ async def test_settings_come_from_keyword_class_and_environment(
     run = stored(sqlite_uri, trainer)
     assert run.info.run_name == "of the class"
     assert run.data.tags["of"] == "the keyword"
-    assert run.data.tags[names.DESCRIPTION] == "of the environment"
+    assert run.data.tags[names.DESCRIPTION].startswith("of the environment\n")
 
 
 # -- wrong settings ------------------------------------------------------------------------------

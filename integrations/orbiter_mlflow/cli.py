@@ -10,6 +10,7 @@ import click
 
 from orbiter_mlflow.commands.gate import bless, check
 from orbiter_mlflow.commands.given import settings
+from orbiter_mlflow.commands.pages import ui
 from orbiter_mlflow.commands.runs import diff, reproduce
 from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS
 
@@ -81,6 +82,7 @@ commands.add_command(reproduce)
 commands.add_command(diff)
 commands.add_command(check)
 commands.add_command(bless)
+commands.add_command(ui)
 
 
 def _journals(paths: tuple[Path, ...]) -> list[Path]:

@@ -18,10 +18,9 @@ from orbiter.train.policy_gradient import (
     PolicyGradientTrainer,
     SoftmaxPolicy,
 )
-from orbiter_mlflow.links import compare_page, runs_page
 from orbiter_mlflow.mixin import MLflowTrainerMixin
 from orbiter_mlflow.settings import MLflowSettings
-from orbiter_mlflow.ui import installed, server_command, typed, ui_address
+from orbiter_mlflow.ui import installed, say_pages, typed
 
 LEARNING_RATES = (0.5, 0.1)
 ACTIONS = 10
@@ -151,25 +150,22 @@ def _table(results: list[Result]) -> Table:
 
 
 def _print_next_steps(console: Console, settings: MLflowSettings, results: list[Result]) -> None:
-    from orbiter_mlflow.delivery.sink import MLflowSink
+    from orbiter_mlflow.store import RunStore
 
     uri = settings.tracking_uri
-    experiment_id = MLflowSink(uri).experiment_id(settings.experiment, settings.experiment_id)
-    base, serve = ui_address(uri), server_command(uri)
     ranked = sorted(results, key=lambda result: result.after, reverse=True)
-    run_ids = [result.run_id for result in results if result.run_id is not None]
     best, *_, worst = (result.run_id or "" for result in ranked)
-
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
+    store = RunStore(uri)
 
     def command(*words: str) -> str:
         given = (*words, "--tracking-uri", typed(uri))
         return f"{installed('orbiter-mlflow')} {shlex.join(given)}"
 
-    if serve is not None:
-        say(f"\nStart the UI:\n  {serve}")
-    say(f"\nSee the runs:\n  {runs_page(base, experiment_id)}")
-    say(f"\nCompare them:\n  {compare_page(base, [experiment_id], run_ids)}")
-    say(f"\nThe config of the best run ({ranked[0].after:.1%}):\n  {command('reproduce', best)}")
-    say(f"\nWhat it has otherwise than the worst:\n  {command('diff', worst, best)}")
+    say_pages(console, store, store.get(best).experiment_id)
+    console.print(
+        f"\nThe config of the best run ({ranked[0].after:.1%}):\n  {command('reproduce', best)}\n"
+        f"\nWhat it has otherwise than the worst:\n  {command('diff', worst, best)}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )

@@ -8,15 +8,32 @@ import json
 from collections.abc import Iterable
 from urllib.parse import quote
 
+_WORKFLOW = "workflowType=machine_learning"
+"""The side of the UI that is about training; the other one is about traces."""
 
-def runs_page(base: str, experiment_id: str) -> str:
-    """The table of an experiment's runs. `base` is the address of the UI."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+
+def runs_page(
+    base: str, experiment_id: str, *, shared_view: str | None = None, charts: bool = False
+) -> str:
+    """The table of an experiment's runs.
+
+    Args:
+        base: the address of the UI.
+        experiment_id: which experiment.
+        shared_view: the key of a view that is shared in a tag of the experiment.
+        charts: the runs' charts instead of the table.
+    """
+    query = _WORKFLOW
+    if shared_view is not None:
+        query += f"&viewStateShareKey={shared_view}"
+    if charts:
+        query += "&compareRunsMode=CHART"
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
 
 def run_page(base: str, experiment_id: str, run_id: str) -> str:
     """One run."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{_WORKFLOW}"
 
 
 def compare_page(base: str, experiment_ids: Iterable[str], run_ids: Iterable[str]) -> str:
@@ -25,4 +42,4 @@ def compare_page(base: str, experiment_ids: Iterable[str], run_ids: Iterable[str
         quote(json.dumps(list(dict.fromkeys(ids)), separators=(",", ":")))
         for ids in (run_ids, experiment_ids)
     )
-    return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{base.rstrip('/')}/#/compare-runs?runs={runs}&experiments={experiments}&{_WORKFLOW}"

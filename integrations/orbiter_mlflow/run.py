@@ -9,24 +9,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from orbiter.train import TrainConfig, TrainerState, TrainMetrics
 from orbiter.train.repeats import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.birth import open_outbox
-from orbiter_mlflow.datasets import describe
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.records import (
     Close,
+    Metrics,
     Params,
     Record,
     RunStatus,
     Status,
     Tags,
 )
-from orbiter_mlflow.evaluations import EvaluationKeys
+from orbiter_mlflow.description import Description
+from orbiter_mlflow.evaluations import RunData
 from orbiter_mlflow.logged_config import log_config
 from orbiter_mlflow.measurements import KeyPrefix, Measurements, now
 from orbiter_mlflow.progress import Bar, open_bar
@@ -42,18 +43,6 @@ _logger = quiet_logger(__name__)
 _PATIENCE = 2.0
 """Seconds that the end of a training, and that of the run, wait for what is found out about its
 origin."""
-
-
-class _Data(NamedTuple):
-    """What tells the data of an evaluation from others."""
-
-    identity: str
-    name: str | None
-    kept: Any = None
-    """The data, where only the object tells them apart: its id must not be given to another."""
-
-
-_NO_DATA = _Data("", None)
 
 
 class TrackedRun:
@@ -80,19 +69,20 @@ class TrackedRun:
             _logger.info("this process is not rank 0: %s is not tracked here", self._trainer)
         self._redactor = Redactor(settings.redact)
         self._measurements = Measurements(self._redactor)
-        self._evaluations = EvaluationKeys()
+        self._data = RunData(self._redactor)
+        self._description = Description(
+            self._trainer, self._redactor.text(settings.description or "")
+        )
         self._early: list[Record] = []
         self._checks: list[str] = []
         self._config: TrainConfig | None = None
         self._params_written = False
-        self._checked_data = _NO_DATA
-        self._evaluation_data: dict[int, _Data] = {}
-        self._evaluation_step = 0
         self._state = TrainerState.CREATED
         self._evaluated = False
         self._evaluation_failed = False
         self._gathering: Gathering | None = None
         self._bar: Bar | None = None
+        self._description_is_ours = True
 
     @property
     def active(self) -> bool:
@@ -108,8 +98,10 @@ class TrackedRun:
         if check not in self._checks:
             self._checks.append(check)
         if check == "check_dataset":
-            self._dataset(arguments.get("train_data"), names.TRAIN)
-            self._checked_data = self._dataset(arguments.get("test_data"), names.EVAL)
+            for dataset in self._data.checked(
+                arguments.get("train_data"), arguments.get("test_data")
+            ):
+                self._append(dataset)
         self._tags({names.CHECKS: ",".join(self._checks)})
 
     def moved(self, state: TrainerState, config: TrainConfig) -> None:
@@ -139,7 +131,7 @@ class TrackedRun:
         if self._is_metrics("train", metrics):
             steps = metrics.steps if isinstance(metrics, TrainMetrics) else 0
             self.step = max(self.step, self._bounded(steps))
-            self._measured(names.TRAIN, metrics, self.step)
+            self._describe_result(self._measured(names.TRAIN, metrics, self.step))
         self._end("FINISHED" if state is TrainerState.COMPLETED else "FAILED")
 
     def evaluation_started(self, test_data: Any, config: TrainConfig) -> None:
@@ -148,10 +140,8 @@ class TrackedRun:
             return
         self._config = config
         self._be_born()
-        if self.step != self._evaluation_step:
-            self._evaluation_step, self._evaluation_data = self.step, {}
-        if test_data is not None:
-            self._evaluation_data[id(test_data)] = self._dataset(test_data, names.EVAL)
+        for dataset in self._data.evaluation_started(test_data, self.step):
+            self._append(dataset)
 
     def evaluated(self, metrics: TrainMetrics, test_data: Any) -> None:
         """The outermost `evaluate` returned."""
@@ -159,21 +149,17 @@ class TrackedRun:
             return
         self._evaluated = True
         if self._is_metrics("evaluate", metrics):
-            data = self._evaluation_data.get(id(test_data), self._checked_data)
-            prefix = self._evaluations.prefix(data.identity, data.name, self.step)
-            self._measured(prefix, metrics, self.step)
+            prefix = self._data.prefix(test_data, self.step)
+            self._describe_result(self._measured(prefix, metrics, self.step))
 
     def failed(self, phase: str, error: BaseException) -> None:
         """`train` or `evaluate` ended with an exception."""
         if not self.active:
             return
-        self._tags(
-            {
-                names.ERROR_TYPE: type(error).__qualname__,
-                names.ERROR_MESSAGE: self._redactor.text(_said(error)),
-                names.ERROR_PHASE: phase,
-            }
-        )
+        kind, message = type(error).__qualname__, self._redactor.text(_said(error))
+        self._tags({names.ERROR_TYPE: kind, names.ERROR_MESSAGE: message, names.ERROR_PHASE: phase})
+        self._description.failed(phase, kind, message)
+        self._describe()
         if phase == "train":
             self._end("FAILED" if isinstance(error, Exception) else "KILLED")
         else:
@@ -213,6 +199,8 @@ class TrackedRun:
         elif self.active:
             shown = REDACTED if self._redactor.is_secret_key(key) else self._redactor.text(value)
             self._tags({self._measurements.keys.tag(key): shown})
+            if key == names.DESCRIPTION:
+                self._description_is_ours = False
 
     def log_artifact(self, path: Path, folder: str | None) -> None:
         """Keep a copy of a file, or of a folder's files, for upload."""
@@ -272,8 +260,6 @@ class TrackedRun:
             )
             return
         self._tags({names.TRAINER: self._trainer, **source})
-        if settings.description is not None:
-            self._tags({names.DESCRIPTION: redact(settings.description)})
         for key, value in settings.tags.items():
             self.set_tag(key, value)
         for record in self._early:
@@ -294,8 +280,11 @@ class TrackedRun:
             return
         for record in logged.records:
             self._append(record)
-            if isinstance(record, Params) and "seeds" not in self.settings.skip_provenance:
-                self._tags(seed_tags(record.values))
+            if isinstance(record, Params):
+                self._description.configured(record.values)
+                if "seeds" not in self.settings.skip_provenance:
+                    self._tags(seed_tags(record.values))
+        self._describe()
         if logged.unencodable:
             _logger.warning(
                 "config values that can be shown but not loaded back: %s",
@@ -313,26 +302,22 @@ class TrackedRun:
 
     def _measured(
         self, prefix: KeyPrefix, metrics: Mapping[str, Any] | TrainMetrics, step: int
-    ) -> None:
+    ) -> dict[str, float]:
+        measured: dict[str, float] = {}
         for record in self._measurements.records(prefix, metrics, step):
             self._append(record)
+            if isinstance(record, Metrics):
+                measured = record.values
+        return measured
 
-    def _dataset(self, data: Any, context: str) -> _Data:
-        info = describe(data, role=context)
-        if info is None:
-            return _NO_DATA
-        redact, record = self._redactor.text, info.record
-        self._append(
-            replace(
-                record,
-                name=redact(record.name),
-                source=redact(record.source),
-                schema=redact(record.schema),
-                profile=redact(record.profile),
-            )
-        )
-        name = None if info.given_name is None else redact(info.given_name)
-        return _Data(info.identity, name, None if info.identity == info.digest else data)
+    def _describe_result(self, values: Mapping[str, float]) -> None:
+        self._description.measured(values)
+        self._describe()
+
+    def _describe(self) -> None:
+        """Write the description, unless the user has written one of their own."""
+        if self._description_is_ours:
+            self._tags({names.DESCRIPTION: self._description.text()})
 
     def _end(self, status: RunStatus) -> None:
         self.status = Status(status, now())

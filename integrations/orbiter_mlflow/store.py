@@ -224,6 +224,18 @@ class RunStore:
         few = islice((run for run in runs if run.name == name), _SHOWN)
         return {run.run_id: run for run in few}
 
+    def share_view(self, experiment_id: str, view: str) -> None:
+        """Share a view of an experiment in the UI, under the key `names.OUR_VIEW`.
+
+        Raises:
+            StoreError: the store did not take it.
+        """
+        try:
+            tag = f"{names.SHARED_VIEW}.{names.OUR_VIEW}"
+            self._client.set_experiment_tag(experiment_id, tag, view)
+        except Exception as error:
+            raise self._told(error) from error
+
     def _matching(self, filter_string: str, experiment_ids: Sequence[str]) -> dict[str, StoredRun]:
         few = islice(self.search(filter_string, experiment_ids, page=_SHOWN), _SHOWN)
         return {run.run_id: run for run in few}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -24,9 +25,11 @@ def show(journals: Sequence[Path]) -> None:
     if not journals:
         console.print("no journals: everything is delivered")
         return
-    table = Table("journal", "run", "state", "points", "age", "refused", "last error")
-    table.columns[0].no_wrap = True
-    for backlog in map(look, journals):
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # 80 columns hold it
+    for heading in ("journal", "run", "state", "points", "age", "refused"):
+        table.add_column(heading, no_wrap=True)
+    backlogs = [look(journal) for journal in journals]
+    for backlog in backlogs:
         age = "-"
         if backlog.head is not None:
             age = str(timedelta(seconds=int(time.time() - backlog.head.start_time / 1000)))
@@ -37,9 +40,11 @@ def show(journals: Sequence[Path]) -> None:
             str(backlog.points),
             age,
             str(backlog.ack.quarantined),
-            backlog.problem or "-",
         )
     console.print(table)
+    for backlog in backlogs:
+        if backlog.problem:
+            _say(console, backlog.journal, backlog.problem)
 
 
 def sync_all(
@@ -54,9 +59,12 @@ def sync_all(
     for journal in journals:
         backlog = _deliver(journal, tracking_uri, ended, wait, console)
         undelivered += backlog.state != "delivered"
-        line = f"{journal.name}: {_outcome(backlog)}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        _say(console, journal, _outcome(backlog))
     return 1 if undelivered else 0
+
+
+def _say(console: Console, journal: Path, text: str) -> None:
+    console.print(f"{journal.name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _deliver(

@@ -1,12 +1,29 @@
-"""How the MLflow UI of a store is reached: its address, and what to type where nobody serves it."""
+"""How the MLflow UI of a store is reached: its pages, and what to type where nobody serves it."""
 
 import shutil
 import sys
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from orbiter_mlflow import names
+from orbiter_mlflow.links import compare_page, runs_page
 from orbiter_mlflow.settings import without_userinfo
+from orbiter_mlflow.stored_run import StoreError
+from orbiter_mlflow.views import shared_view
 
-__all__ = ["installed", "server_command", "typed", "ui_address"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orbiter_mlflow.store import RunStore
+
+__all__ = ["installed", "pages", "say_pages", "server_command", "typed", "ui_address"]
+
+_LOOKED_AT = 100
+"""Runs, the latest, in which the columns of the table are looked for."""
+_COMPARED = 6
+"""Runs, the latest, that the page beside each other shows."""
 
 _LOCAL = "http://127.0.0.1:5000"
 _SERVED = ("http://", "https://")
@@ -15,6 +32,59 @@ _SERVED = ("http://", "https://")
 def ui_address(tracking_uri: str) -> str:
     """Where the UI is: at the server itself, else where `server_command` will serve it."""
     return without_userinfo(tracking_uri) if tracking_uri.startswith(_SERVED) else _LOCAL
+
+
+def pages(store: "RunStore", experiment_id: str, address: str | None = None) -> dict[str, str]:
+    """The pages of an experiment, by what they show.
+
+    The columns of the table are kept in a tag of the experiment. A store that does not take it
+    gets a link to the table as the UI shows it by itself.
+
+    Args:
+        store: where the runs are.
+        experiment_id: which experiment.
+        address: of the UI; by default `ui_address`.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    base = address or ui_address(store.shown_uri)
+    runs = list(islice(store.search("", [experiment_id], page=_LOOKED_AT), _LOOKED_AT))
+    view = None
+    with suppress(StoreError):
+        store.share_view(experiment_id, shared_view(runs))
+        view = names.OUR_VIEW
+    found = {
+        "See the runs": runs_page(base, experiment_id, shared_view=view),
+        "See their curves": runs_page(base, experiment_id, shared_view=view, charts=True),
+    }
+    if len(runs) > 1:
+        compared = [run.run_id for run in runs[:_COMPARED]]
+        found["Compare them"] = compare_page(base, [experiment_id], compared)
+    return found
+
+
+def say_pages(
+    console: "Console", store: "RunStore", experiment_id: str, address: str | None = None
+) -> None:
+    """Print the pages of an experiment, and before them how to serve them where nobody does.
+
+    Args:
+        console: where to.
+        store, experiment_id, address: as for `pages`.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    from rich.text import Text
+
+    found = pages(store, experiment_id, address)
+    serve = None if address else server_command(store.shown_uri)
+    if serve is not None:
+        found = {"Start the UI": serve} | found
+    for title, text in found.items():
+        style = f"link {text}" if text.startswith(_SERVED) else ""
+        console.print(Text(f"\n{title}:\n  ") + Text(text, style=style), soft_wrap=True)
 
 
 def server_command(tracking_uri: str) -> str | None:

@@ -195,6 +195,9 @@ class Drain:
         self._unsure = False
 
     def _send(self, sink: Sink, head: Head, run_id: str, batch: Batch) -> None:
+        if names.DESCRIPTION in batch.tags:
+            described = batch.tags[names.DESCRIPTION].replace(names.RUN_ID_HERE, run_id)
+            batch.tags[names.DESCRIPTION] = described[: names.MAX_TAG_VALUE]
         try:
             sink.log_batch(run_id, batch.points, batch.params, batch.tags | _mark(head, batch.end))
         except (RejectedError, TransientError) as error:
