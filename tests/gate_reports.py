@@ -129,8 +129,8 @@ REGRESSION = GateReport(
         LeftOut("ab" * 16, "main-11", "it is KILLED, not FINISHED"),
     ),
     links={
-        "Compare the runs": "http://127.0.0.1:5000/#/compare-runs?runs=%5B%22a%22%5D",
-        "Candidate": "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning",
+        "Compare the runs": "https://mlflow.example/#/compare-runs?runs=%5B%22a%22%5D",
+        "Candidate": "https://mlflow.example/#/experiments/1/runs?workflowType=machine_learning",
     },
 )
 PASS = replace(

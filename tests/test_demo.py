@@ -79,7 +79,8 @@ def test_the_demo_in_an_empty_folder(tmp_path: Path) -> None:
 
     experiment_id = runs[0].info.experiment_id
     page = f"http://127.0.0.1:5000/#/experiments/{experiment_id}/runs"
-    assert f"  {page}?workflowType=machine_learning\n" in ended.stdout
+    shown = f"  {page}?workflowType=machine_learning&viewStateShareKey=orbiter\n"
+    assert shown in ended.stdout
     assert "server --backend-store-uri sqlite:///mlflow.db --port 5000\n" in ended.stdout
     assert all(run.info.run_id in ended.stdout for run in runs)
 

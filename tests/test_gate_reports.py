@@ -214,7 +214,7 @@ def test_a_terminal_that_can_has_colours_and_links() -> None:
         console.print(terminal(examples.REGRESSION))
     shown = captured.get()
     assert "\x1b[1;31mREGRESSION" in shown
-    assert re.search(r"\x1b\]8;id=\d+;http://127.0.0.1:5000/#/compare-runs\?", shown)
+    assert re.search(r"\x1b\]8;id=\d+;https://mlflow.example/#/compare-runs\?", shown)
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 200])
@@ -601,3 +601,11 @@ def test_no_name_acts() -> None:
 @settings(max_examples=40, deadline=None)
 def test_no_text_acts(text: str, other: str) -> None:
     assert_harmless(named(text, other))
+
+
+def test_a_comment_holds_no_link_to_the_machine_that_wrote_it() -> None:
+    links = {"here": "http://127.0.0.1:5000/#/x", "there": "https://mlflow.example/#/y"}
+    report = replace(examples.PASS, links=links)
+    assert "mlflow.example" in markdown(report)
+    assert "127.0.0.1" not in markdown(report)
+    assert "127.0.0.1" in as_text(report)

@@ -17,6 +17,7 @@ from orbiter.train import Trainer, TrainerError, TrainerState, TrainMetrics
 from orbiter.train.enforce import Phase
 from orbiter.train.repeats import quiet_logger
 from orbiter.train.runtime import runtime_of
+from orbiter_mlflow.links import run_page
 from orbiter_mlflow.run import TrackedRun
 from orbiter_mlflow.settings import MLflowSettings, claim_environment_run_id, resolve
 
@@ -115,6 +116,25 @@ class MLflowTrainerMixin(Trainer):
         if not run.active or run.outbox is None:
             return None
         return await run.outbox.wait_run_id_async(run.settings.flush_timeout)
+
+    @property
+    def run_url(self) -> str | None:
+        """The run's page in the MLflow UI; None where there is no run yet, or nothing is tracked.
+
+        Of a store without a server it is the page that `mlflow server` serves by default. It asks
+        the store, and waits for its answer.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        run_id = self.run_id
+        if run_id is None:
+            return None
+        from orbiter_mlflow.store import RunStore
+        from orbiter_mlflow.ui import ui_address
+
+        uri = self._tracked.settings.tracking_uri
+        return run_page(ui_address(uri), RunStore(uri).get(run_id).experiment_id, run_id)
 
     @property
     def delivered(self) -> bool:

@@ -19,6 +19,7 @@ from orbiter_mlflow.gate.policy import Policy, PolicyError, expand
 from orbiter_mlflow.links import compare_page
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.stored_run import FilterError, StoredRun, StoreError
+from orbiter_mlflow.ui import ui_address
 
 if TYPE_CHECKING:
     from orbiter_mlflow.store import RunStore
@@ -269,13 +270,13 @@ def _policy_change(question: Question, ref: GitRef | None) -> str:
 
 
 def _links(store: "RunStore", runs: Sequence[StoredRun]) -> dict[str, str] | None:
-    """The page of MLflow that shows the runs side by side; None where no server is known."""
-    experiments = {run.experiment_id for run in runs}
-    served = store.shown_uri.startswith(("http://", "https://"))
-    if not served or not 1 < len(runs) <= _LINKED:
+    """The page of MLflow that shows the runs side by side."""
+    if not 1 < len(runs) <= _LINKED:
         return None
+    experiments = {run.experiment_id for run in runs}
     ids = [run.run_id for run in runs]
-    return {"compare in MLflow": compare_page(store.shown_uri, sorted(experiments), ids)}
+    page = compare_page(ui_address(store.shown_uri), sorted(experiments), ids)
+    return {"compare in MLflow": page}
 
 
 _LINKED = 100

@@ -59,10 +59,16 @@ def markdown(report: GateReport) -> str:
         _table(wording.worst_first(report.metrics)),
         "\n".join(_fit(list(map(_reason, wording.unsettled(report))), _REASONS, "reason")),
         _differences(report.differences),
-        "\n".join(_fit([_link(*link) for link in (report.links or {}).items()], _LINKS, "link")),
+        "\n".join(_fit([_link(*link) for link in _public_links(report)], _LINKS, "link")),
         _details(report),
     ]
     return "\n\n".join(block.strip("\n") for block in blocks if block) + "\n"
+
+
+def _public_links(report: GateReport) -> list[tuple[str, str]]:
+    """Links that lead others somewhere too: not those to a server on this machine."""
+    links = (report.links or {}).items()
+    return [(title, url) for title, url in links if not url.startswith("http://127.0.0.1:")]
 
 
 def _sentence(text: str) -> str:
