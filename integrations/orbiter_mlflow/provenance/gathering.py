@@ -65,7 +65,7 @@ class Gathering:
         """Let the event loop go on until all is found out, for up to `patience` seconds; where
         that was not enough, no second time."""
         deadline = 0.0 if self._kept_waiting else time.monotonic() + patience
-        while self._thread.is_alive() and time.monotonic() < deadline:
+        while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110  no task ends it
             await asyncio.sleep(_POLL)
         self._kept_waiting = self._thread.is_alive()
 
