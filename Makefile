@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found.
-.PHONY: demo ui test lint types bench setup clean
+.PHONY: demo ui test faults lint types bench setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -36,7 +36,11 @@ ui: $(VENV)/.demo
 		--backend-store-uri $(EXAMPLE_URI) --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore-glob='tests/test_faults_*'
+
+# Those that kill, cut lines and fill disks.
+faults: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/test_faults_*.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -221,10 +221,8 @@ class Session:
             return done.exit_code, done.stdout, done.stderr
         if words[0] == "python" and words[1].endswith(".py"):
             return self._program(words[1:])
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         shell = subprocess.run(
             ["bash", "-c", command],
-            env=os.environ | {"PATH": path},
             capture_output=True,
             text=True,
             timeout=60,
@@ -254,6 +252,8 @@ def opened(folder: Path, empty_store: Path, environment: pytest.MonkeyPatch) -> 
     for block in blocks(ROOT / "docs" / "tutorial.md"):
         if block.word.endswith(".py"):
             (folder / block.word).write_text(block.text, encoding="utf-8")
+    # As with the environment activated, for which the pages are written.
+    environment.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     environment.setenv("ORBITER_MLFLOW_DELIVERY", "thread")
     environment.setenv("ORBITER_MLFLOW_SKIP_PROVENANCE", "git,machine,packages")
     return Session(environment)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from journals import HEAD, journal_of
 from orbiter.train import TrainConfig, TrainerError, TrainMetrics
@@ -52,6 +53,27 @@ async def test_what_the_user_writes_there_stays(sqlite_uri: str) -> None:
     trainer.set_tag(names.DESCRIPTION, "mine of {run_id}")
     await trainer.train()
     assert described(sqlite_uri, trainer) == f"mine of {trainer.run_id}"
+
+
+async def test_what_a_person_writes_on_the_runs_page_stays(sqlite_uri: str) -> None:
+    trainer = await trained(tracked(sqlite_uri))
+    run_id = stored(sqlite_uri, trainer).info.run_id
+    again = await trained(tracked(sqlite_uri, TrainConfig(epochs=2), run_id=run_id))
+    assert "| `epochs` | `2` |" in described(sqlite_uri, again), "ours is written anew"
+
+    MlflowClient(sqlite_uri).set_tag(run_id, names.DESCRIPTION, "the one to keep")
+    await again.evaluate()
+    assert described(sqlite_uri, again) == "the one to keep"
+    later = await trained(tracked(sqlite_uri, run_id=run_id, description="another life"))
+    assert described(sqlite_uri, later) == "the one to keep"
+
+
+async def test_a_value_that_looks_like_the_place_of_the_id_is_shown_as_it_is(
+    sqlite_uri: str,
+) -> None:
+    config = TrainConfig(extra={"out": "runs/{run_id}/x"})
+    text = described(sqlite_uri, await trained(tracked(sqlite_uri, config)))
+    assert "| `extra.out` | `runs/{\u2060run_id}/x` |" in text
 
 
 def test_long_configs_and_many_results_are_cut_and_it_is_said() -> None:

@@ -146,6 +146,7 @@ async def test_results_that_do_not_arrive_are_an_error_where_asked(late_store: L
     with pytest.raises(TrackingError, match="evaluate succeeded") as caught:
         await trainer.evaluate()
     assert caught.value.metrics == TrainMetrics(0.25, 0.75)
+    assert eventually(lambda: spool.read_ack(only_journal()).problem)
     trainer.mark_validated()  # the state is as it was
     with pytest.raises(TrackingError, match="late") as caught:
         await trainer.train()

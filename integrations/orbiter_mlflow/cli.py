@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from orbiter_mlflow.commands.gate import bless, check
-from orbiter_mlflow.commands.given import settings
+from orbiter_mlflow.commands.given import settings, store_settings
 from orbiter_mlflow.commands.pages import ui
 from orbiter_mlflow.commands.runs import diff, reproduce
 from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS
@@ -63,6 +63,8 @@ def sync(
     from orbiter_mlflow.sync_report import show, sync_all
 
     journals = _journals(paths)
+    if tracking_uri is not None:
+        tracking_uri = store_settings(tracking_uri).tracking_uri
     if dry_run:
         show(journals)
     else:

@@ -36,7 +36,7 @@ class Description:
 
     def configured(self, params: Mapping[str, str]) -> None:
         """The config is logged as these params; secrets are redacted."""
-        self._params = join_values(params)
+        self._params = {key: _as_it_is(text) for key, text in join_values(params).items()}
 
     def measured(self, values: Mapping[str, float]) -> None:
         """A result of `train` or `evaluate`."""
@@ -72,6 +72,11 @@ class Description:
         ]
         table = "\n".join(["| config | |", "|---|---|", *rows])
         return "\n\n".join([table, *_rest(len(self._params) - _MOST)])
+
+
+def _as_it_is(text: str) -> str:
+    """`text` in which delivery finds no place for the run's id; it looks the same."""
+    return text.replace(names.RUN_ID_HERE, f"{names.RUN_ID_HERE[0]}\u2060{names.RUN_ID_HERE[1:]}")
 
 
 def _rest(count: int) -> list[str]:

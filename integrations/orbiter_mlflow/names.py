@@ -59,6 +59,8 @@ LOST = "orbiter.lost"
 """How many records the disk of the training machine did not take."""
 QUARANTINED = "orbiter.quarantined"
 """How many entries MLflow refused for good; they lie in the journal's quarantine file."""
+DESCRIBED = "orbiter.description"
+"""Checksum of the description that we wrote last: where another one stands, a person wrote it."""
 
 BASELINE = "baseline"
 """Under which name a run is blessed: what a policy's `filter` looks for."""

@@ -16,6 +16,7 @@ from orbiter.train.repeats import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.birth import open_outbox
 from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.described import signed
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.records import (
     Close,
@@ -317,7 +318,7 @@ class TrackedRun:
     def _describe(self) -> None:
         """Write the description, unless the user has written one of their own."""
         if self._description_is_ours:
-            self._tags({names.DESCRIPTION: self._description.text()})
+            self._tags(signed(tag_value(self._description.text())))
 
     def _end(self, status: RunStatus) -> None:
         self.status = Status(status, now())

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import backoff, lives, resume, spool
+from orbiter_mlflow.delivery import backoff, described, lives, resume, spool
 from orbiter_mlflow.delivery.batches import Batch, pack
 from orbiter_mlflow.delivery.errors import DeliveryError, HeldError, RejectedError, TransientError
 from orbiter_mlflow.delivery.journal import Entry, last_time, read, read_head
@@ -195,9 +195,7 @@ class Drain:
         self._unsure = False
 
     def _send(self, sink: Sink, head: Head, run_id: str, batch: Batch) -> None:
-        if names.DESCRIPTION in batch.tags:
-            described = batch.tags[names.DESCRIPTION].replace(names.RUN_ID_HERE, run_id)
-            batch.tags[names.DESCRIPTION] = described[: names.MAX_TAG_VALUE]
+        described.fill_in(sink, run_id, batch.tags)
         try:
             sink.log_batch(run_id, batch.points, batch.params, batch.tags | _mark(head, batch.end))
         except (RejectedError, TransientError) as error:
