@@ -1,7 +1,6 @@
 """Keeps a failure that repeats at every step from filling the log: it is told once a minute."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 
@@ -24,20 +23,19 @@ class OncePerMinute(logging.Filter):
         super().__init__()
         self._clock = clock
         self._seen: dict[tuple[int, str], tuple[float, int]] = {}
-        self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be shown."""
         text = record.getMessage()
-        with self._lock:
-            now = self._clock()
-            told, kept_back = self._seen.get((record.levelno, text), (now - _INTERVAL, 0))
-            if now - told < _INTERVAL:
-                self._seen[record.levelno, text] = told, kept_back + 1
-                return False
-            if len(self._seen) >= _MOST:
-                self._seen.clear()
-            self._seen[record.levelno, text] = now, 0
+        # No lock: a process forked while it is held would hang. At worst a text is told twice.
+        now = self._clock()
+        told, kept_back = self._seen.get((record.levelno, text), (now - _INTERVAL, 0))
+        if now - told < _INTERVAL:
+            self._seen[record.levelno, text] = told, kept_back + 1
+            return False
+        if len(self._seen) >= _MOST:
+            self._seen.clear()
+        self._seen[record.levelno, text] = now, 0
         if kept_back:
             record.msg, record.args = f"{text} ({kept_back} more since it was last told)", ()
         return True

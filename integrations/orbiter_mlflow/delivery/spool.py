@@ -124,7 +124,11 @@ def keep_artifact(journal: Path, source: Path, folder: str | None) -> Artifact:
         OSError: the file cannot be read or copied.
     """
     kept = _new_file(journal)
-    shutil.copyfile(source, kept)
+    try:
+        shutil.copyfile(source, kept)
+    except BaseException:
+        kept.unlink()
+        raise
     with kept.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(kept.name, source.name, folder, kept.stat().st_size, digest)
@@ -145,7 +149,9 @@ def keep_content(journal: Path, content: bytes, name: str, folder: str | None) -
 def _new_file(journal: Path) -> Path:
     files = journal.with_suffix(".files")
     files.mkdir(mode=0o700, exist_ok=True)
-    return files / os.urandom(8).hex()
+    file = files / os.urandom(8).hex()
+    file.touch(mode=0o600)
+    return file
 
 
 def artifact_path(journal: Path, artifact: Artifact) -> Path:
