@@ -381,3 +381,14 @@ def test_a_param_that_changes_is_not_sent_with_the_first(tmp_path: Path) -> None
 def test_the_error_tree_is_what_its_docstring_says() -> None:
     for kind in (TransientError, RejectedError, HeldError):
         assert kind.__base__ is DeliveryError
+
+
+def test_who_has_a_journal_stands_in_its_ack_also_where_nothing_else_is_new(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, a_run())
+    setup.sink.troubles += [Trouble(TransientError("down"), "create_run") for _ in range(3)]
+    for _ in range(2):
+        assert not setup.drain().run()
+    before = spool.read_ack(setup.journal)
+    spool.write_ack(setup.journal, replace(before, drainer="process 1 on another"))
+    assert not setup.drain().run()
+    assert spool.read_ack(setup.journal).drainer == before.drainer

@@ -672,6 +672,15 @@ def test_what_pairs_the_runs_may_differ() -> None:
     assert judged(seeded("c", {7: 0.8}), seeded("b", SEEDS), BY_SEED).notes == ()
 
 
+def test_pairs_that_were_asked_for_and_do_not_match_are_told_where_it_passes() -> None:
+    others = {seed + 100: value for seed, value in SEEDS.items()}
+    report = judged(seeded("c", others), seeded("b", SEEDS), BY_SEED)
+    assert (report.metrics[0].verdict, report.metrics[0].test) == (Verdict.PASS, Test.WELCH)
+    assert any("m is not paired: the values of" in note for note in report.notes)
+    again = judged(seeded("c", SEEDS), seeded("b", SEEDS), BY_SEED)
+    assert not any("not paired" in note for note in again.notes)
+
+
 # -- no baseline -----------------------------------------------------------------------------------
 
 

@@ -103,7 +103,8 @@ def main() -> None:
     try:
         commands.main(standalone_mode=False)
     except click.UsageError as error:
-        click.echo(f"orbiter-mlflow: {error.format_message()}", err=True)
+        hint = " (orbiter-mlflow --help lists them)" if len(sys.argv) == 1 else ""
+        click.echo(f"orbiter-mlflow: {error.format_message()}{hint}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         click.echo(f"orbiter-mlflow: {error.format_message()}", err=True)

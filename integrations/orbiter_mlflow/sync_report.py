@@ -94,7 +94,10 @@ def _outcome(backlog: Backlog) -> str:
         refused = backlog.ack.quarantined + backlog.ack.damaged
         return f"delivered, {run}" + (f"; {refused} entries are in quarantine" if refused else "")
     if backlog.state == "delivering":
-        return f"left alone: {backlog.ack.drainer or 'another process'} is delivering it"
+        return (
+            f"left alone: {backlog.ack.drainer or 'another process'} is delivering it; it gives up "
+            "some minutes after its trainer's end, or when it is ended"
+        )
     if backlog.problem:
         return f"not delivered: {backlog.problem}"
     if backlog.head is not None and runs_elsewhere(backlog.head.writer):

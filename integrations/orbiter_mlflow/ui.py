@@ -23,7 +23,7 @@ __all__ = ["installed", "pages", "say_pages", "server_command", "typed", "ui_add
 _LOOKED_AT = 100
 """Runs, the latest, in which the columns of the table are looked for."""
 _COMPARED = 6
-"""Runs, the latest, that the page beside each other shows."""
+"""Runs, the latest that are finished, that the page beside each other shows."""
 
 _LOCAL = "http://127.0.0.1:5000"
 _SERVED = ("http://", "https://")
@@ -58,8 +58,9 @@ def pages(store: "RunStore", experiment_id: str, address: str | None = None) -> 
         "See the runs": runs_page(base, experiment_id, shared_view=view),
         "See their curves": runs_page(base, experiment_id, shared_view=view, charts=True),
     }
-    if len(runs) > 1:
-        compared = [run.run_id for run in runs[:_COMPARED]]
+    finished = [run.run_id for run in runs if run.status == "FINISHED"]
+    compared = finished[:_COMPARED]
+    if len(compared) > 1:
         found["Compare them"] = compare_page(base, [experiment_id], compared)
     return found
 

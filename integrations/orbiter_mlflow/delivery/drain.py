@@ -67,7 +67,8 @@ class Drain:
         told: Callable[[spool.Ack], None] = lambda ack: None,
     ) -> None:
         self.journal = journal
-        self.ack = replace(spool.read_ack(journal), drainer=_me())
+        self._written = spool.read_ack(journal)
+        self.ack = replace(self._written, drainer=_me())
         self.not_before = 0.0
         self._open_sink = open_sink
         self._clock = clock
@@ -332,9 +333,9 @@ class Drain:
 
     def _write(self, **changes: object) -> None:
         fresh = replace(self.ack, **changes)  # type: ignore[arg-type]  # names checked by tests
-        if fresh != self.ack:
+        if fresh != self._written:
             spool.write_ack(self.journal, fresh)
-            self.ack = fresh
+            self.ack = self._written = fresh
             self._told(fresh)
 
 

@@ -14,11 +14,12 @@ from orbiter_mlflow.gate.model import (
     LeftOut,
     MetricResult,
     Outcome,
+    Test,
     Verdict,
 )
 from orbiter_mlflow.gate.policy import Policy, expand
 from orbiter_mlflow.gate.statistics import holm
-from orbiter_mlflow.gate.verdict import Against, look, settle
+from orbiter_mlflow.gate.verdict import UNPAIRED, Against, look, settle
 
 __all__ = ["judge"]
 
@@ -72,6 +73,12 @@ def judge(
     ]
     if len(judged) < len(candidate):
         notes.append(f"{len(candidate) - len(judged)} candidate runs were given more than once")
+    # What passes shows no reason, but who asked for pairs takes the test for one of pairs.
+    notes += [
+        f"{one.metric} is {one.reason[one.reason.index(UNPAIRED) :]}"
+        for one in metrics
+        if one.verdict is Verdict.PASS and one.test is Test.WELCH and UNPAIRED in one.reason
+    ]
     return GateReport(
         outcome=_outcome(policy, metrics, found),
         metrics=tuple(metrics),

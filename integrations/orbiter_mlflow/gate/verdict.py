@@ -15,7 +15,10 @@ from orbiter_mlflow.gate.model import LARGEST, GateRun, MetricResult, Sample, Te
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import Comparison, Losses
 
-__all__ = ["Against", "Found", "look", "settle"]
+__all__ = ["UNPAIRED", "Against", "Found", "look", "settle"]
+
+UNPAIRED = "not paired:"
+"""So begins what is said where `paired_by` was given, and its values do not match."""
 
 _SLACK = 1e-9
 """Part of a limit by which rounding may pass it: 0.80 - 0.79 is no more than 0.01."""
@@ -218,7 +221,7 @@ def _asides(wanted: MetricPolicy, result: MetricResult, compared: Comparison) ->
             "test"
         )
     if wanted.paired_by is not None and wanted.test == "auto" and not compared.matched:
-        found.append(f"not paired: the values of {wanted.paired_by} are not the same, each once")
+        found.append(f"{UNPAIRED} the values of {wanted.paired_by} are not the same, each once")
     if result.baseline.missing:
         count, n = len(result.baseline.missing), len(result.baseline.missing) + result.baseline.n
         found.append(f"{count} of {n} baseline runs lack it and do not count")
