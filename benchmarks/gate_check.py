@@ -61,7 +61,7 @@ def fill(uri: str, runs: int) -> None:
             told = {"run_uuid": "printf('%032x', copy)", "start_time": "start_time + copy"}
             chosen = ", ".join(told.get(column, column) for column in columns)
             store.execute(
-                f"INSERT INTO {table} ({', '.join(columns)}) SELECT {chosen} FROM {table}, "  # noqa: S608
+                f"INSERT INTO {table} ({', '.join(columns)}) SELECT {chosen} FROM {table}, "  # noqa: S608  its own names
                 "(WITH RECURSIVE n(copy) AS (SELECT 1 UNION ALL SELECT copy + 1 FROM n "
                 "WHERE copy < ?) SELECT copy FROM n) WHERE run_uuid = ?",
                 (runs - 2, copied),

@@ -330,11 +330,11 @@ def wide_config() -> WideConfig:
         data_since=date(2024, 2, 29),
         ignore_columns={"id", "meta.source"},
         lr_by_layer={0: 1e-6, 11: 1e-5},
-        columns=["prompt"],  # type: ignore[arg-type]
+        columns=["prompt"],  # type: ignore[arg-type]  # it breaks its annotation
         betas=(0, 1),
         resume=Path("/ckpt/last"),
         tf32=None,
-        precision="fp32",  # type: ignore[arg-type]
+        precision="fp32",  # type: ignore[arg-type]  # it breaks its annotation
         adapter=Adapter(8, schedule=Schedule("linear", 10)),
         adapters={"de": Adapter(), "zh-Hant": Adapter(4, targets=[]), "a/b": Adapter(2)},
         deepspeed={"zero": {"stage": 3, "offload.optimizer": {"device": "cpu"}}, "x": None},

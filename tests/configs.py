@@ -128,7 +128,7 @@ class Config(TrainConfig):
     seq: Sequence[int] = field(default_factory=list)
     number: int | float | None = None
     flag: bool = False
-    old_union: Union[int, Path, None] = None  # noqa: UP007
+    old_union: Union[int, Path, None] = None  # noqa: UP007  the old spelling
 
 
 class Undecorated(Config):
@@ -270,11 +270,11 @@ annotations = st.sampled_from(
 annotations = st.recursive(
     annotations,
     lambda inner: st.one_of(
-        inner.map(lambda a: list[a]),  # type: ignore[valid-type]
-        inner.map(lambda a: dict[str, a]),  # type: ignore[valid-type]
-        inner.map(lambda a: tuple[a, ...]),  # type: ignore[valid-type]
-        inner.map(lambda a: Optional[a]),  # noqa: UP045
-        st.tuples(inner, inner).map(lambda pair: Union[pair]),  # noqa: UP007
+        inner.map(lambda a: list[a]),  # type: ignore[valid-type]  # made as it runs
+        inner.map(lambda a: dict[str, a]),  # type: ignore[valid-type]  # made as it runs
+        inner.map(lambda a: tuple[a, ...]),  # type: ignore[valid-type]  # made as it runs
+        inner.map(lambda a: Optional[a]),  # noqa: UP045  the old spelling
+        st.tuples(inner, inner).map(lambda pair: Union[pair]),  # noqa: UP007  the old spelling
     ),
     max_leaves=3,
 )

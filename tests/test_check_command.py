@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from gate_runs import Shelf
 from orbiter.train import TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.cli import commands
+from pages import ROOT, blocks
 from trainers import Tracked, stored, tracked, trained
 
 POLICY = """
@@ -325,11 +325,9 @@ def test_the_step_summary_is_added_to_and_any_other_file_replaced(
 
 # -- as the README has it ------------------------------------------------------------------------
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\b[^\n]*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def fenced(language: str) -> list[str]:
+    return [block.text for block in blocks(ROOT / "README.md") if block.language == language]
 
 
 def strings_in(content: Any) -> Iterator[str]:
@@ -343,8 +341,8 @@ def strings_in(content: Any) -> Iterator[str]:
 def test_the_jobs_and_the_policy_of_the_readme_work(
     check: Check, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (text,) = (block for block in blocks("toml") if "[gate]" in block)
-    jobs = [one for block in blocks("yaml") for one in strings_in(yaml.safe_load(block))]
+    (text,) = (block for block in fenced("toml") if "[gate]" in block)
+    jobs = [one for block in fenced("yaml") for one in strings_in(yaml.safe_load(block))]
     commands = [one for one in jobs if one.startswith("orbiter-mlflow check")]
     assert len(commands) == 2
     shelf.tag("good 0", **{names.GIT_COMMIT: "3f2a9c1e"})

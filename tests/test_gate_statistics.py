@@ -290,8 +290,8 @@ def test_how_many_seeds_would_settle_it(effect: float, seeds: int | None) -> Non
 
 
 def test_fewer_seeds_settle_what_varies_less() -> None:
-    def needed(*spread: float, level: float = 0.05) -> int:
-        found = seeds_needed(Comparison(Test.WELCH, 1.0, spread=spread), level)  # type: ignore[arg-type]
+    def needed(one: float, other: float, *, level: float = 0.05) -> int:
+        found = seeds_needed(Comparison(Test.WELCH, 1.0, spread=(one, other)), level)
         assert found is not None
         return found
 

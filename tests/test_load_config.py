@@ -55,7 +55,7 @@ async def test_the_config_of_a_run_comes_from_its_params_alone(
     config = Config(
         learning_rate=1,
         lora=DeepLora(3),
-        maybe=Lora(targets=["q"]),  # type: ignore[arg-type]
+        maybe=Lora(targets=["q"]),  # type: ignore[arg-type]  # it breaks its annotation
         color=Color.ONE,
         mode=Mode.FAST,
         names={"a", "b"},
@@ -84,7 +84,7 @@ def test_what_the_store_does_not_have(sqlite_uri: str, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="dataclass"):
         config_of(as_stored({}), dict)
     with pytest.raises(TypeError, match="dataclass"):
-        config_of(as_stored({}), TrainConfig())  # type: ignore[arg-type]
+        config_of(as_stored({}), TrainConfig())  # type: ignore[arg-type]  # refused
 
 
 # -- whether the params are those that were logged -------------------------------------------------
@@ -407,7 +407,7 @@ def test_fields_apart_have_their_secrets() -> None:
 
 
 def test_a_text_that_looks_like_a_secrets_mark() -> None:
-    config = TrainConfig('{"$redacted"', extra={"$redacted": None, "a": {"$redacted": 1}})  # type: ignore[arg-type]
+    config = TrainConfig('{"$redacted"', extra={"$redacted": None, "a": {"$redacted": 1}})  # type: ignore[arg-type]  # breaks its annotation
     assert same(config_of(run_with(config)), config)
 
 

@@ -91,9 +91,9 @@ async def test_a_lifecycle_in_the_wrong_order(sqlite_uri: str) -> None:
 
 def test_a_setting_that_there_is_not() -> None:
     with pytest.raises(ValidationError, match=r"delivry\n"):
-        MLflowSettings(delivry="offline")  # type: ignore[call-arg]
+        MLflowSettings(delivry="offline")  # type: ignore[call-arg]  # the typo
     with pytest.raises(ValidationError, match="'process', 'thread' or 'offline'"):
-        MLflowSettings(delivery="of line")  # type: ignore[arg-type]
+        MLflowSettings(delivery="of line")  # type: ignore[arg-type]  # the typo
 
 
 def test_a_config_that_cannot_be_had(sqlite_uri: str) -> None:

@@ -4,7 +4,6 @@ import logging
 
 import pytest
 
-from orbiter.train import TrainerError
 from orbiter.train.repeats import OncePerMinute, quiet_logger
 from trainers import reporting, tracked
 
@@ -61,9 +60,6 @@ async def test_a_thousand_bad_steps_make_one_line(
     bad = [({"loss": 1.0}, "soon")] * 1000
     trainer = tracked(sqlite_uri, body=reporting(*bad), delivery="offline")
     trainer.mark_validated()
-    try:
-        await trainer.train()
-    except TrainerError as error:  # pragma: no cover
-        raise AssertionError from error
+    await trainer.train()
     told = [line for line in caplog.messages if "soon" in line]
     assert len(told) == 1

@@ -4,7 +4,6 @@ A run that was continued has several lives, each with code of its own. The steps
 the comparison is with all. What a run did not record is said, and counts as a difference.
 """
 
-import hashlib
 import json
 import re
 import shlex
@@ -13,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.codec.config_error import ConfigError
-from orbiter_mlflow.codec.splitting import join_values
+from orbiter_mlflow.codec.splitting import join_value
 from orbiter_mlflow.diff import Difference, differing, parse_requirements
 from orbiter_mlflow.escaping import plain
 from orbiter_mlflow.provenance.git import GitError, checkout, uncommitted
@@ -68,10 +66,10 @@ def this_machine(folder: Path) -> Machine:
             tags[names.GIT_DIFF], untracked = changed.digest, changed.untracked_size > 0
         except (GitError, OSError) as error:
             problem = str(error)
-    text = requirements(Redactor()).text
+    installed = requirements(Redactor())
     tags |= machine_tags()
-    tags[names.PACKAGES] = hashlib.sha256(text.encode()).hexdigest()
-    return Machine(tags, text, problem, untracked)
+    tags[names.PACKAGES] = installed.digest
+    return Machine(tags, installed.text, problem, untracked)
 
 
 def check(run: StoredRun, here: Machine, listed: str | None) -> tuple[Difference, ...]:
@@ -232,9 +230,8 @@ def _rerun(run: StoredRun) -> Iterator[str]:
 
 
 def _seeds(run: StoredRun) -> str:
-    own = {key: text for key, text in run.tags.items() if key.startswith(names.SEEDS)}
     try:
-        seeds = json.loads(join_values(own).get(names.SEEDS, "{}"))
-    except (ConfigError, ValueError):
+        seeds = json.loads(join_value(run.tags, names.SEEDS) or "{}")
+    except ValueError:
         return ""
     return ", ".join(f"{path} = {value}" for path, value in seeds.items()) if seeds else ""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from orbiter_mlflow.codec.config_error import ConfigError
 
-__all__ = ["join_values", "split_value"]
+__all__ = ["join_value", "join_values", "split_value"]
 
 _PIECE = re.compile(r"(.*):(0|[1-9][0-9]*)", re.DOTALL)
 
@@ -26,6 +26,16 @@ def split_value(key: str, text: str, limit: int) -> dict[str, str]:
         raise ValueError(f"a text of {len(text)} characters cannot be split by a limit of {limit}")
     pieces = (text[start : start + size] for start in range(0, len(text), size))
     return {f"{key}:{number}": piece for number, piece in enumerate(pieces)}
+
+
+def join_value(texts: Mapping[str, str], key: str) -> str | None:
+    """One value out of params or tags, whole or in pieces; None where it is not there.
+
+    Raises:
+        ConfigError: when pieces of it are missing.
+    """
+    own = {name: text for name, text in texts.items() if name.partition(":")[0] == key}
+    return join_values(own).get(key)
 
 
 def join_values(params: Mapping[str, str]) -> dict[str, str]:

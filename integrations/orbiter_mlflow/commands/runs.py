@@ -15,7 +15,7 @@ import click
 
 from orbiter_mlflow import names
 from orbiter_mlflow.codec.config_error import ConfigError
-from orbiter_mlflow.codec.splitting import join_values
+from orbiter_mlflow.codec.splitting import join_value
 from orbiter_mlflow.commands.given import console, store_settings, with_options
 from orbiter_mlflow.escaping import plain
 from orbiter_mlflow.gate.options import TRACKING_URI, Option
@@ -123,9 +123,8 @@ def _to_fill_in(run: StoredRun) -> list[str]:
 
 def _listed(run: StoredRun, tag: str) -> list[str]:
     """A tag that is a JSON list, perhaps over several tags; empty where it is none."""
-    own = {key: text for key, text in run.tags.items() if key.partition(":")[0] == tag}
     try:
-        found = json.loads(join_values(own).get(tag, "[]"))
+        found = json.loads(join_value(run.tags, tag) or "[]")
     except ValueError:
         return []
     return [str(item) for item in found] if type(found) is list else []

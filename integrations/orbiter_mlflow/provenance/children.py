@@ -65,7 +65,7 @@ def ask(
     Raises:
         OSError: it cannot be started.
     """
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(  # noqa: S603  git, nvidia-smi, or ourselves
         command,
         cwd=folder,
         env=environment,

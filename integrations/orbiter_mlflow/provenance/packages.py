@@ -1,5 +1,6 @@
 """The installed packages, as a requirements file that brings them back."""
 
+import hashlib
 import json
 import re
 import time
@@ -28,6 +29,11 @@ class Requirements(NamedTuple):
 
     text: str
     unreadable: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, in hex."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 class _Package(NamedTuple):

@@ -1,6 +1,5 @@
 """What can be found out about where a run comes from, part by part, as tags and artifacts."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,12 +77,12 @@ class Parts:
 
     def packages(self) -> Iterator[Finding]:
         """The installed packages."""
-        text, unreadable = requirements(self._redactor)
-        content = text.encode()
+        found = requirements(self._redactor)
+        unreadable = f"{found.unreadable} installed packages could not be read"
         yield Finding(
-            {names.PACKAGES: hashlib.sha256(content).hexdigest()},
-            {names.REQUIREMENTS_FILE: content},
-            f"{unreadable} installed packages could not be read" if unreadable else "",
+            {names.PACKAGES: found.digest},
+            {names.REQUIREMENTS_FILE: found.text.encode()},
+            unreadable if found.unreadable else "",
         )
 
     def diff(self) -> Iterator[Finding]:

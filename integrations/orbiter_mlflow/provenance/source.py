@@ -94,7 +94,7 @@ def _shell() -> object:
 def _notebook_name(shell: object) -> str | None:
     with suppress(Exception):
         path = getattr(shell, "user_ns", {}).get("__vsc_ipynb_file__")
-        path = path or os.environ.get("__vsc_ipynb_file__")  # noqa: SIM112
+        path = path or os.environ.get("__vsc_ipynb_file__")  # noqa: SIM112  so VS Code calls it
         path = path or os.environ.get("IPYNB_FILE")
         return Path(path).name if path else None
     return None
