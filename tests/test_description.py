@@ -108,7 +108,7 @@ def test_delivery_puts_the_id_in_also_when_it_says_the_tags_again(
     if again:
         drain._write(overdue=True)
         sink.runs[run_id].tags[names.DESCRIPTION] = "older"
-        drain._settle(sink, HEAD, run_id)
+        drain._settle()
     found = sink.runs[run_id].tags[names.DESCRIPTION]
     assert found.startswith(f"run {run_id} xxx")
     assert len(found) <= names.MAX_TAG_VALUE

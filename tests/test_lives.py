@@ -26,6 +26,7 @@ from orbiter_mlflow.delivery.records import (
     Status,
     Tags,
 )
+from orbiter_mlflow.delivery.side_lane import side_lanes
 from orbiter_mlflow.testing import MemoryRun, MemorySink, Trouble
 
 PARAMS = {"learning_rate": "1e-05", "batch_size": "8"}
@@ -83,8 +84,11 @@ class Lives:
         return journal_of(self.folder / f"{number}.jsonl", records, head)
 
     def deliver(self, number: int, records: list[Record], *, made: bool = False) -> Drain:
-        drain = Drain(self.write(number, records, made=made), lambda _: self.sink)
+        journal = self.write(number, records, made=made)
+        drain = Drain(journal, lambda _: self.sink)
         assert drain.run(), drain.ack.problem
+        for lane in side_lanes(journal, lambda _: self.sink):
+            assert lane.run(), lane.ack.problem
         return drain
 
     @property
@@ -111,7 +115,7 @@ def run(tmp_path: Path) -> Lives:
     [
         (0, [4, 5, 6]),
         (1, [4, 5, 6]),
-        (3, [4, 5, 6]),
+        (2, [2, 3, 4]),  # the trainer has restored an older checkpoint
         (4, [4, 5, 6]),  # the trainer has restored its count of steps
         (100, [100, 101, 102]),
     ],
@@ -119,6 +123,8 @@ def run(tmp_path: Path) -> Lives:
 def test_steps_go_on_after_the_last_one(run: Lives, first: int, steps: list[int]) -> None:
     run.deliver(2, a_life(first, 3, at=5000))
     assert run.steps(since=5000) == steps
+    overlaps = json.loads(run.run.tags["orbiter.life.2"]).get("overlaps_from_step")
+    assert overlaps == (2 if first == 2 else None)
     assert run.steps("eval/accuracy", since=5000) == [3, steps[-1]]
     assert [p.value for p in run.run.points if p.time >= 5000 and p.key == "train/loss"] == [
         step / 7 for step in range(first, first + 3)

@@ -23,6 +23,7 @@ from orbiter_mlflow.delivery.records import (
     Status,
     Tags,
 )
+from orbiter_mlflow.delivery.side_lane import side_lanes
 from orbiter_mlflow.delivery.sink import MLflowSink
 from servers import free_port
 
@@ -59,6 +60,8 @@ def test_a_whole_journal_lands_in_a_real_store(uri: str, tmp_path: Path) -> None
     sink = MLflowSink(uri)
     drain = Drain(journal, lambda _: sink)
     assert drain.run(), drain.ack.problem
+    for lane in side_lanes(journal, lambda _: sink):
+        assert lane.run(), lane.ack.problem
 
     client = MlflowClient(uri)
     assert drain.ack.run_id is not None

@@ -59,6 +59,10 @@ LOST = "orbiter.lost"
 """How many records the disk of the training machine did not take."""
 QUARANTINED = "orbiter.quarantined"
 """How many entries MLflow refused for good; they lie in the journal's quarantine file."""
+DATASETS_MISSING = "orbiter.datasets.missing"
+"""Which datasets of a run that has ended are not in the store, or not yet, and why."""
+ARTIFACTS_MISSING = "orbiter.artifacts.missing"
+"""Which artifacts of a run that has ended are not in the store, or not yet, and why."""
 DESCRIBED = "orbiter.description"
 """Checksum of the description that we wrote last: where another one stands, a person wrote it."""
 
@@ -110,6 +114,8 @@ OF_ONE_LIFE = (
     "orbiter.packages",
     "orbiter.seeds",
     "orbiter.provenance.",
+    "orbiter.datasets.",
+    "orbiter.artifacts.",
     "mlflow.source.",
     "mlflow.user",
 )

@@ -39,7 +39,7 @@ def show(journals: Sequence[Path]) -> None:
             backlog.state,
             str(backlog.points),
             age,
-            str(backlog.ack.quarantined),
+            str(backlog.refused),
         )
     console.print(table)
     for backlog in backlogs:
@@ -75,7 +75,7 @@ def _deliver(
     with Progress(*columns, console=console, transient=True, disable=size < _LONG) as progress:
         task = progress.add_task(journal.name, total=size)
 
-        def told(ack: Ack) -> None:
+        def on_progress(ack: Ack) -> None:
             progress.update(task, completed=ack.offset)
 
         return deliver(
@@ -84,14 +84,14 @@ def _deliver(
             tracking_uri=tracking_uri,
             ended=ended,
             patience=wait,
-            told=told,
+            on_progress=on_progress,
         )
 
 
 def _outcome(backlog: Backlog) -> str:
     run = f"run {backlog.ack.run_id}"
     if backlog.state == "delivered":
-        refused = backlog.ack.quarantined + backlog.ack.damaged
+        refused = backlog.refused
         return f"delivered, {run}" + (f"; {refused} entries are in quarantine" if refused else "")
     if backlog.state == "delivering":
         return (
@@ -99,7 +99,8 @@ def _outcome(backlog: Backlog) -> str:
             "some minutes after its trainer's end, or when it is ended"
         )
     if backlog.problem:
-        return f"not delivered: {backlog.problem}"
+        done = f"{run} is complete, but " if backlog.ack.settled else ""
+        return f"{done}not delivered: {backlog.problem}"
     if backlog.head is not None and runs_elsewhere(backlog.head.writer):
         return (
             f"all of it is in {run}, which still counts as running: its trainer ran on "

@@ -3,11 +3,18 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.journal import Entry
-from orbiter_mlflow.delivery.records import Metrics, Params, Tags, entry_size
+from orbiter_mlflow.delivery.records import (
+    Artifact,
+    Dataset,
+    Metrics,
+    Params,
+    Tags,
+    entry_size,
+)
 
 MAX_ENTITIES = names.MAX_METRICS - 1
 """Of all kinds together; one is kept free for the tag that tells how far the journal is sent."""
@@ -36,6 +43,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.points) + len(self.params) + len(self.tags)
+
+    def entries(self) -> dict[str, Any]:
+        """What it logs, as JSON; `of_entries` reads it."""
+        points = [point._asdict() for point in self.points]
+        return {"metrics": points, "params": self.params, "tags": self.tags}
+
+    @classmethod
+    def of_entries(cls, entries: dict[str, Any]) -> "Batch":
+        """The batch that `entries` wrote."""
+        points = [Point(**point) for point in entries["metrics"]]
+        return cls(points, dict(entries["params"]), dict(entries["tags"]))
 
     def takes(self, record: Metrics | Params | Tags, size: int) -> bool:
         """Whether the record fits in. A param that changes its value must not: MLflow would refuse
@@ -78,10 +96,14 @@ def _point_size(key: str) -> int:
 
 
 def pack(entries: Iterable[Entry]) -> Iterator[Batch | Entry]:
-    """Batches as full as they may be; entries of other kinds stand alone, in their place."""
+    """Batches as full as they may be; entries of other kinds stand alone, in their place. Datasets
+    and artifacts have lanes of their own, and are passed over."""
     batch = Batch()
     for entry in entries:
         record = entry.record
+        if isinstance(record, Dataset | Artifact):
+            batch.end = entry.end
+            continue
         if not isinstance(record, Metrics | Params | Tags):
             if batch.end:
                 yield batch
@@ -96,5 +118,5 @@ def pack(entries: Iterable[Entry]) -> Iterator[Batch | Entry]:
             yield batch
             batch = Batch()
         batch.add(record, size, entry.end)
-    if batch.end:  # it may be empty, and stand for params that a run does not take anew
+    if batch.end:  # it may be empty: what stood there is not sent here, or not anew
         yield batch

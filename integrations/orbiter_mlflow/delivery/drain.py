@@ -1,60 +1,39 @@
 """Delivers one journal into the tracking store, exactly once, whoever hosts it.
 
 The same drain serves the live thread or process, `sync`, and the recovery after a crash. It does
-not wait: `run` delivers what is there, or notes what stopped it and when to come back.
+not wait: `run` delivers what is there, or notes what stopped it and when to come back. Datasets and
+artifacts have lanes of their own (`side_lane.py`), so that nothing here waits for them.
 """
 
-import contextlib
 import logging
 import os
-import random
 import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import backoff, described, lives, resume, spool
+from orbiter_mlflow.delivery import described, lives, resume, retry, spool
 from orbiter_mlflow.delivery.batches import Batch, pack
 from orbiter_mlflow.delivery.errors import DeliveryError, HeldError, RejectedError, TransientError
 from orbiter_mlflow.delivery.journal import Entry, last_time, read, read_head
+from orbiter_mlflow.delivery.lane import Lane
 from orbiter_mlflow.delivery.protocol import Sink
-from orbiter_mlflow.delivery.records import (
-    Artifact,
-    Close,
-    Dataset,
-    Head,
-    Status,
-    Tags,
-    split,
-)
+from orbiter_mlflow.delivery.records import Close, Head, Status, Tags, split
+from orbiter_mlflow.delivery.side_lane import nothing_waits
+from orbiter_mlflow.delivery.suspects import Suspect
 
 _logger = logging.getLogger(__name__)
 
-PERMANENT_AFTER = 5
-"""Answers of 5xx to one batch, in a row, after which its content may be the cause."""
 
-HELD_RETRY = 60.0
-"""Seconds between attempts while a person has to act: a password may be put right any time."""
-
-HURRIED_RETRY = 1.0
-"""Seconds between attempts, at most, while somebody waits for the delivery."""
-
-
-class Drain:
-    """The delivery of one journal.
+class Drain(Lane[spool.Ack]):
+    """The delivery of the metrics, params, tags and statuses of one journal; see `Lane`.
 
     Args:
         journal: the file; its ack is read, so a drain goes on where an earlier one stopped.
         open_sink: gives the store for a head; may be slow, may raise a `DeliveryError`.
-        clock: seconds, monotonic.
-        rng: the jitter of the waits.
-        told: hears of each step.
-
-    Attributes:
-        ack: how far it is delivered, as last written.
-        not_before: the clock's time before which another `run` would be too early.
+        on_progress: called with the ack after each step.
     """
 
     def __init__(
@@ -62,27 +41,25 @@ class Drain:
         journal: Path,
         open_sink: Callable[[Head], Sink],
         *,
-        clock: Callable[[], float] = time.monotonic,
-        rng: random.Random | None = None,
-        told: Callable[[spool.Ack], None] = lambda ack: None,
+        on_progress: Callable[[spool.Ack], None] = lambda ack: None,
+        **how: Any,
     ) -> None:
-        self.journal = journal
-        self._written = spool.read_ack(journal)
-        self.ack = replace(self._written, drainer=_me())
-        self.not_before = 0.0
+        before = spool.read_ack(journal)
+        if before.offset and not before.lanes:  # of a version that had one lane for all
+            for lane in spool.LANES:
+                spool.write_lane_ack(journal, lane, spool.LaneAck(before.offset))
+        super().__init__(journal, before, **how)
+        self.ack = replace(before, drainer=_me(), lanes=True)
         self._open_sink = open_sink
-        self._clock = clock
-        self._rng = rng or random.Random()  # noqa: S311  jitter, no secret
-        self._told = told
+        self._on_progress = on_progress
         self._before = resume.Predecessors(journal)
-        self._failures = 0
-        self._failed_at = 0.0
-        self._refusals = 0
+        self._failed_batches = 0
         # A batch may have been committed whose ack was not written: ask the store first.
         self._unsure = self.ack.run_id is not None
 
     def run(self) -> bool:
-        """Deliver what the journal holds now; True where all of that is in the store.
+        """Deliver what the journal holds now; True where all of that is in the store, or under
+        trial.
 
         Never raises: what stopped it stands in `ack.problem`.
         """
@@ -92,44 +69,32 @@ class Drain:
         """End a run whose writer died without a word, once all of its journal is delivered."""
         return self._attempt(self._deliver) and self._attempt(self._end)
 
-    def hurry(self) -> None:
-        """Somebody waits: try again soon, however long the store has been in trouble."""
-        self.not_before = min(self.not_before, self._failed_at + HURRIED_RETRY)
-
     def _attempt(self, action: Callable[[], None]) -> bool:
-        try:
-            action()
-            if self.ack.problem:
-                self._write(problem="", held=False)
-        except (DeliveryError, OSError, ValueError) as error:
-            held = not isinstance(error, TransientError)
+        done = super()._attempt(action)
+        if not done:
             self._unsure = self.ack.run_id is not None
-            self._failures += 1
-            self._failed_at = self._clock()
-            wait = HELD_RETRY if held else backoff.delay(self._failures, self._rng)
-            self.not_before = self._failed_at + wait
-            with contextlib.suppress(OSError):  # the disk of the spool may be what is full
-                self._write(problem=str(error) or type(error).__name__, held=held)
-            return False
-        self._failures = 0
-        return True
+        return done
 
     # -- one delivery --------------------------------------------------------------------------
 
     def _deliver(self) -> None:
-        head = read_head(self.journal)
-        if self.ack.offset >= self.journal.stat().st_size and self.ack.run_id is not None:
+        head = self._head = read_head(self.journal)
+        grown = self.ack.offset < self.journal.stat().st_size
+        if not grown and not self.ack.aside and self.ack.run_id is not None:
             return
-        sink = self._open_sink(head)
-        run_id = self.ack.run_id or self._make_run(sink, head)
+        sink = self._sink = self._open_sink(head)
+        run_id = self._run_id = self.ack.run_id or self._make_run(sink, head)
         if self._unsure:
-            self._ask_how_far(sink, head, run_id)
+            self._ask_how_far()
+        if grown and self.ack.closed:
+            self._reopen()
         for item in pack(self._entries(sink, run_id)):
             if isinstance(item, Batch):
-                self._send(sink, head, run_id, item)
+                self._send(item)
             else:
-                self._act(sink, head, run_id, item)
+                self._perform(item)
                 self._write(offset=item.end)
+        self._try_aside()
 
     def _make_run(self, sink: Sink, head: Head) -> str:
         if head.run_id is not None:
@@ -138,7 +103,6 @@ class Drain:
         found: Sequence[str] = ()
         if self.ack.creating:
             found = sink.find_runs(head)
-            self._write(twins=self.ack.twins or len(found) != 1)
         else:
             self._write(creating=True)
         run_id = found[0] if found else sink.create_run(head)
@@ -166,7 +130,8 @@ class Drain:
             if not (drain.abandon() if orphaned else drain.run()):
                 kind = HeldError if drain.ack.held else TransientError
                 raise kind(f"{drain.ack.problem} (an earlier part of this run: {journal})")
-            if drain.ack.closed and not read_head(journal).keep:
+            keep = read_head(journal).keep or not nothing_waits(journal)
+            if drain.ack.settled and not keep:
                 spool.remove(journal)
         finally:
             os.close(fd)
@@ -182,6 +147,7 @@ class Drain:
             # Kept before a point is sent, so that whoever sends it again moves it as far.
             if life is not self.ack.life:
                 self._write(life=life)
+                sink.log_batch(run_id, (), {}, life.tag(self._head.uid))
             record = life.told(entry.record)
             if isinstance(record, Tags) and life.tells_config(entry.record):
                 changes = resume.config_changes(sink.read_run(run_id), self.journal, entry.end)
@@ -189,120 +155,117 @@ class Drain:
                 record = Tags(record.values | lives.changes_tag(changes, life.number))
             yield replace(entry, record=record)
 
-    def _ask_how_far(self, sink: Sink, head: Head, run_id: str) -> None:
-        uid, _, told = sink.delivered(run_id).partition(":")
-        offset = int(told) if uid == head.uid and told.isdecimal() else 0
+    def _ask_how_far(self) -> None:
+        uid, _, told = self._sink.delivered(self._run_id).partition(":")
+        offset = int(told) if uid == self._head.uid and told.isdecimal() else 0
         self._write(offset=max(offset, self.ack.offset), overdue=True)
         self._unsure = False
 
-    def _send(self, sink: Sink, head: Head, run_id: str, batch: Batch) -> None:
-        described.fill_in(sink, run_id, batch.tags)
+    def _reopen(self) -> None:
+        """Go on with a run that was taken for ended, and whose journal has grown since."""
+        if self.ack.died:
+            self._sink.delete_tags(self._run_id, self.ack.life.tags(dict.fromkeys(names.ERROR, "")))
+            self._sink.set_status(self._run_id, Status("RUNNING"))
+            self._write(died=False, status="RUNNING")
+        self._write(closed=False)
+
+    def _send(self, batch: Batch) -> None:
+        if not batch:
+            self._write(offset=batch.end)
+            return
+        described.fill_in(self._sink, self._run_id, batch.tags)
+        refused: list[tuple[dict[str, Any], DeliveryError]] = []
         try:
-            sink.log_batch(run_id, batch.points, batch.params, batch.tags | _mark(head, batch.end))
+            self._log(batch, batch.tags | _mark(self._head, batch.end))
         except (RejectedError, TransientError) as error:
-            self._require_refusal(sink, head, run_id, error, after=PERMANENT_AFTER)
-            self._isolate(sink, head, run_id, batch, error)
-        self._refusals = 0
+            self._require_refused_batch(error)
+            refused = list(self._split(batch, error))
+        self._failed_batches = 0
         self._unsure = False
         self._failures = 0
-        self._write(offset=batch.end, problem="", held=False)
+        self._drop_older_tags(batch.tags)
+        self._put_aside(refused, offset=batch.end, problem="", held=False)
 
-    def _require_refusal(
-        self, sink: Sink, head: Head, run_id: str, error: DeliveryError, *, after: int = 0
-    ) -> None:
-        """Return where the store will never take this content; raise `error` where it may.
+    def _log(self, batch: Batch, tags: dict[str, str]) -> None:
+        self._sink.log_batch(self._run_id, batch.points, batch.params, tags)
 
-        A 5xx is the content's fault only if it has come `after` times in a row, and the store takes
-        a harmless write in between: a database that is read-only for a while answers reads.
+    def _require_refused_batch(self, error: DeliveryError) -> None:
+        """Return where a batch is to be split; raise `error` where the store is in trouble.
+
+        An HTTP 500 is the content's fault only where it comes several times in a row.
         """
         if isinstance(error, TransientError):
             self._unsure = True
-            self._refusals += error.answered
-            if not error.answered or self._refusals < after:
+            self._failed_batches += error.answered
+            if self._failed_batches < retry.FAILED_BEFORE_SPLIT:
                 raise error
-            sink.log_batch(run_id, (), {}, _mark(head, self.ack.offset))
+        self._require_refusal(error)
 
-    def _isolate(
-        self, sink: Sink, head: Head, run_id: str, batch: Batch, error: DeliveryError
-    ) -> None:
-        """Deliver all of a refused batch but the entries that are to blame."""
-        bad = list(self._culprits(sink, head, run_id, batch, error))
-        self._quarantine(sink, run_id, bad)
-        sink.log_batch(run_id, (), {}, _mark(head, batch.end))
-
-    def _culprits(
-        self, sink: Sink, head: Head, run_id: str, batch: Batch, error: DeliveryError
-    ) -> Iterator[tuple[dict[str, object], DeliveryError]]:
+    def _split(
+        self, batch: Batch, error: DeliveryError
+    ) -> Iterator[tuple[dict[str, Any], DeliveryError]]:
         """Deliver a refused batch in ever smaller parts; gives the single entries refused."""
         if len(batch) <= 1:
-            points = [point._asdict() for point in batch.points]
-            yield {"metrics": points, "params": batch.params, "tags": batch.tags}, error
+            yield batch.entries(), error
             return
         for part in batch.parts():
             try:
-                sink.log_batch(run_id, part.points, part.params, part.tags)
+                self._log(part, part.tags)
             except (RejectedError, TransientError) as again:
-                self._require_refusal(sink, head, run_id, again)
-                yield from self._culprits(sink, head, run_id, part, again)
+                self._require_refusal(again)
+                yield from self._split(part, again)
 
-    def _quarantine(
-        self, sink: Sink, run_id: str, bad: Sequence[tuple[dict[str, object], DeliveryError]]
-    ) -> None:
-        if not bad:
-            return
-        count = self.ack.quarantined + len(bad)
-        for entry, reason in bad:
-            spool.quarantine(self.journal, entry, str(reason))
+    def _write_something_harmless(self) -> None:
+        self._log(Batch(), _mark(self._head, self.ack.offset))
+
+    def _send_again(self, entry: dict[str, Any]) -> None:
+        batch = Batch.of_entries(entry)
+        self._log(batch, batch.tags)
+
+    def _drop_older_tags(self, tags: Mapping[str, str]) -> None:
+        """A tag under trial must not come to stand over a later one of the same name."""
+        aside = tuple(one for one in self.ack.aside if not one.entry["tags"].keys() & tags.keys())
+        if len(aside) < len(self.ack.aside):
+            self._write(aside=aside)
+
+    def _give_up(self, bad: Suspect, rest: tuple[Suspect, ...]) -> None:
+        count = self.ack.quarantined + 1
+        spool.quarantine(self.journal, bad.entry, bad.reason)
         _logger.warning(
-            "MLflow refused %d entries of run %s for good (%s): kept in %s",
-            len(bad),
-            run_id,
-            bad[0][1],
+            "MLflow refused an entry of run %s for good (%s): kept in %s",
+            self._run_id,
+            bad.reason,
             self.journal.with_suffix(".quarantine"),
         )
-        sink.log_batch(run_id, (), {}, {names.QUARANTINED: str(count)})
-        self._write(quarantined=count)
+        self._log(Batch(), {names.QUARANTINED: str(count)})
+        self._write(quarantined=count, aside=rest)
 
-    def _act(self, sink: Sink, head: Head, run_id: str, entry: Entry) -> None:
-        try:
-            self._perform(sink, head, run_id, entry)
-        except (RejectedError, TransientError) as error:
-            self._require_refusal(sink, head, run_id, error, after=PERMANENT_AFTER)
-            record: dict[str, object] = asdict(entry.record) if entry.record else {}
-            self._quarantine(sink, run_id, [(record, error)])
-        self._refusals = 0
-
-    def _perform(self, sink: Sink, head: Head, run_id: str, entry: Entry) -> None:
+    def _perform(self, entry: Entry) -> None:
         record = entry.record
-        if isinstance(record, Dataset):
-            sink.log_dataset(run_id, record)
-        elif isinstance(record, Artifact):
-            file = spool.artifact_path(self.journal, record)
-            sink.log_artifact(run_id, file, record)
-            file.unlink(missing_ok=True)
-        elif isinstance(record, Status):
-            self._set_status(sink, head, run_id, record)
+        if isinstance(record, Status):
+            if record.end_time is not None:
+                self._settle()
+            self._sink.set_status(self._run_id, record)
+            self._write(status=record.status)
         elif isinstance(record, Close):
-            self._settle(sink, head, run_id)
+            self._settle()
             self._write(closed=True)
         elif record is None:
-            count = self.ack.damaged + 1
-            sink.log_batch(run_id, (), {}, {names.DAMAGED: str(count)})
-            spool.quarantine(self.journal, {"end": entry.end}, f"damaged line: {entry.damage}")
-            self._write(damaged=count)
+            self._count_damage(entry)
 
-    def _set_status(self, sink: Sink, head: Head, run_id: str, status: Status) -> None:
-        if status.end_time is not None:
-            self._settle(sink, head, run_id)
-        sink.set_status(run_id, status)
-        self._write(status=status.status)
+    def _count_damage(self, entry: Entry) -> None:
+        count = self.ack.damaged + 1
+        self._log(Batch(), {names.DAMAGED: str(count)})
+        spool.quarantine(self.journal, {"end": entry.end}, f"damaged line: {entry.damage}")
+        self._write(damaged=count, offset=entry.end)
 
-    def _settle(self, sink: Sink, head: Head, run_id: str) -> None:
+    def _settle(self) -> None:
         """Put right what requests may have done since that were given up, but carried out late."""
-        if self.ack.twins:
-            for twin in sink.find_runs(head):
-                if twin != run_id:
-                    sink.delete_run(twin)
+        if self._head.run_id is None:
+            # Always: a proxy, or mlflow itself, may have repeated the request that created the run.
+            for twin in self._sink.find_runs(self._head):
+                if twin != self._run_id and _is_empty(self._sink.read_run(twin)):
+                    self._sink.delete_run(twin)
         if self.ack.overdue:  # its tags may stand where later ones should
             tags: dict[str, str] = {}
             for entry in read(self.journal):
@@ -310,33 +273,39 @@ class Drain:
                     tags |= self.ack.life.tags(entry.record.values)
             for part in split(Tags(tags)):
                 assert isinstance(part, Tags)  # noqa: S101  as `split` keeps the kind
-                batch = Batch(tags=part.values, end=self.ack.offset)
-                self._send(sink, head, run_id, batch)
+                self._send(Batch(tags=part.values, end=self.ack.offset))
 
     def _end(self) -> None:
         if self.ack.closed:
             return
+        self._head = read_head(self.journal)
+        self._sink = self._open_sink(self._head)
+        assert self.ack.run_id is not None  # noqa: S101  `run` has made it
+        self._run_id = self.ack.run_id
+        size = self.journal.stat().st_size
+        if self.ack.offset < size:  # nobody will write the rest of that line
+            self._count_damage(Entry(None, size, "cut short by the death of its writer"))
         if self.ack.status in (None, "RUNNING"):
             self._tell_death()
         self._write(closed=True)
 
     def _tell_death(self) -> None:
-        head = read_head(self.journal)
-        sink, run_id = self._open_sink(head), self.ack.run_id
-        assert run_id is not None  # noqa: S101  `run` has made it
         # The last record is as near to the death as can be known, also for a `sync` days later.
         died = last_time(self.journal)
-        self._settle(sink, head, run_id)
-        sink.log_batch(run_id, (), {}, self.ack.life.tags(lives.death_tags(died)))
-        sink.set_status(run_id, Status("KILLED", died))
-        self._write(status="KILLED")
+        self._settle()
+        self._log(Batch(), self.ack.life.tags(lives.death_tags(died)))
+        self._sink.set_status(self._run_id, Status("KILLED", died))
+        self._write(status="KILLED", died=True)
 
-    def _write(self, **changes: object) -> None:
-        fresh = replace(self.ack, **changes)  # type: ignore[arg-type]  # names checked by tests
-        if fresh != self._written:
-            spool.write_ack(self.journal, fresh)
-            self.ack = self._written = fresh
-            self._told(fresh)
+    def _save(self, ack: spool.Ack) -> None:
+        spool.write_ack(self.journal, ack)
+        self._on_progress(ack)
+
+
+def _is_empty(run: lives.Earlier) -> bool:
+    """Whether nothing was logged to a run: a twin that a repeated request has made. One that holds
+    something is the run of a copy of this journal, delivered elsewhere."""
+    return run.last_step is None and not run.params and names.DELIVERED not in run.tags
 
 
 def _mark(head: Head, offset: int) -> dict[str, str]:

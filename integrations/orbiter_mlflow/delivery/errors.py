@@ -1,9 +1,10 @@
 """What can stop a delivery, named for what the drain does next.
 
 DeliveryError
-├── TransientError   try again later: refused, timed out, 5xx, 408, 429, a locked database
-├── RejectedError    this content will never be taken: halve it, quarantine what is left
-└── HeldError        a person must act: wrong password, no permission, deleted run or experiment
+├── TransientError     try again later: no answer, an answer that is not MLflow's, 5xx, 408, 429
+├── RejectedError      the store does not take this content: find the entry, and try it again
+├── UnsupportedError   the server has no such endpoint: do without
+└── HeldError          a person must act: wrong password, no permission, deleted run
 """
 
 
@@ -15,7 +16,7 @@ class TransientError(DeliveryError):
     """The store could not be reached or could not do it; the request may have been committed.
 
     Attributes:
-        answered: the store did answer, with an error of its own: it may be the content after all.
+        answered: the server failed at the request itself (HTTP 500), which its content may cause.
     """
 
     def __init__(self, message: str, *, answered: bool = False) -> None:
@@ -24,7 +25,20 @@ class TransientError(DeliveryError):
 
 
 class RejectedError(DeliveryError):
-    """The store refused the content of the request, and will refuse it each time."""
+    """The store refused the content of the request.
+
+    Attributes:
+        definite: MLflow's own validation refused it. Where False it may be a race in the store's
+            database, or a limit on the way, and is tried for some minutes before it is believed.
+    """
+
+    def __init__(self, message: str, *, definite: bool = False) -> None:
+        super().__init__(message)
+        self.definite = definite
+
+
+class UnsupportedError(DeliveryError):
+    """The server has no such endpoint: it is older, or only compatible with MLflow."""
 
 
 class HeldError(DeliveryError):

@@ -8,7 +8,7 @@ import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from orbiter_mlflow.delivery.spool import backlog, read_ack
+from orbiter_mlflow.delivery.spool import backlog, problem_of
 
 _logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Host(ABC):
             self.hurry()
             time.sleep(_POLL)
         for journal in self._waiting():
-            problem = read_ack(journal).problem
+            problem = problem_of(journal)
             if problem or not self._goes_on_without_us():
                 self.tell(journal, problem)
 
@@ -91,7 +91,7 @@ class Host(ABC):
         return sorted(self._journals - self._told)
 
     def _under_way(self) -> bool:
-        return any(not read_ack(journal).problem for journal in self._waiting())
+        return any(not problem_of(journal) for journal in self._waiting())
 
 
 class OfflineHost(Host):

@@ -110,13 +110,16 @@ class Entry:
     damage: str = ""
 
 
-def read(path: Path, offset: int = 0) -> Iterator[Entry]:
-    """The entries from `offset` on. A last line without its newline is left for the next reading.
+def read(path: Path, offset: int = 0, *, kind: str | None = None) -> Iterator[Entry]:
+    """The entries from `offset` on, or those of one kind, which costs little for the others.
+
+    A last line without its newline is left for the next reading.
 
     Raises:
         UnknownFormatError: the head is of another format version.
         OSError: the file cannot be read.
     """
+    ending = b"" if kind is None else b'"kind":"%s"}}' % kind.encode()  # as `encode` writes it
     with path.open("rb") as file:
         file.seek(offset)
         rest = b""
@@ -124,7 +127,7 @@ def read(path: Path, offset: int = 0) -> Iterator[Entry]:
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
                 offset += len(line) + 1
-                if not line:
+                if not line or not line.endswith(ending):
                     continue
                 try:
                     yield Entry(decode(line), offset)

@@ -52,12 +52,15 @@ class Life:
         after_step: the last step in the run when this life began; None where it had none.
         keeps_config: the run has a config of ours already, and keeps it.
         shift: how far the steps of this life are moved; None before it has trained.
+        overlap: the first step trained where it is not beyond `after_step` and stays: both lives
+            have points there.
     """
 
     number: int = 1
     after_step: int | None = None
     keeps_config: bool = False
     shift: int | None = None
+    overlap: int | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -67,19 +70,25 @@ class Life:
     def tag(self, uid: str) -> dict[str, str]:
         """The tag by which `begun` finds this life of the journal `uid`."""
         told = {"uid": uid, "after_step": self.after_step, "keeps_config": self.keeps_config}
+        if self.overlap is not None:
+            told["overlaps_from_step"] = self.overlap
         return {f"{names.LIFE}.{self.number}": json.dumps(told)}
 
     def reaching(self, record: Record | None) -> "Life":
         """This life once it has come to a record: the first training report fixes the shift.
 
-        The first step trained comes right after the last one in the run. One that is beyond it
-        already stays: the trainer has restored its own count of steps.
+        One at step 0 or 1 comes from a trainer that counts anew: it goes right behind the last step
+        in the run. Any other comes from one that has restored its own count, perhaps from a
+        checkpoint older than the last step: its steps stay.
         """
         if self.after_step is None or self.shift is not None:
             return self
         if not isinstance(record, Metrics) or not all(map(_is_trained, record.values)):
             return self
-        return replace(self, shift=max(0, self.after_step + 1 - record.step))
+        if record.step in (0, 1):
+            return replace(self, shift=max(0, self.after_step + 1 - record.step))
+        overlap = record.step if record.step <= self.after_step else None
+        return replace(self, shift=0, overlap=overlap)
 
     def told(self, record: Record | None) -> Record | None:
         """A record as it is delivered in this life."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orbiter_mlflow.delivery.host import Host
 from orbiter_mlflow.delivery.records import Head, Record
-from orbiter_mlflow.delivery.spool import Ack, open_journal, read_ack
+from orbiter_mlflow.delivery.spool import LANES, Ack, open_journal, read_ack, read_lane_ack
 
 _logger = logging.getLogger(__name__)
 
@@ -87,10 +87,16 @@ class Outbox:
     def delivered(self) -> bool:
         """Whether all that was appended is in the store; who asks is taken to wait for it."""
         self._host.hurry()
-        return read_ack(self.path).offset >= self._journal.size
+        size = self._journal.size
+        if read_ack(self.path).offset < size:
+            return False
+        lanes = [read_lane_ack(self.path, lane) for lane in LANES]
+        return all(ack.offset >= size and not ack.aside for ack in lanes)
 
     async def flush(self, within: float) -> str | None:
-        """Wait until all that was appended is in the store.
+        """Wait until all metrics, params, tags and statuses are in the store.
+
+        Datasets and artifacts follow by themselves: a broken artifact store holds up nobody.
 
         Returns None then, and where nothing is delivered for now. Otherwise what the trouble is,
         once `_looks` has given up.

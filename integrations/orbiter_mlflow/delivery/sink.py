@@ -8,7 +8,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import mlflow
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking import fluent
+from mlflow.utils.rest_utils import http_request
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import Point
@@ -30,60 +31,10 @@ from orbiter_mlflow.delivery.errors import (
 )
 from orbiter_mlflow.delivery.lives import Earlier, last_step
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
+from orbiter_mlflow.mlflow_errors import classified, classified_artifact
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-_HTTP_STATUS = re.compile(r"failed with error code (\d{3})|too many (\d{3}) error responses")
-_NO_ANSWER = re.compile(r"API request to \S+ failed with (exception|timeout)")
-_UNREACHED = re.compile(r"API request to (\w+://\S+) failed with (?:exception|timeout)")
-_CAUSE = re.compile(r"\[Errno -?\d+\] [^'\")\]]+|Read timed out|[Cc]onnect timeout")
-_UNSUPPORTED = re.compile(r"got unsupported URI ('[^']*')")
-_USERINFO = re.compile(r"(?<=://)[^/\s]+@")
-_DELETED = re.compile(r"must be in the 'active'|deleted", re.IGNORECASE)
-_HELD_STATUS = frozenset({401, 403, 404})
-_RETRY_STATUS = frozenset({408, 409, 429, 499})
-_OVERLOADED = frozenset({502, 503})
-"""Told by a server, a database or a gateway in trouble: never the fault of what was sent."""
-
-
-def classified(error: Exception) -> Exception:
-    """The delivery error that says what to do about an exception of mlflow's client."""
-    if isinstance(error, DeliveryError):
-        return error
-    text = _USERINFO.sub("", _said(error))
-    if isinstance(error, MlflowException):
-        told = _HTTP_STATUS.search(str(error))
-        status = int(told[1] or told[2]) if told else error.get_http_status_code()
-        # Without an answer mlflow reports INTERNAL_ERROR as well, as "API request to ...".
-        answered = told is not None or not _NO_ANSWER.match(str(error))
-        if status >= 500 or status in _RETRY_STATUS:
-            blamable = answered and status >= 500 and status not in _OVERLOADED
-            return TransientError(text, answered=blamable)
-        if status in _HELD_STATUS:
-            return HeldError(f"{text} (check the credentials, and that run and experiment exist)")
-        if _DELETED.search(str(error)):
-            return HeldError(f"{text} (restore it on the server, and delivery goes on)")
-        return RejectedError(text)
-    if isinstance(error, ImportError):
-        return HeldError(f"{text} (install what the tracking URI needs)")
-    # While a store is opened, mlflow lets a database' own errors through.
-    if isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy."):
-        return TransientError(text)
-    return RejectedError(text)
-
-
-def _said(error: Exception) -> str:
-    """What happened, in words for people, where mlflow's own are for its developers."""
-    text = f"{type(error).__name__}: {error}".strip()
-    unreached = _UNREACHED.search(text)
-    if unreached and not _HTTP_STATUS.search(text):
-        causes = _CAUSE.findall(text[unreached.end() :])  # the innermost comes last
-        told = f" ({causes[-1]})" if causes else ""
-        return f"no answer to {unreached[1]}{told}: check that it is up, and the tracking URI"
-    if unsupported := _UNSUPPORTED.search(text):
-        return f"MLflow has no store for the tracking URI {unsupported[1]}: check how it begins"
-    return text
 
 
 def _translated(
@@ -97,6 +48,36 @@ def _translated(
             raise classified(error) from error
 
     return call
+
+
+def _to_a_run(
+    method: Callable[Concatenate["MLflowSink", str, _P], _T],
+) -> Callable[Concatenate["MLflowSink", str, _P], _T]:
+    """As `_translated`, of a write to a run, which MLflow refuses with the code of bad content
+    where the run or its experiment is deleted."""
+
+    @wraps(method)
+    def call(self: "MLflowSink", run_id: str, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(self, run_id, *args, **kwargs)
+        except Exception as error:
+            found = classified(error)
+            if isinstance(found, RejectedError):
+                self._require_active(run_id, found)
+            raise found from error
+
+    return call
+
+
+def _unless_held(error: Exception, refusal: RejectedError) -> DeliveryError:
+    """What to raise where a read failed that was to explain a refusal: no verdict on content."""
+    found = classified(error)
+    return found if isinstance(found, HeldError) else TransientError(str(refusal))
+
+
+def _require_stage(thing: str, stage: str, refusal: RejectedError | None = None) -> None:
+    if stage != entities.LifecycleStage.ACTIVE:
+        raise HeldError(f"{thing} is deleted on the server: restore it, or rename it") from refusal
 
 
 class MLflowSink:
@@ -117,18 +98,46 @@ class MLflowSink:
                     max_results=1, view_type=entities.ViewType.ACTIVE_ONLY
                 )
         except Exception as error:
-            raise classified(error) from error
+            found = classified(error)
+            if isinstance(found, RejectedError) and (page := self._redirection()):
+                raise TransientError(page) from error
+            raise found from error
+
+    def _redirection(self) -> str:
+        """Where the server sends a POST, in words; empty where it answers itself.
+
+        Such a POST arrives as a GET, without what it said, and MLflow calls that invalid.
+        """
+        store = self._client._tracking_client.store
+        if not isinstance(store, RestStore):
+            return ""
+        answer = http_request(
+            store.get_host_creds(),
+            "/api/2.0/mlflow/experiments/search",
+            "POST",
+            json={"max_results": 1},
+            allow_redirects=False,
+            max_retries=0,
+        )
+        if answer.status_code not in (301, 302, 303):
+            return ""
+        where = answer.headers.get("Location", "").partition("/api/")[0]
+        return f"the server redirects to {where}: set the tracking URI to that"
 
     @_translated
     def create_run(self, head: Head) -> str:
         given = {names.PARENT_RUN_ID: head.parent_run_id, names.USER: head.user}
         tags = {names.UID: head.uid} | {key: text for key, text in given.items() if text}
-        run = self._client.create_run(
-            self.experiment_id(head.experiment, head.experiment_id),
-            start_time=head.start_time,
-            tags=tags,
-            run_name=head.run_name,
-        )
+        experiment_id = self.experiment_id(head.experiment, head.experiment_id)
+        try:
+            run = self._client.create_run(
+                experiment_id, start_time=head.start_time, tags=tags, run_name=head.run_name
+            )
+        except MlflowException as error:
+            found = classified(error)
+            if isinstance(found, RejectedError):
+                self._require_active_experiment(experiment_id, found)
+            raise found from error
         return str(run.info.run_id)
 
     @_translated
@@ -151,7 +160,7 @@ class MLflowSink:
     def delivered(self, run_id: str) -> str:
         return str(self._client.get_run(run_id).data.tags.get(names.DELIVERED, ""))
 
-    @_translated
+    @_to_a_run
     def log_batch(
         self, run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
     ) -> None:
@@ -163,14 +172,14 @@ class MLflowSink:
             synchronous=True,
         )
 
-    @_translated
+    @_to_a_run
     def delete_tags(self, run_id: str, tags: Collection[str]) -> None:
         present = self._client.get_run(run_id).data.tags
         for tag in tags:
             if tag in present:
                 self._client.delete_tag(run_id, tag)
 
-    @_translated
+    @_to_a_run
     def log_dataset(self, run_id: str, dataset: Dataset) -> None:
         entity = entities.Dataset(
             dataset.name,
@@ -183,16 +192,21 @@ class MLflowSink:
         context = entities.InputTag(names.DATASET_CONTEXT, dataset.context)
         self._client.log_inputs(run_id, [entities.DatasetInput(entity, [context])])
 
-    @_translated
+    @_to_a_run
     def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None:
         if not file.exists():
-            raise ValueError(f"the kept copy of artifact {artifact.name!r} is gone")
+            raise RejectedError(
+                f"the kept copy of artifact {artifact.name!r} is gone", definite=True
+            )
         with TemporaryDirectory() as folder:  # MLflow takes the name from the path
             named = Path(folder) / artifact.name
             named.symlink_to(file.absolute())
-            self._client.log_artifact(run_id, str(named), artifact.folder)
+            try:
+                self._client.log_artifact(run_id, str(named), artifact.folder)
+            except Exception as error:
+                raise classified_artifact(error) from error
 
-    @_translated
+    @_to_a_run
     def set_status(self, run_id: str, status: Status) -> None:
         if status.end_time is None:
             self._client.update_run(run_id, status=status.status)
@@ -202,6 +216,23 @@ class MLflowSink:
     @_translated
     def delete_run(self, run_id: str) -> None:
         self._client.delete_run(run_id)
+
+    def _require_active(self, run_id: str, refusal: RejectedError) -> None:
+        """Raise where a write was refused because the run or its experiment is deleted, or where
+        that cannot be found out now."""
+        try:
+            info = self._client.get_run(run_id).info
+        except Exception as error:
+            raise _unless_held(error, refusal) from error
+        _require_stage(f"run {run_id}", info.lifecycle_stage, refusal)
+        self._require_active_experiment(info.experiment_id, refusal)
+
+    def _require_active_experiment(self, experiment_id: str, refusal: RejectedError) -> None:
+        try:
+            found = self._client.get_experiment(experiment_id)
+        except Exception as error:
+            raise _unless_held(error, refusal) from error
+        _require_stage(f"experiment {found.name!r}", found.lifecycle_stage, refusal)
 
     @_translated
     def experiment_id(self, name: str | None, experiment_id: str | None) -> str:
@@ -217,10 +248,7 @@ class MLflowSink:
                 found = self._client.get_experiment_by_name(name)  # another trainer was first
                 if found is None:
                     raise
-        if found.lifecycle_stage != "active":
-            raise HeldError(
-                f"experiment {name!r} is deleted on the server: restore it, or rename it"
-            )
+        _require_stage(f"experiment {name!r}", found.lifecycle_stage)
         return str(found.experiment_id)
 
 

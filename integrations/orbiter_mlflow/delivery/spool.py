@@ -2,12 +2,15 @@
 
     20261122T130501123-3f2a9c1e.jsonl       the journal
     20261122T130501123-3f2a9c1e.ack         how far it is delivered (replaced by rename)
+    20261122T130501123-3f2a9c1e.datasets.ack, .artifacts.ack: the same of the two other lanes
     20261122T130501123-3f2a9c1e.quarantine  what the store refused for good, one JSON line each
     20261122T130501123-3f2a9c1e.files/      artifacts waiting for their upload
+    20261122T130501123-3f2a9c1e.refused/    artifacts that the store refused for good
 
 Only the owner may read any of it.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -25,6 +28,7 @@ from pydantic_core import to_json
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.lives import Life
 from orbiter_mlflow.delivery.records import Artifact, Head, RunStatus
+from orbiter_mlflow.delivery.suspects import Suspect
 
 SUFFIX = ".jsonl"
 
@@ -49,7 +53,7 @@ def open_journal(spool: Path, head: Head) -> Journal:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """How far a journal has been delivered.
+    """How far metrics, params, tags and statuses of a journal have been delivered.
 
     Attributes:
         offset: bytes of the journal that are in the store.
@@ -57,15 +61,17 @@ class Ack:
         life: what the journal is to the run; one that continues a run is not its first.
         kept: params that the run keeps although this life has others, in words.
         creating: a request to create the run was sent whose answer was not seen.
-        twins: such a request was repeated, so that an empty twin of the run may exist.
         overdue: a request was given up that may be carried out yet, and undo a later one's tags.
         status: the last status of the run that was delivered.
+        died: the status and the error are those of a writer that was found dead.
         closed: nothing follows: the writer said so, or was found dead.
+        aside: entries that the store refused, under trial.
         quarantined: entries that the store refused for good.
         damaged: lines of the journal that could not be read.
         problem: why delivery does not go on, in words; empty while it does.
         held: the problem will not go away by itself.
         drainer: who delivers it, or did last.
+        lanes: datasets and artifacts have acks of their own; older versions knew one for all.
     """
 
     offset: int = 0
@@ -73,20 +79,59 @@ class Ack:
     life: Life = field(default_factory=Life)
     kept: str = ""
     creating: bool = False
-    twins: bool = False
     overdue: bool = False
     status: RunStatus | None = None
+    died: bool = False
     closed: bool = False
+    aside: tuple[Suspect, ...] = ()
     quarantined: int = 0
     damaged: int = 0
     problem: str = ""
     held: bool = False
     drainer: str = ""
+    lanes: bool = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing follows and nothing is under trial."""
+        return self.closed and not self.aside
+
+
+@dataclass(frozen=True, slots=True)
+class LaneAck:
+    """How far the datasets, or the artifacts, of a journal have been delivered.
+
+    Attributes:
+        offset: bytes of the journal whose entries of this kind are in the store, or aside.
+        aside: entries that the store refused, under trial.
+        refused: entries that the store refused for good.
+        skipped: entries that the server has no endpoint for.
+        missing: what of it the run's tag says is missing.
+        problem: why delivery does not go on, in words; empty while it does.
+        held: the problem will not go away by itself.
+    """
+
+    offset: int = 0
+    aside: tuple[Suspect, ...] = ()
+    refused: int = 0
+    skipped: int = 0
+    missing: str = ""
+    problem: str = ""
+    held: bool = False
+
+
+LANES = ("datasets", "artifacts")
+"""What is delivered beside the metrics, params, tags and statuses, and never holds them up."""
 
 
 @cache
 def _reader() -> TypeAdapter[Ack]:
     return TypeAdapter(Ack)
+
+
+@cache
+def _lane_reader() -> TypeAdapter[LaneAck]:
+    return TypeAdapter(LaneAck)
 
 
 def read_ack(journal: Path) -> Ack:
@@ -102,10 +147,31 @@ def read_ack(journal: Path) -> Ack:
 
 def write_ack(journal: Path, ack: Ack) -> None:
     """Replace the ack of a journal in one step, so that a reader sees the old or the new one."""
-    path = journal.with_suffix(".ack")
+    _replace(journal.with_suffix(".ack"), to_json(ack))
+
+
+def read_lane_ack(journal: Path, lane: str) -> LaneAck:
+    """The ack of a lane of `LANES`; a fresh one where there is none, or an unreadable one: what is
+    sent again there does no harm."""
+    try:
+        return _lane_reader().validate_json(_lane_path(journal, lane).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return LaneAck()
+
+
+def write_lane_ack(journal: Path, lane: str, ack: LaneAck) -> None:
+    """Replace the ack of a lane in one step."""
+    _replace(_lane_path(journal, lane), to_json(ack))
+
+
+def _lane_path(journal: Path, lane: str) -> Path:
+    return journal.with_suffix(f".{lane}.ack")
+
+
+def _replace(path: Path, content: bytes) -> None:
     fresh = path.with_suffix(".ack.new")
     fresh.touch(mode=0o600)
-    fresh.write_bytes(to_json(ack))
+    fresh.write_bytes(content)
     fresh.replace(path)
 
 
@@ -159,6 +225,14 @@ def artifact_path(journal: Path, artifact: Artifact) -> Path:
     return journal.with_suffix(".files") / artifact.file
 
 
+def refuse_artifact(journal: Path, artifact: Artifact) -> None:
+    """Keep the bytes of an artifact that the store refused for good where `remove` leaves them."""
+    folder = journal.with_suffix(".refused")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        artifact_path(journal, artifact).rename(folder / artifact.file)
+
+
 def take(journal: Path) -> int | None:
     """Take a journal for draining: a descriptor that holds it until `os.close`, or None where
     another process or thread has it.
@@ -181,9 +255,18 @@ def take(journal: Path) -> int | None:
 def backlog(journal: Path) -> int:
     """Bytes of a journal that are not in the store; 0 as well once it is delivered and removed."""
     try:
-        return max(0, journal.stat().st_size - read_ack(journal).offset)
+        size = journal.stat().st_size
     except FileNotFoundError:
         return 0
+    done = [read_ack(journal).offset, *(read_lane_ack(journal, lane).offset for lane in LANES)]
+    return max(0, size - min(done))
+
+
+def problem_of(journal: Path) -> str:
+    """What keeps something of a journal from the store, in words; empty where nothing does."""
+    problems = [read_ack(journal).problem]
+    problems += [read_lane_ack(journal, lane).problem for lane in LANES]
+    return next(filter(None, problems), "")
 
 
 def journals(folder: Path) -> list[Path]:
@@ -192,8 +275,10 @@ def journals(folder: Path) -> list[Path]:
 
 
 def remove(journal: Path) -> None:
-    """Remove a delivered journal and what lies beside it; a quarantine file stays."""
+    """Remove a delivered journal and what lies beside it; what was refused stays."""
     # The journal first: without its ack it would be delivered again, into a run of its own.
     journal.unlink(missing_ok=True)
     journal.with_suffix(".ack").unlink(missing_ok=True)
+    for lane in LANES:
+        _lane_path(journal, lane).unlink(missing_ok=True)
     shutil.rmtree(journal.with_suffix(".files"), ignore_errors=True)

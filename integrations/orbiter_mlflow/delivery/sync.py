@@ -5,8 +5,8 @@ It uses the same drain as live delivery. To stop it at any point, or to run it t
 
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,8 @@ from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.journal import read, read_head
 from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Head, Metrics
-from orbiter_mlflow.delivery.spool import Ack
+from orbiter_mlflow.delivery.side_lane import SideLane, side_lanes
+from orbiter_mlflow.delivery.spool import Ack, LaneAck
 from orbiter_mlflow.delivery.writer import is_gone, runs_elsewhere
 
 State = Literal["delivered", "delivering", "waiting", "held", "unreadable"]
@@ -34,11 +35,39 @@ class Backlog:
     ack: Ack
     points: int
     """Metric values that wait."""
+    lanes: Mapping[str, LaneAck] = field(default_factory=dict)
+
+    @property
+    def lanes_waiting(self) -> list[str]:
+        """Those of `datasets` and `artifacts` of which something is not in the store."""
+        return [
+            name
+            for name, lane in self.lanes.items()
+            if lane.offset < self.ack.offset or lane.aside or lane.problem
+        ]
+
+    @property
+    def refused(self) -> int:
+        """Entries that are in quarantine, and lines that could not be read."""
+        return self.ack.quarantined + self.ack.damaged + sum(a.refused for a in self.lanes.values())
 
     @property
     def problem(self) -> str:
         """Why it is not delivered, in words; empty where nothing is wrong."""
-        return self.ack.problem
+        said = [self.ack.problem, _under_trial(self.ack)]
+        for name, lane in self.lanes.items():
+            problem = lane.problem or _under_trial(lane)
+            said.append(f"{name}: {problem}" if problem else "")
+        return "; ".join(filter(None, said))
+
+
+def _under_trial(ack: Ack | LaneAck) -> str:
+    if not ack.aside:
+        return ""
+    return (
+        f"{len(ack.aside)} entries were refused and are tried again for some minutes "
+        f"({ack.aside[0].reason})"
+    )
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -67,12 +96,17 @@ def look(journal: Path) -> Backlog:
     except (OSError, ValueError) as error:
         return Backlog(journal, "unreadable", None, Ack(problem=str(error)), 0)
     points = sum(len(record.values) for record in waiting if isinstance(record, Metrics))
+    lanes = {lane: spool.read_lane_ack(journal, lane) for lane in spool.LANES}
+    backlog = Backlog(journal, "waiting", head, ack, points, lanes)
     fd = spool.take(journal)
     if fd is None:
-        return Backlog(journal, "delivering", head, ack, points)
+        return replace(backlog, state="delivering")
     os.close(fd)
-    state: State = "delivered" if ack.closed else "held" if ack.held else "waiting"
-    return Backlog(journal, state, head, ack, points)
+    if ack.settled and not backlog.lanes_waiting:
+        return replace(backlog, state="delivered")
+    if ack.held or (ack.settled and all(lanes[name].held for name in backlog.lanes_waiting)):
+        return replace(backlog, state="held")
+    return backlog
 
 
 def deliver(
@@ -82,7 +116,7 @@ def deliver(
     tracking_uri: str | None = None,
     ended: bool = False,
     patience: float = 30.0,
-    told: Callable[[Ack], None] = lambda ack: None,
+    on_progress: Callable[[Ack], None] = lambda ack: None,
 ) -> Backlog:
     """Deliver one journal; one that is delivered to its end is removed, unless it is to be kept.
 
@@ -92,7 +126,7 @@ def deliver(
         tracking_uri: where to, in place of what the journal says.
         ended: its writer, on another machine, is known to be gone.
         patience: seconds to keep trying while the store cannot be reached.
-        told: hears of each step.
+        on_progress: called with the ack after each step.
     """
     before = look(journal)
     if before.head is None or before.state in ("delivering", "delivered"):
@@ -102,18 +136,38 @@ def deliver(
     if fd is None:
         return look(journal)
     try:
-        drain = Drain(journal, lambda _: open_sink(uri), told=told)
+        drain = Drain(journal, lambda _: open_sink(uri), on_progress=on_progress)
+        lanes = side_lanes(journal, lambda _: open_sink(uri))
         orphaned = is_gone(before.head.writer) or (ended and runs_elsewhere(before.head.writer))
         deadline = time.monotonic() + patience
-        while not (drain.abandon() if orphaned else drain.run()):
-            if drain.ack.held or drain.not_before > deadline:
+        while True:
+            done = drain.abandon() if orphaned else drain.run()
+            # Not in an `all`: a lane in trouble must not keep the other one waiting.
+            rest = [lane.run() for lane in lanes if time.monotonic() >= lane.not_before]
+            if done and not drain.ack.aside and len(rest) == len(lanes) and all(rest):
                 break
-            time.sleep(max(0.0, drain.not_before - time.monotonic()))
-        ack, size = drain.ack, journal.stat().st_size
-        if ack.closed and ack.offset >= size:
+            pause = _until_next([drain, *lanes])
+            if pause is None or time.monotonic() + pause > deadline:
+                break
+            time.sleep(pause)
+        size = journal.stat().st_size
+        if drain.ack.settled and all(lane.finished(size) for lane in lanes):
             if not before.head.keep:
                 spool.remove(journal)
-            return Backlog(journal, "delivered", before.head, ack, 0)
+            return Backlog(journal, "delivered", before.head, drain.ack, 0)
     finally:
         os.close(fd)
     return look(journal)
+
+
+def _until_next(lanes: Sequence[Drain | SideLane]) -> float | None:
+    """Seconds until something that waits may be tried again; None where only a person can help."""
+    waits = []
+    for lane in lanes:
+        if lane.ack.held:
+            continue
+        if lane.ack.problem:
+            waits.append(max(0.0, lane.not_before - time.monotonic()))
+        if (trial := lane.next_trial()) is not None:
+            waits.append(trial)
+    return min(waits, default=None)

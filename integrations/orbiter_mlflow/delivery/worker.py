@@ -1,16 +1,19 @@
 """Drains many journals in turn: what every host of delivery runs, in a thread or a process."""
 
+import contextlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.journal import read_head
 from orbiter_mlflow.delivery.protocol import Sink
+from orbiter_mlflow.delivery.side_lane import SideLane, side_lanes
 
 _logger = logging.getLogger(__name__)
 
@@ -38,21 +41,32 @@ class _Job:
     orphaned: bool
     fd: int | None = None
     drain: Drain | None = None
+    lanes: list[SideLane] = field(default_factory=list)
+    busy: dict[str, threading.Lock] = field(
+        default_factory=lambda: {lane: threading.Lock() for lane in spool.LANES}
+    )
+    """Held while a lane is worked on: the journal is not to be given back meanwhile."""
     delivered: int = -1
     """Size of the journal when all of it was last in the store."""
 
+    def lanes_finished(self, size: int) -> bool:
+        """Whether all datasets and artifacts of a journal of `size` bytes are dealt with."""
+        return all(lane.finished(size) for lane in self.lanes)
+
 
 class Worker:
-    """The journals under delivery.
+    """The journals under delivery: a thread for datasets and one for artifacts, beside the caller's
+    own. A large upload, or a store that hangs, holds up its own kind only.
 
     Args:
-        open_sink: makes the sink of a tracking URI; called once for each.
+        open_sink: makes the sink of a tracking URI; called once for each by each thread.
     """
 
     def __init__(self, open_sink: Callable[[str], Sink]) -> None:
         self._open_sink = open_sink
-        self._sinks: dict[str, Sink] = {}
+        self._sinks: dict[tuple[int, str], Sink] = {}
         self._jobs: dict[Path, _Job] = {}
+        self._wake: dict[str, threading.Event] = {}
 
     def add(self, journal: Path, tracking_uri: str, *, orphaned: bool = False) -> None:
         """Deliver a journal from now on, until it is closed.
@@ -87,6 +101,9 @@ class Worker:
         for job in list(self._jobs.values()):
             if job.drain is not None:
                 job.drain.hurry()
+            for lane in job.lanes:
+                lane.hurry()
+        self._wake_lanes()
 
     def knows(self, journal: Path) -> bool:
         """Whether a journal is under delivery here."""
@@ -94,42 +111,97 @@ class Worker:
 
     def open(self) -> list[Path]:
         """The journals that are not delivered to their end, but those a person must see to."""
-        return [
-            job.journal
-            for job in list(self._jobs.values())
-            if job.drain is None or not job.drain.ack.held
-        ]
+        return [job.journal for job in list(self._jobs.values()) if not _is_stuck(job)]
 
     def let_go(self) -> None:
-        """Give all journals back, delivered or not."""
-        for job in list(self._jobs.values()):
-            self._drop(job)
+        """Give all journals back, in a forked child: it has none of the threads that deliver."""
+        for job in self._jobs.values():
+            if job.fd is not None:
+                os.close(job.fd)
+        self._jobs.clear()
 
     def _serve(self, job: _Job) -> None:
         size = job.journal.stat().st_size
-        if size == job.delivered and not job.orphaned:
-            return
         if job.drain is None:
             job.fd = spool.take(job.journal)
             if job.fd is None:
                 return  # `sync` has it at the moment
             job.drain = Drain(job.journal, lambda _: self._sink(job.tracking_uri))
-        if time.monotonic() < job.drain.not_before:
-            return
-        if job.drain.abandon() if job.orphaned else job.drain.run():
-            job.delivered = size
-            if job.drain.ack.closed:
+            job.lanes = side_lanes(job.journal, lambda _: self._sink(job.tracking_uri))
+        drain = job.drain
+        if size == job.delivered and drain.ack.settled:
+            if job.lanes_finished(size):
                 if not read_head(job.journal).keep:
                     spool.remove(job.journal)
                 self._drop(job)
+            return
+        waits_for_writer = not job.orphaned or drain.ack.closed
+        if size == job.delivered and waits_for_writer and drain.next_trial() != 0.0:
+            return
+        if time.monotonic() < drain.not_before:
+            return
+        if drain.abandon() if job.orphaned else drain.run():
+            job.delivered = size
+        self._wake_lanes()
 
     def _sink(self, tracking_uri: str) -> Sink:
-        if tracking_uri not in self._sinks:
-            self._sinks[tracking_uri] = self._open_sink(tracking_uri)
-        return self._sinks[tracking_uri]
+        key = (threading.get_ident(), tracking_uri)
+        if key not in self._sinks:
+            self._sinks[key] = self._open_sink(tracking_uri)
+        return self._sinks[key]
+
+    def _wake_lanes(self) -> None:
+        for lane in spool.LANES:
+            if lane not in self._wake:
+                self._wake[lane] = threading.Event()
+                threading.Thread(
+                    target=self._serve_lane, args=(lane,), name=f"orbiter-{lane}", daemon=True
+                ).start()
+            self._wake[lane].set()
+
+    def _serve_lane(self, name: str) -> None:
+        """The loop of the thread of one lane."""
+        while True:
+            self._wake[name].wait(IDLE)
+            self._wake[name].clear()
+            for job in list(self._jobs.values()):
+                with job.busy[name]:
+                    for lane in job.lanes:
+                        if lane.name == name and job.fd is not None:
+                            _run_lane(lane)
+                if job.journal not in self._jobs:
+                    _give_back(job)
 
     def _drop(self, job: _Job) -> None:
         self._jobs.pop(job.journal, None)
+        _give_back(job)
+
+
+def _give_back(job: _Job) -> None:
+    """Let others have the journal; where a lane is still at work, its thread does so afterwards."""
+    with contextlib.ExitStack() as held:
+        for busy in job.busy.values():
+            if not busy.acquire(blocking=False):
+                return
+            held.callback(busy.release)
         if job.fd is not None:
             os.close(job.fd)
             job.fd = None
+
+
+def _run_lane(lane: SideLane) -> None:
+    try:
+        if time.monotonic() >= lane.not_before:
+            lane.run()
+    except Exception:  # one journal must not stop the delivery of others
+        _logger.exception("delivery of the %s of %s has failed", lane.name, lane.journal)
+
+
+def _is_stuck(job: _Job) -> bool:
+    """Whether all that waits does so until a person acts."""
+    if job.drain is None:
+        return False
+    if not job.drain.ack.settled:
+        return job.drain.ack.held
+    waiting = [lane for lane in job.lanes if not lane.finished(job.delivered)]
+    return bool(waiting) and all(lane.given_up for lane in waiting)
