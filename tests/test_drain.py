@@ -18,6 +18,7 @@ from orbiter_mlflow.delivery.errors import (
     HeldError,
     RejectedError,
     TransientError,
+    UnsupportedError,
 )
 from orbiter_mlflow.delivery.journal import read
 from orbiter_mlflow.delivery.records import (
@@ -406,7 +407,7 @@ def test_a_param_that_changes_is_not_sent_with_the_first(tmp_path: Path) -> None
 
 
 def test_the_error_tree_is_what_its_docstring_says() -> None:
-    for kind in (TransientError, RejectedError, HeldError):
+    for kind in (TransientError, RejectedError, UnsupportedError, HeldError):
         assert kind.__base__ is DeliveryError
 
 
@@ -419,3 +420,180 @@ def test_who_has_a_journal_stands_in_its_ack_also_where_nothing_else_is_new(tmp_
     spool.write_ack(setup.journal, replace(before, drainer="process 1 on another"))
     assert not setup.drain().run()
     assert spool.read_ack(setup.journal).drainer == before.drainer
+
+
+# -- what is believed of a refusal -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RejectedError("400 of a gateway"),
+        RejectedError("INVALID_PARAMETER_VALUE", definite=True),
+        TransientError("504"),
+        TransientError("500", answered=True),
+        HeldError("403"),
+        UnsupportedError("404"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("method", ["set_status", "find_runs", "create_run", "delivered"])
+def test_a_status_and_a_read_are_never_the_contents_fault(
+    tmp_path: Path, error: DeliveryError, method: str
+) -> None:
+    setup = Setup(tmp_path, a_run())
+    if method == "delivered":  # asked where an earlier delivery left off
+        assert Drain(setup.journal, lambda _: setup.sink).run()
+        setup.sink.runs["run0"].status = Status("RUNNING")
+        ack = spool.read_ack(setup.journal)
+        spool.write_ack(setup.journal, replace(ack, offset=0, closed=False))
+    setup.sink.troubles += [Trouble(error, method) for _ in range(20)]
+    done = setup.drain_to_the_end(most=60)
+    assert (done.ack.quarantined, done.ack.closed) == (0, True)
+    assert_whole(setup.run)
+
+
+def test_random_failures_of_most_requests_quarantine_no_status_and_no_point(tmp_path: Path) -> None:
+    for seed in range(40):
+        rng = random.Random(seed)
+        (tmp_path / str(seed)).mkdir()
+        setup = Setup(tmp_path / str(seed), a_run())
+
+        def failing(method: Any, rng: random.Random = rng) -> Any:
+            def call(*args: Any) -> Any:
+                if rng.random() < 0.6:
+                    raise TransientError("HTTP 500", answered=True)
+                return method(*args)
+
+            return call
+
+        for name in ("create_run", "log_batch", "set_status", "find_runs", "delivered"):
+            setattr(setup.sink, name, failing(getattr(setup.sink, name)))
+        setup.run_to_the_end(setup.drain(), most=2000)
+        assert setup.run.status == Status("FINISHED", 5000), seed
+        assert sorted({p.step for p in setup.run.points}) == list(range(2500)), seed
+        assert names.QUARANTINED not in setup.run.tags, seed
+
+
+def test_a_refused_entry_is_tried_again_before_it_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup(tmp_path, [Tags({"a": "1"}), Params({"p": "x"}), *points(3)])
+    original, refusals = setup.sink.log_batch, [0]
+
+    def doubtful(
+        run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+    ) -> None:
+        if params and refusals[0] < 8:
+            refusals[0] += 1
+            raise RejectedError("the database: UNIQUE constraint failed")
+        original(run_id, points, params, tags)
+
+    monkeypatch.setattr(setup.sink, "log_batch", doubtful)
+    drain_ = setup.drain()
+    assert drain_.run()
+    assert [p.step for p in setup.run.points] == [0, 1, 2], "the rest waited for one entry"
+    assert len(drain_.ack.aside) == 1
+    again = setup.drain()  # a delivery that is started anew goes on with the trial
+    setup.run_to_the_end(again)
+    assert setup.run.params == {"p": "x"}
+    assert again.ack.quarantined == 0
+
+
+def test_a_tag_under_trial_does_not_come_to_stand_over_a_later_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup(tmp_path, [Tags({"phase": "one"})])
+    original = setup.sink.log_batch
+
+    def refusing(run_id: str, points: Any, params: Any, tags: dict[str, str]) -> None:
+        if tags.get("phase") == "one":
+            raise RejectedError("not now")
+        original(run_id, points, params, tags)
+
+    monkeypatch.setattr(setup.sink, "log_batch", refusing)
+    drain_ = setup.drain()
+    assert drain_.run()
+    assert drain_.ack.aside
+    monkeypatch.setattr(setup.sink, "log_batch", original)
+    more = journal_of(tmp_path / "more.jsonl", [Tags({"phase": "one"}), Tags({"phase": "two"})])
+    setup.journal.write_bytes(more.read_bytes())
+    setup.run_to_the_end(drain_)
+    assert setup.run.tags["phase"] == "two"
+
+
+def test_a_store_that_refuses_everything_one_by_one_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup(tmp_path, a_run())
+    original, refuses = setup.sink.log_batch, [True]
+
+    def refusing(run_id: str, points: Any, params: Any, tags: Any) -> None:
+        if points and refuses[0]:
+            raise RejectedError("no")
+        original(run_id, points, params, tags)
+
+    monkeypatch.setattr(setup.sink, "log_batch", refusing)
+    drain_ = setup.drain()
+    assert not drain_.run()
+    assert "the store refuses one entry after the other (no)" in drain_.ack.problem
+    assert len(drain_.ack.aside) <= retry.MOST_ASIDE
+    refuses[0] = False
+    setup.drain_to_the_end(drain_)
+    assert {p.step for p in setup.run.points} == set(range(2500))
+    assert drain_.ack.quarantined == 0
+
+
+# -- the end of a run is what happened -------------------------------------------------------------
+
+
+def test_an_empty_twin_is_removed_whoever_repeated_the_request_and_a_full_one_stays(
+    tmp_path: Path,
+) -> None:
+    setup = Setup(tmp_path, a_run())
+    original = setup.sink.create_run
+
+    def repeated(head: Head) -> str:  # by a proxy, or by mlflow's own retries
+        original(head)
+        return original(head)
+
+    setup.sink.create_run = repeated  # type: ignore[method-assign]
+    full = setup.sink.create_run(HEAD)
+    setup.sink.log_batch(full, [], {"of": "a copy of the journal delivered elsewhere"}, {})
+    setup.drain_to_the_end()
+    assert len(setup.sink.runs) == 2
+    del setup.sink.runs[full]
+    assert_whole(setup.run)
+
+
+def test_a_journal_that_has_grown_past_its_end_is_open_again(tmp_path: Path) -> None:
+    whole = journal_of(tmp_path / "whole.jsonl", a_run()).read_bytes()
+    setup = Setup(tmp_path, [])
+    lines = whole.splitlines(keepends=True)
+    setup.journal.write_bytes(b"".join(lines[:800]))
+    taken_for_dead = setup.drain()
+    assert taken_for_dead.abandon()
+    assert setup.run.status == Status("KILLED", 1798)
+    assert setup.run.tags[names.ERROR_TYPE] == "ProcessDied"
+    setup.journal.write_bytes(b"".join(lines[:900]))
+    assert setup.drain().run()
+    assert setup.run.status == Status("RUNNING")
+    setup.journal.write_bytes(whole)
+    setup.drain_to_the_end()
+    assert_whole(setup.run)
+    assert not set(names.ERROR) & setup.run.tags.keys()
+
+
+def test_a_line_that_a_death_cut_short_does_not_keep_a_journal_for_ever(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, [Tags({"orbiter.state": "training"}), *points(10)])
+    with setup.journal.open("ab") as file:
+        file.write(b'{"n":12,"c":"00000000","r":{"ki')
+    assert setup.drain().run()
+    assert spool.backlog(setup.journal) > 0
+    done = setup.drain()
+    assert done.abandon()
+    setup.drain_to_the_end(done)
+    assert done.ack.settled
+    assert spool.backlog(setup.journal) == 0
+    assert (setup.run.status.status, setup.run.tags[names.DAMAGED]) == ("KILLED", "1")
+    assert "cut short" in setup.journal.with_suffix(".quarantine").read_text()

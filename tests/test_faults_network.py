@@ -67,7 +67,7 @@ async def test_down_at_the_start(scene: Scene) -> None:
 
     trainer = scene.trainer(middle)
     assert (await trainer.train()).steps == 300
-    assert trainer.delivered
+    await arrived(trainer)
     scene.assert_whole()
 
 
@@ -81,7 +81,7 @@ async def test_down_in_the_middle(scene: Scene) -> None:
 
     trainer = scene.trainer(middle)
     assert (await trainer.train()).steps == 300
-    assert trainer.delivered
+    await arrived(trainer)
     assert scene.assert_whole().data.tags["phase"] == "two"
 
 
@@ -160,7 +160,7 @@ async def test_answers_that_pass_by_themselves(scene: Scene, status: int) -> Non
 
     trainer = scene.trainer(middle)
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     scene.assert_whole()
 
 
@@ -168,7 +168,7 @@ async def test_500_to_all_but_small_requests_is_halved(scene: Scene) -> None:
     fault = scene.proxy.add("answer", path=BATCH, status=500, over=10_000)
     trainer = scene.trainer()
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     assert fault.hits > 5
     scene.assert_whole()
 
@@ -177,7 +177,7 @@ async def test_413_is_halved(scene: Scene) -> None:
     fault = scene.proxy.add("answer", path=BATCH, status=413, over=5_000)
     trainer = scene.trainer()
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     assert fault.hits >= 2
     scene.assert_whole()
 
@@ -226,7 +226,7 @@ async def test_the_answer_to_a_batch_is_lost(scene: Scene) -> None:
 
     trainer = scene.trainer(middle)
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     assert [fault.passed for fault in faults] == [1, 1]
     scene.assert_whole()
 
@@ -237,7 +237,7 @@ async def test_the_answers_to_all_other_requests_are_lost_once(scene: Scene) -> 
     scene.proxy.add("drop", path=CREATE, times=1)
     trainer = scene.trainer()
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     assert [fault.passed for fault in faults] == [1, 1, 1, 1]
     scene.assert_whole()
 
@@ -246,7 +246,7 @@ async def test_the_answer_to_the_creation_of_the_run_is_lost(scene: Scene) -> No
     fault = scene.proxy.add("drop", path=CREATE, times=1)
     trainer = scene.trainer()
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     assert fault.passed == 1
     scene.assert_whole()
     assert len(scene.runs(ViewType.ALL)) == 1
@@ -267,7 +267,7 @@ async def test_a_batch_that_is_committed_long_after_its_time_limit(scene: Scene)
 
     trainer = scene.trainer(middle)
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     assert scene.assert_whole().data.tags["phase"] == "two"
 
 
@@ -287,7 +287,7 @@ async def test_a_run_that_is_created_long_after_the_time_limit_leaves_one(
 
     trainer = scene.trainer(middle)
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     scene.assert_whole()
     (twin,) = scene.runs(ViewType.DELETED_ONLY)
     assert scene.history(twin) == []
@@ -379,7 +379,7 @@ async def test_the_clock_is_set_back(scene: Scene, monkeypatch: pytest.MonkeyPat
 
     trainer = scene.trainer(middle)
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     run = scene.assert_whole()
     assert scene.history(key="train/again") == [(5, float(moment)) for moment in range(10)]
     assert run.data.metrics["train/again"] == 9.0, "the last one said is not the latest"

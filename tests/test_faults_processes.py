@@ -91,7 +91,7 @@ async def test_delivery_is_killed_while_idle_in_a_batch_and_in_the_last_wait(
     kill(child())
     held.release()
     assert (await training).steps == 300
-    assert trainer.delivered
+    await arrived(trainer)
     assert scene.assert_whole().data.tags["phase"] == "in a batch"
 
 
@@ -112,7 +112,7 @@ async def test_where_no_process_can_be_started_a_thread_delivers(
     pair = [scene.trainer(), scene.trainer()]
     for trainer in pair:
         await trainer.train()
-        assert trainer.delivered
+        await arrived(trainer)
     for run in scene.runs():
         scene.assert_whole(run)
     assert len(scene.runs()) == 2
@@ -138,7 +138,7 @@ async def test_the_thread_goes_through_an_outage(
 
     trainer = scene.trainer(middle, delivery="thread")
     await trainer.train()
-    assert trainer.delivered
+    await arrived(trainer)
     scene.assert_whole()
 
 
@@ -416,7 +416,10 @@ def test_forked_and_spawned_children_neither_write_nor_deliver(
         assert signal.getsignal(signal.SIGTERM) is mine
         after = [signal.getsignal(n) for n in signal.valid_signals() if n not in (9, 19)]
         assert before == after
-        assert trainer.delivered
+        deadline = time.monotonic() + 30
+        while not trainer.delivered:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         names = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
         assert not [name for name in names if "resource_tracker" not in name], names

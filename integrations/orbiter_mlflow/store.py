@@ -16,8 +16,8 @@ from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from orbiter_mlflow import names
+from orbiter_mlflow.delivery.mlflow_errors import classified
 from orbiter_mlflow.delivery.sink import opening
-from orbiter_mlflow.mlflow_errors import classified
 from orbiter_mlflow.settings import without_userinfo
 from orbiter_mlflow.stored_run import (
     DatasetInput,

@@ -5,6 +5,7 @@ server that knows no datasets. Each lane has an ack, waits and trials of its own
 twice does no harm, so a lane needs no mark in the store.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -13,7 +14,12 @@ from typing import Any, Literal
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool
-from orbiter_mlflow.delivery.errors import RejectedError, TransientError, UnsupportedError
+from orbiter_mlflow.delivery.errors import (
+    DeliveryError,
+    RejectedError,
+    TransientError,
+    UnsupportedError,
+)
 from orbiter_mlflow.delivery.journal import Entry, read, read_head
 from orbiter_mlflow.delivery.lane import Lane
 from orbiter_mlflow.delivery.protocol import Sink
@@ -62,7 +68,8 @@ class SideLane(Lane[LaneAck]):
         self._looked_through = main.offset
         whole = self._attempt(self._deliver)
         if main.status not in (None, "RUNNING"):
-            self._attempt(self._tell_missing)
+            with contextlib.suppress(DeliveryError, OSError):  # told next time
+                self._tell_missing()
         return whole and not self.ack.aside
 
     def finished(self, size: int) -> bool:

@@ -30,8 +30,8 @@ from orbiter_mlflow.delivery.errors import (
     TransientError,
 )
 from orbiter_mlflow.delivery.lives import Earlier, last_step
+from orbiter_mlflow.delivery.mlflow_errors import classified, classified_artifact
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
-from orbiter_mlflow.mlflow_errors import classified, classified_artifact
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
