@@ -54,7 +54,7 @@ def test_a_delivery_that_is_killed_while_it_clears_up_leaves_nothing_to_deliver_
     busy.add(journal, "")
     with monkeypatch.context() as patch:
         busy.turn()
-        eventually(lambda: not spool.backlog(journal))
+        eventually(lambda: not spool.is_waiting(journal))
         patch.setattr(Path, "unlink", dying)
         with pytest.raises(Killed):
             busy.turn()

@@ -8,7 +8,7 @@ import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from orbiter_mlflow.delivery.spool import backlog, problem_of
+from orbiter_mlflow.delivery.spool import is_waiting, problem_of
 
 _logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Host(ABC):
         return False
 
     def _waiting(self) -> list[Path]:
-        self._journals = {journal for journal in self._journals if backlog(journal)}
+        self._journals = {journal for journal in self._journals if is_waiting(journal)}
         return sorted(self._journals - self._told)
 
     def _under_way(self) -> bool:

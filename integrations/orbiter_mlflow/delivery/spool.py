@@ -253,13 +253,22 @@ def take(journal: Path) -> int | None:
 
 
 def backlog(journal: Path) -> int:
-    """Bytes of a journal that are not in the store; 0 as well once it is delivered and removed."""
+    """Bytes of a journal whose metrics, params, tags and statuses are not in the store; 0 as well
+    once it is delivered and removed."""
+    try:
+        return max(0, journal.stat().st_size - read_ack(journal).offset)
+    except FileNotFoundError:
+        return 0
+
+
+def is_waiting(journal: Path) -> bool:
+    """Whether anything of a journal is not in the store, datasets and artifacts included."""
     try:
         size = journal.stat().st_size
     except FileNotFoundError:
-        return 0
-    done = [read_ack(journal).offset, *(read_lane_ack(journal, lane).offset for lane in LANES)]
-    return max(0, size - min(done))
+        return False
+    lanes = [read_lane_ack(journal, lane) for lane in LANES]
+    return read_ack(journal).offset < size or any(a.offset < size or a.aside for a in lanes)
 
 
 def problem_of(journal: Path) -> str:
