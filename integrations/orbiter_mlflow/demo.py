@@ -23,8 +23,8 @@ from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.ui import installed, say_pages, typed
 
 LEARNING_RATES = (0.5, 0.1)
-_ARTIFACTS_WITHIN = 5.0
-"""Seconds that a run's artifacts may take, before the table says that something waits."""
+_POLL, _LOOKS = 0.02, 250
+"""Seconds between looks, and how many, before the table says that something of a run waits."""
 ACTIONS = 10
 
 Data = tuple[Any, Any]
@@ -135,10 +135,11 @@ async def _run_one(
 
 async def _delivered(trainer: DemoTrainer) -> bool:
     """Whether all is in the store; artifacts follow the metrics that `train` waits for."""
-    deadline = time.monotonic() + _ARTIFACTS_WITHIN
-    while not trainer.delivered and time.monotonic() < deadline:
-        await asyncio.sleep(0.02)
-    return trainer.delivered
+    for _ in range(_LOOKS):
+        if trainer.delivered:
+            return True
+        await asyncio.sleep(_POLL)
+    return False
 
 
 def _table(results: list[Result]) -> Table:
