@@ -2,9 +2,11 @@
 
 import contextlib
 import http.client
+import random
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,27 +19,39 @@ CREATE = "runs/create"
 BATCH = "runs/log-batch"
 
 
+Kind = Literal["answer", "cut", "hang", "drop", "hold", "half", "twice", "late"]
+
+
 @dataclass
 class Fault:
     """What happens to some requests.
 
-    `answer`: the proxy answers with `status`, nothing is passed on.
+    `answer`: the proxy answers with `status` and `body`, nothing is passed on.
+    `cut`: the connection is dropped, nothing is passed on.
     `hang`: no answer until `release`, then the connection is dropped; nothing is passed on.
     `drop`: passed on; the connection is dropped instead of answered.
     `hold`: passed on once `release` is called, and answered then.
+    `half`: passed on; half of the answer comes back.
+    `twice`: passed on twice, as by a proxy that repeats requests.
+    `late`: passed on after `delay` seconds.
 
     Args:
         path: a part of the path of the requests that are hit.
         times: how many are hit; None: all.
         over: only requests with a longer body than so many bytes.
+        chance: how likely a request is hit; `rng` decides.
     """
 
-    kind: Literal["answer", "hang", "drop", "hold"]
+    kind: Kind
     path: str = ""
     times: int | None = None
     status: int = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     over: int = -1
+    body: bytes = b"the proxy says no"
+    delay: float = 0.0
+    chance: float = 1.0
+    rng: random.Random = field(default_factory=random.Random)
     hits: int = 0
     """Requests that were hit."""
     passed: int = 0
@@ -52,7 +66,8 @@ class Fault:
 
     def takes(self, path: str, length: int) -> bool:
         left = self.times is None or self.hits < self.times
-        return left and self.path in path and length > self.over
+        hit = left and self.path in path and length > self.over
+        return hit and (self.chance >= 1.0 or self.rng.random() < self.chance)
 
 
 class Proxy:
@@ -92,7 +107,7 @@ class Proxy:
             server.server_close()
             server.drop_all()
 
-    def add(self, kind: Literal["answer", "hang", "drop", "hold"], **how: Any) -> Fault:
+    def add(self, kind: Kind, **how: Any) -> Fault:
         fault = Fault(kind, **how)
         with self.lock:
             self.faults.append(fault)
@@ -152,7 +167,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None:
             self._answer(*self._ask(proxy, body))
         elif fault.kind == "answer":
-            self._answer(fault.status, fault.headers, b"the proxy says no")
+            self._answer(fault.status, fault.headers, fault.body)
+        elif fault.kind == "cut":
+            self._drop()
         elif fault.kind == "hang":
             fault.wait()
             self._drop()
@@ -161,10 +178,17 @@ class _Handler(BaseHTTPRequestHandler):
             fault.passed += 1
             self._drop()
         else:
-            fault.wait()
-            answer = self._ask(proxy, body)
+            if fault.kind == "hold":
+                fault.wait()
+            elif fault.kind == "late":
+                time.sleep(fault.delay)
+            elif fault.kind == "twice":
+                self._ask(proxy, body)
+            status, headers, content = self._ask(proxy, body)
             fault.passed += 1
-            self._answer(*answer)
+            if fault.kind == "half":
+                content = content[: len(content) // 2]
+            self._answer(status, headers, content)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass  # noqa: N815  as http.server wants
 
