@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found.
-.PHONY: demo ui test faults lint types bench setup clean
+.PHONY: demo ui test faults campaign lint types bench setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -41,6 +41,10 @@ test: $(VENV)/.dev
 # Those that kill, cut lines and fill disks.
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_faults_*.py
+
+# Random faults, any number of trials: make campaign N=200 SEED=1
+campaign: $(VENV)/.dev
+	$(BIN)/python tests/campaign.py --trials $(or $(N),40) --seed $(or $(SEED),0)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

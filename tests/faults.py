@@ -63,11 +63,17 @@ class Scene:
         return MlflowClient(self.server)
 
     def trainer(
-        self, middle: Event | None = None, config: TrainConfig | None = None, **settings: Any
+        self,
+        middle: Event | None = None,
+        config: TrainConfig | None = None,
+        data: Any = None,
+        **settings: Any,
     ) -> Tracked:
         """A validated trainer; its delivery goes through the proxy."""
         given = {"tracking_uri": self.proxy.uri, "experiment": self.experiment} | settings
         trainer = tracked(given.pop("tracking_uri"), config, training(middle), **given)
+        if data is not None:
+            trainer.check_dataset(data)
         trainer.mark_validated()
         self.journals.append(journal_of(trainer))
         return trainer

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.entities import ViewType
@@ -24,6 +25,7 @@ from faults import (
     soon,
 )
 from orbiter.train import TrainConfig, TrainMetrics
+from orbiter_mlflow import names
 from orbiter_mlflow.delivery import host, spool
 from orbiter_mlflow.mixin import TrackingError
 from proxy import BATCH, CREATE, Proxy
@@ -148,6 +150,64 @@ async def test_a_server_that_hangs_costs_the_flush_timeout_once(scene: Scene) ->
     scene.assert_whole()
 
 
+# -- what is beside the metrics is in trouble ------------------------------------------------------
+
+UPLOADS = "mlflow-artifacts"
+
+
+@pytest.fixture
+def notes(own_folder: Path) -> Path:
+    return own_folder / "notes.txt"
+
+
+async def log_notes(trainer: Tracked) -> None:
+    trainer.log_artifact("notes.txt")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "answer", "status": 403},
+        {"kind": "answer", "status": 413},
+        {"kind": "answer", "status": 500},
+        {"kind": "answer", "status": 404},
+        {"kind": "cut"},
+        {"kind": "hang"},
+    ],
+    ids=lambda fault: f"{fault['kind']} {fault.get('status', '')}".strip(),
+)
+async def test_an_artifact_store_in_trouble_costs_no_metric_and_no_status(
+    scene: Scene, notes: Path, fault: dict[str, Any]
+) -> None:
+    notes.write_text("notes")
+    scene.proxy.add(path=UPLOADS, **fault)
+    trainer = scene.trainer(log_notes)
+    await trainer.train()
+    run = scene.assert_whole()
+    run_id = run.info.run_id
+
+    def missing() -> str:
+        tags: dict[str, str] = scene.client.get_run(run_id).data.tags
+        return tags.get(names.ARTIFACTS_MISSING, "")
+
+    await soon(lambda: "notes.txt" in missing())
+    assert not trainer.delivered
+    scene.proxy.heal()
+    await arrived(trainer)
+    await soon(lambda: missing() == "")
+    assert "notes.txt" in [entry.path for entry in scene.client.list_artifacts(run_id)]
+
+
+async def test_a_server_without_datasets_gets_all_the_rest(scene: Scene) -> None:
+    scene.proxy.add("answer", path="runs/log-inputs", status=404, body=b"<title>404</title>")
+    trainer = scene.trainer(data=[[1, 2], [3, 4]])
+    await trainer.train()
+    await arrived(trainer)
+    run = scene.assert_whole()
+    assert run.inputs.dataset_inputs == []
+    await soon(lambda: "no endpoint" in scene.run().data.tags.get(names.DATASETS_MISSING, ""))
+
+
 # -- the server says no --------------------------------------------------------------------------
 
 
@@ -162,6 +222,30 @@ async def test_answers_that_pass_by_themselves(scene: Scene, status: int) -> Non
     await trainer.train()
     await arrived(trainer)
     scene.assert_whole()
+
+
+@pytest.mark.parametrize("status", [301, 400, 407, 418])
+@pytest.mark.parametrize("path", ["runs/update", "runs/search", "runs/get", BATCH, CREATE])
+async def test_an_answer_of_a_gateway_is_no_verdict_on_what_was_sent(
+    scene: Scene, path: str, status: int
+) -> None:
+    page = b"<html><title>Blocked by the gateway</title></html>"
+    fault = scene.proxy.add("answer", path=path, status=status, body=page, times=2)
+    trainer = scene.trainer(flush_timeout=0)
+    await trainer.train()
+    await arrived(trainer)
+    scene.assert_whole()
+    assert fault.hits == 2 or path == "runs/get"
+
+
+@pytest.mark.parametrize("delivery", ["process", "thread"])
+async def test_a_proxy_that_repeats_requests_leaves_one_run(scene: Scene, delivery: str) -> None:
+    scene.proxy.add("twice", path="/api/")
+    trainer = scene.trainer(delivery=delivery)
+    await trainer.train()
+    await arrived(trainer)
+    scene.assert_whole()  # which finds one run only
+    assert len(scene.runs(ViewType.ALL)) == 2
 
 
 async def test_500_to_all_but_small_requests_is_halved(scene: Scene) -> None:
