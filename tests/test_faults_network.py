@@ -157,11 +157,9 @@ UPLOADS = "mlflow-artifacts"
 
 @pytest.fixture
 def notes(own_folder: Path) -> Path:
-    return own_folder / "notes.txt"
-
-
-async def log_notes(trainer: Tracked) -> None:
-    trainer.log_artifact("notes.txt")
+    file = own_folder / "notes.txt"
+    file.write_text("notes")
+    return file
 
 
 @pytest.mark.parametrize(
@@ -179,9 +177,12 @@ async def log_notes(trainer: Tracked) -> None:
 async def test_an_artifact_store_in_trouble_costs_no_metric_and_no_status(
     scene: Scene, notes: Path, fault: dict[str, Any]
 ) -> None:
-    notes.write_text("notes")
     scene.proxy.add(path=UPLOADS, **fault)
-    trainer = scene.trainer(log_notes)
+
+    async def middle(trainer: Tracked) -> None:
+        trainer.log_artifact(notes)
+
+    trainer = scene.trainer(middle)
     await trainer.train()
     run = scene.assert_whole()
     run_id = run.info.run_id
