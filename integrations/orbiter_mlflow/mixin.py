@@ -8,7 +8,6 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
@@ -139,8 +138,7 @@ class MLflowTrainerMixin(Trainer):
     @property
     def delivered(self) -> bool:
         """Whether all that was recorded so far is in MLflow; False where nothing is tracked."""
-        outbox = self._tracked.outbox
-        return outbox is not None and outbox.delivered()
+        return self._tracked.delivered()
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set a tag of the run, through the journal: at once, and whether a server is up or not."""
@@ -148,13 +146,19 @@ class MLflowTrainerMixin(Trainer):
             self._tracked.set_tag(str(key), str(value))
 
     def log_artifact(self, path: str | os.PathLike[str], folder: str | None = None) -> None:
-        """Log a file, or a folder with all in it, as artifact. A copy is taken now, sent later.
+        """Log a file, or a folder with all in it, as artifact; it never waits for a copy.
+
+        The call holds on to the files, which may be removed or replaced as soon as it returns; a
+        thread copies them. Of a large folder it reaches the first 100 or so: the others must stay
+        until `delivered`, or the end of `train`. What could not be kept as it was is told by a
+        warning and the tag `orbiter.artifacts.problems`. Only regular files are taken.
 
         Args:
             path: what to log.
             folder: where to put it among the run's artifacts.
         """
-        self._tracked.log_artifact(Path(path), folder)
+        with _harmless("log_artifact"):
+            self._tracked.log_artifact(path, folder)
 
     @contextmanager
     def active_run(self) -> Iterator[Any]:

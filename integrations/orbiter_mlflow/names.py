@@ -28,6 +28,10 @@ NONFINITE = "orbiter.metrics.nonfinite"
 """JSON list of the metric keys that were ever NaN or infinite."""
 RENAMED = "orbiter.metrics.renamed"
 """JSON object of the metric keys that MLflow could not take as given: key logged -> key given."""
+ARTIFACTS_RENAMED = "orbiter.artifacts.renamed"
+"""JSON object of the artifacts whose names no store would keep: name logged -> name given."""
+ARTIFACT_PROBLEMS = "orbiter.artifacts.problems"
+"""JSON object of the files that were handed in and are not kept as they were: name -> reason."""
 GIT_DIRTY = "orbiter.git.dirty"
 """`true` where tracked files differed from the commit, or untracked ones lay beside them."""
 GIT_DIFF = "orbiter.git.diff"
@@ -105,6 +109,7 @@ OF_ONE_LIFE = (
     "orbiter.state.",
     "orbiter.trainer",
     "orbiter.metrics.",
+    "orbiter.artifacts.",
     "orbiter.git.",
     "orbiter.command",
     "orbiter.python",
