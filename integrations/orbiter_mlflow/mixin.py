@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from orbiter.train import Trainer, TrainerError, TrainerState, TrainMetrics
+from orbiter.train.control_flow import stops_on_purpose
 from orbiter.train.enforce import Phase
 from orbiter.train.repeats import quiet_logger
 from orbiter.train.runtime import runtime_of
@@ -221,9 +222,11 @@ class MLflowTrainerMixin(Trainer):
 
     async def _on_error(self, phase: Phase, error: BaseException) -> None:
         await super()._on_error(phase, error)
+        on_purpose = stops_on_purpose(type(self), error)
         with _harmless(f"the error of {phase}"):
-            self._tracked.failed(phase, error)
-        if isinstance(error, Exception):  # a cancelled task must not be held up
+            self._tracked.failed(phase, error, on_purpose=on_purpose)
+        # A cancelled task must not be held up, nor a study between two of its trials.
+        if isinstance(error, Exception) and not on_purpose:
             await self._flush(phase, None)
 
     async def _flush(self, phase: Phase, metrics: TrainMetrics | None) -> None:

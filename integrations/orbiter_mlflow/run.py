@@ -36,7 +36,7 @@ from orbiter_mlflow.provenance.seeds import seed_tags
 from orbiter_mlflow.provenance.source import source_tags
 from orbiter_mlflow.redact import REDACTED, Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
-from orbiter_mlflow.values import bounded_int, tag_value
+from orbiter_mlflow.values import bounded_int, tag_value, type_name
 
 _logger = quiet_logger(__name__)
 
@@ -79,7 +79,7 @@ class TrackedRun:
         self._params_written = False
         self._state = TrainerState.CREATED
         self._evaluated = False
-        self._evaluation_failed = False
+        self._bad_evaluation: RunStatus | None = None
         self._gathering: Gathering | None = None
         self._artifacts: RunArtifacts | None = None
         self._bar: Bar | None = None
@@ -153,18 +153,21 @@ class TrackedRun:
             prefix = self._data.prefix(test_data, self.step)
             self._describe_result(self._measured(prefix, metrics, self.step))
 
-    def failed(self, phase: str, error: BaseException) -> None:
-        """`train` or `evaluate` ended with an exception."""
+    def failed(self, phase: str, error: BaseException, *, on_purpose: bool) -> None:
+        """`train` or `evaluate` ended with an exception; of one that is no failure a tag tells."""
         if not self.active:
             return
         kind, message = type(error).__qualname__, self._redactor.text(_said(error))
         self._tags({names.ERROR_TYPE: kind, names.ERROR_MESSAGE: message, names.ERROR_PHASE: phase})
-        self._description.failed(phase, kind, message)
+        if on_purpose:
+            self._tags({names.ENDED_BY: type_name(error)})
+        self._description.failed(phase, kind, message, on_purpose=on_purpose)
         self._describe()
+        status: RunStatus = "KILLED" if on_purpose else "FAILED"
         if phase == "train":
-            self._end("FAILED" if isinstance(error, Exception) else "KILLED")
+            self._end(status if isinstance(error, Exception) else "KILLED")
         else:
-            self._evaluation_failed = True
+            self._bad_evaluation = status
 
     def close(self) -> None:
         """The trainer is gone, or the process ends: leave a run that tells the truth."""
@@ -173,7 +176,8 @@ class TrackedRun:
         self._write_params()
         if self._state is TrainerState.TRAINING:
             self.moved(TrainerState.FAILED, self._config or TrainConfig())
-            self.failed("train", SystemExit("the process ended while train was running"))
+            error = SystemExit("the process ended while train was running")
+            self.failed("train", error, on_purpose=False)
         elif self.status.end_time is None:
             self._end(self._status_without_training())
         if self._gathering is not None:
@@ -320,9 +324,7 @@ class TrackedRun:
         self._append(self.status)
 
     def _status_without_training(self) -> RunStatus:
-        if self._evaluation_failed:
-            return "FAILED"
-        return "FINISHED" if self._evaluated else "KILLED"
+        return self._bad_evaluation or ("FINISHED" if self._evaluated else "KILLED")
 
     def _bounded(self, step: Any) -> int:
         try:
