@@ -139,12 +139,13 @@ class RunArtifacts:
 
     def log(self, path: Any, folder: Any) -> None:
         """Take a file, or all files of a folder, as `MLflowTrainerMixin.log_artifact` says."""
+        given = ""
         try:
             given = path_text(path)
             inside = "" if folder is None else folder_text(folder)
         except Exception as error:  # TypeError for None or a number; what a `__fspath__` raises
-            shown = text_of(path)
-            self._tell(shown, [LeftOut(shown, f"no path of a file or folder ({error})")])
+            given = given or text_of(path)
+            self._tell(given, [LeftOut(given, f"no path of a file or folder ({error})")])
             return
         call = _Call(given, found_at(given, inside, self._outbox.path.parent))
         call.look()
@@ -241,11 +242,12 @@ class RunArtifacts:
         if left_out:  # not under the lock: a handler's own lock may wait for a run's end
             first = left_out[0]
             _logger.warning(
-                "artifact %s is not kept as it was: %s: %s%s",
+                "not all of artifact %s is kept as it was: %s: %s%s; see the run's tag %s",
                 self._redact(given),
                 self._redact(first.name.strip("/")),
                 first.reason,
                 f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else "",
+                names.ARTIFACT_PROBLEMS,
             )
 
     def _write_tags(self, *, all_counts: bool = False) -> None:
