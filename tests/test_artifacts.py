@@ -24,7 +24,7 @@ from orbiter_mlflow.delivery.records import Artifact, Close, Status, Tags
 from trainers import Backend, Tracked, journals, only_journal, recorded, tracked
 from waiting import eventually
 
-QUIET = {
+QUIET: dict[str, Any] = {
     "delivery": "offline",
     "skip_provenance": ["git", "command", "machine", "packages", "seeds"],
 }
