@@ -268,7 +268,9 @@ def test_eight_runs_that_log_the_same_new_dataset_at_once_all_have_it(
 
 def test_what_is_missing_is_named_up_to_a_few(tmp_path: Path) -> None:
     journal = journal_of(tmp_path / "many.jsonl", [])
-    kept: Sequence[Record] = [kept_files.keep_content(journal, b"x", f"{i}.txt", None) for i in range(9)]
+    kept: Sequence[Record] = [
+        kept_files.keep_content(journal, b"x", f"{i}.txt", None) for i in range(9)
+    ]
     journal.unlink()
     journal_of(journal, [*kept, Status("FAILED", 1), Close()])
     sink = MemorySink()
