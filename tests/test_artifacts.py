@@ -274,7 +274,7 @@ def test_the_event_loop_goes_on(tmp_path: Path) -> None:
     for number in range(3000):
         (many / f"{number}").write_bytes(b"x" * 100)
     with big.open("wb") as file:
-        for _ in range(300):
+        for _ in range(100):
             file.write(os.urandom(1 << 20))
 
     async def body(trainer: Backend) -> TrainMetrics:
@@ -289,7 +289,7 @@ def test_the_event_loop_goes_on(tmp_path: Path) -> None:
             await asyncio.sleep(0.001)
             longest, last = max(longest, time.monotonic() - last), time.monotonic()
             turns += 1
-        assert max(took) < 0.5, took  # 15 s and 2 s where the caller copies; the machine is shared
+        assert max(took) < 0.5, took  # seconds where the caller copies; the machine is shared
         assert longest < 0.5
         assert turns > 20
         return TrainMetrics()
