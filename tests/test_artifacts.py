@@ -18,7 +18,7 @@ import pytest
 from journals import entries
 from orbiter.train import TrainMetrics
 from orbiter_mlflow import artifact_files, artifacts, names
-from orbiter_mlflow.background import background
+from orbiter_mlflow.background import Background, background
 from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.records import Artifact, Close, Status, Tags
 from trainers import Backend, Tracked, journals, only_journal, recorded, tracked
@@ -346,7 +346,7 @@ def test_where_no_thread_can_start_the_call_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainer: Tracked
 ) -> None:
     (tmp_path / "a.txt").write_text("a")
-    monkeypatch.setattr(background(), "_thread", None)
+    monkeypatch.setattr("orbiter_mlflow.background._background", Background())
 
     def refused(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from journals import HEAD, journal_of
-from orbiter_mlflow.delivery import kept_files
+from orbiter_mlflow.delivery import kept_files, retry
 from orbiter_mlflow.delivery.errors import RejectedError
 from orbiter_mlflow.delivery.records import Artifact, Close, Metrics, Status
 from test_sync import GONE, done
@@ -141,8 +141,13 @@ PLANTED = [
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda one: one.__name__)
 def test_a_planted_artifact_is_neither_sent_nor_deleted(
-    planted: Callable[[Path, Path], Artifact], journal: Path, victim: Path, sqlite_uri: str
+    planted: Callable[[Path, Path], Artifact],
+    journal: Path,
+    victim: Path,
+    sqlite_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(retry, "DEFINITE", (0.01,))
     artifact = planted(journal, victim)
     point = Metrics(1, 1000, {"train/loss": 0.5})
     journal_of(

@@ -83,20 +83,19 @@ def verified(journal: Path, artifact: Artifact) -> Path:
         if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EMLINK, errno.ENXIO):
             raise
         what = "is gone" if error.errno == errno.ENOENT else "is a link or no file"
-        raise RejectedError(f"the kept copy of {_shown(artifact)} {what}: {path}") from None
+        raise _refused(artifact, f"{what}: {path}") from None
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or not _is_ours(status, journal):
-            raise RejectedError(
-                f"the kept copy of {_shown(artifact)} is not a file of the journal's owner: {path}"
-            )
+            raise _refused(artifact, f"is not a file of the journal's owner: {path}")
         if (
             status.st_size != artifact.size
             or hashlib.file_digest(file, "sha256").hexdigest() != artifact.sha256
         ):
-            raise RejectedError(
-                f"the kept copy of {_shown(artifact)} is not what the journal says (size and "
-                f"SHA-256 differ: damaged, or put there by somebody else): {path}"
+            raise _refused(
+                artifact,
+                "is not what the journal says (size or SHA-256 differ: damaged, or put there by "
+                f"somebody else): {path}",
             )
     return path
 
@@ -133,19 +132,15 @@ def _inside(journal: Path, artifact: Artifact) -> Path:
     """
     folder = journal.with_suffix(".files")
     if not _PLAIN_NAME.fullmatch(artifact.file):
-        raise RejectedError(
-            f"{_shown(artifact)} names a file outside the journal's own folder: {artifact.file!r}"
-        )
+        raise _refused(artifact, f"lies outside the journal's own folder: {artifact.file!r}")
     try:
         status = folder.lstat()
     except FileNotFoundError:
-        raise RejectedError(
-            f"the kept copy of {_shown(artifact)} is gone: there is no {folder}"
-        ) from None
+        raise _refused(artifact, f"is gone: there is no {folder}") from None
     if not stat.S_ISDIR(status.st_mode) or not _is_ours(status, journal):
-        raise RejectedError(
-            f"the kept copy of {_shown(artifact)} is not in a folder of the journal's owner that "
-            f"nobody else can write: {folder}"
+        raise _refused(
+            artifact,
+            f"is not in a folder of the journal's owner that nobody else can write: {folder}",
         )
     return folder / artifact.file
 
@@ -158,8 +153,9 @@ def _is_ours(status: os.stat_result, journal: Path) -> bool:
     return status.st_uid == owner and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _shown(artifact: Artifact) -> str:
-    return f"artifact {'/'.join(part for part in (artifact.folder, artifact.name) if part)!r}"
+def _refused(artifact: Artifact, what: str) -> RejectedError:
+    name = "/".join(part for part in (artifact.folder, artifact.name) if part)
+    return RejectedError(f"the kept copy of artifact {name!r} {what}", definite=True)
 
 
 @contextmanager
