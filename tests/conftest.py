@@ -14,8 +14,10 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 for _name in [name for name in os.environ if name.startswith("ORBITER_MLFLOW_")]:
     del os.environ[_name]
-for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "RANK"):
+for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(_name, None)
+for _name in [name for name in os.environ if name.endswith(("RANK", "PROCID"))]:
+    del os.environ[_name]  # the tests may be run by a launcher
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Lives of a run: what the journal of a later one becomes, whatever happens on its way."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -217,7 +218,8 @@ def test_artifacts_on_the_program_do_not_replace_those_of_the_first_life(run: Li
         assert isinstance(told, Artifact)
         assert "/".join(filter(None, [told.folder, told.name])) == name
         assert Life(1).told(told) == told
-    run.deliver(2, [Artifact("kept", "a", "provenance", 1, "0")])
+    digest = hashlib.sha256(b"x").hexdigest()
+    run.deliver(2, [Artifact("kept", "a", "provenance", 1, digest)])
     assert run.run.artifacts == {"provenance/life-2/a": b"x"}
 
 

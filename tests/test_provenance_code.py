@@ -13,8 +13,8 @@ import pytest
 from mlflow import MlflowClient
 
 from orbiter_mlflow import names
+from orbiter_mlflow.delivery.kept_files import verified
 from orbiter_mlflow.delivery.records import Artifact, Tags
-from orbiter_mlflow.delivery.spool import artifact_path
 from orbiter_mlflow.provenance.git import MAX_DIFF, GitError, checkout, uncommitted
 from orbiter_mlflow.provenance.redacting import redact_diff
 from orbiter_mlflow.redact import REDACTED, Redactor
@@ -75,7 +75,7 @@ class Found:
         self.files: dict[str, bytes] = {}
         for artifact in recorded(Artifact):
             assert artifact.folder == names.PROVENANCE
-            path = artifact_path(only_journal(), artifact)
+            path = verified(only_journal(), artifact)
             assert path.stat().st_size == artifact.size
             self.files[artifact.name] = path.read_bytes()
 

@@ -16,9 +16,9 @@ from journals import HEAD, entries
 from orbiter.train import TrainConfig
 from orbiter_mlflow import MLflowSettings, names
 from orbiter_mlflow.delivery.host import OfflineHost
+from orbiter_mlflow.delivery.kept_files import verified
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.records import Artifact, Tags
-from orbiter_mlflow.delivery.spool import artifact_path
 from orbiter_mlflow.provenance.gathering import Gathering
 from orbiter_mlflow.provenance.machine import GpuError, gpus, machine_tags
 from orbiter_mlflow.provenance.packages import requirements
@@ -115,7 +115,7 @@ def test_a_short_program_tells_all_of_it(tmp_path: Path) -> None:
     assert str(os.cpu_count()) in tags[names.CPU]
     assert names.PROVENANCE_FAILED not in tags
     (artifact,) = recorded(Artifact)
-    text = artifact_path(only_journal(), artifact).read_text()
+    text = verified(only_journal(), artifact).read_text()
     assert tags[names.PACKAGES] == hashlib.sha256(text.encode()).hexdigest() == artifact.sha256
     lines = text.splitlines()
     pinned = [Requirement(line) for line in lines if not line.startswith("#")]
@@ -211,7 +211,7 @@ def test_packages_that_cannot_be_read_are_told(
         "packages": "3 installed packages could not be read"
     }
     (artifact,) = [record for record in entries(outbox.path) if isinstance(record, Artifact)]
-    assert artifact_path(outbox.path, artifact).read_text() == "fine==1.0\n"
+    assert verified(outbox.path, artifact).read_text() == "fine==1.0\n"
 
 
 def test_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

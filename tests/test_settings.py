@@ -229,6 +229,28 @@ def test_userinfo_is_not_written_down() -> None:
         ({"SLURM_PROCID": "3", "SLURM_NTASKS": "1"}, True),
         ({"SLURM_PROCID": "3"}, True),
         ({"RANK": "0", "WORLD_SIZE": "4", "SLURM_PROCID": "3", "SLURM_NTASKS": "4"}, True),
+        ({"RANK": "", "SLURM_PROCID": "3", "SLURM_NTASKS": "4"}, False),
+        ({"RANK": "-1", "LOCAL_RANK": "-1", "WORLD_SIZE": "-1"}, True),  # as transformers has it
+        ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "2"}, False),
+        ({"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2"}, True),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "1"}, False),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "0"}, True),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}, True),
+        ({"PMI_RANK": "3", "PMI_SIZE": "4"}, False),
+        ({"PMI_RANK": "0", "PMI_SIZE": "4"}, True),
+        ({"JSM_NAMESPACE_RANK": "5", "JSM_NAMESPACE_SIZE": "6"}, False),
+        ({"JSM_NAMESPACE_RANK": "0", "JSM_NAMESPACE_SIZE": "6"}, True),
+        ({"PMIX_RANK": "1"}, False),
+        ({"PMIX_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),  # a worker that Lightning has started
+        ({"LOCAL_RANK": "0", "NODE_RANK": "0"}, True),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),
+        # mpirun inside an srun of one task; srun of tasks that know their node as well
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "SLURM_PROCID": "0"}, False),
+        ({"NODE_RANK": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "8"}, False),
+        ({"LOCAL_RANK": "0", "SLURM_PROCID": "4", "SLURM_NTASKS": "8"}, False),
+        ({"LOCAL_RANK": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, False),
     ],
 )
 def test_one_process_of_a_distributed_training_tracks(

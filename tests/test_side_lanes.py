@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from journals import HEAD, journal_of
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import retry, spool
+from orbiter_mlflow.delivery import kept_files, retry, spool
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.errors import (
     HeldError,
@@ -46,7 +46,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.journal = journal_of(folder / "run.jsonl", [])
         kept = [
-            spool.keep_content(self.journal, name.encode(), name, "provenance")
+            kept_files.keep_content(self.journal, name.encode(), name, "provenance")
             for name in ("a.txt", "b.txt")
         ]
         records: list[Record] = [
@@ -268,7 +268,9 @@ def test_eight_runs_that_log_the_same_new_dataset_at_once_all_have_it(
 
 def test_what_is_missing_is_named_up_to_a_few(tmp_path: Path) -> None:
     journal = journal_of(tmp_path / "many.jsonl", [])
-    kept: Sequence[Record] = [spool.keep_content(journal, b"x", f"{i}.txt", None) for i in range(9)]
+    kept: Sequence[Record] = [
+        kept_files.keep_content(journal, b"x", f"{i}.txt", None) for i in range(9)
+    ]
     journal.unlink()
     journal_of(journal, [*kept, Status("FAILED", 1), Close()])
     sink = MemorySink()

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from journals import HEAD, journal_of
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.batches import Point
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.errors import HeldError, RejectedError, TransientError
@@ -45,7 +45,7 @@ def test_a_whole_journal_lands_in_a_real_store(uri: str, tmp_path: Path) -> None
     file.write_text("kept")
     head = head_for("whole journal")
     journal = journal_of(tmp_path / "run.jsonl", [], head)
-    artifact = spool.keep_artifact(journal, file, "texts")
+    artifact = kept_files.keep_content(journal, b"kept", "notes.txt", "texts")
     records: list[Record] = [
         Tags({"orbiter.state": "training", "ünï/code": "é🚀"}),
         Params({"learning_rate": "0.1", "prompt": "x" * 6000}),

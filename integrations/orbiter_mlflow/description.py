@@ -42,17 +42,18 @@ class Description:
         """A result of `train` or `evaluate`."""
         self._results |= values
 
-    def failed(self, phase: str, kind: str, message: str) -> None:
-        """`train` or `evaluate` ended with an error."""
+    def failed(self, phase: str, kind: str, message: str, *, on_purpose: bool = False) -> None:
+        """`train` or `evaluate` ended with an exception; `on_purpose`: it is no error."""
         said = markdown_text(cut(message, _LONGEST_ERROR))
-        self._error = f"{phase} ended with {markdown_code(kind)}: {said}"
+        what = "Stopped" if on_purpose else "Error"
+        self._error = f"**{what}:** {phase} ended with {markdown_code(kind)}: {said}"
 
     def text(self) -> str:
         """The description; `names.RUN_ID_HERE` stands for the run's id."""
         parts = [self._own] if self._own else []
         parts.append(f"Trained by {markdown_code(self._trainer)}.")
         if self._error:
-            parts.append(f"**Error:** {self._error}")
+            parts.append(self._error)
         if self._results:
             parts.append(f"**Result:** {self._result()}")
         parts.append(f"Config and code again: `orbiter-mlflow reproduce {names.RUN_ID_HERE}`")

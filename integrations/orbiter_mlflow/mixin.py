@@ -8,12 +8,12 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
 from orbiter.train import Trainer, TrainerError, TrainerState, TrainMetrics
+from orbiter.train.control_flow import stops_on_purpose
 from orbiter.train.enforce import Phase
 from orbiter.train.repeats import quiet_logger
 from orbiter.train.runtime import runtime_of
@@ -139,8 +139,7 @@ class MLflowTrainerMixin(Trainer):
     @property
     def delivered(self) -> bool:
         """Whether all that was recorded so far is in MLflow; False where nothing is tracked."""
-        outbox = self._tracked.outbox
-        return outbox is not None and outbox.delivered()
+        return self._tracked.delivered()
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set a tag of the run, through the journal: at once, and whether a server is up or not."""
@@ -148,13 +147,19 @@ class MLflowTrainerMixin(Trainer):
             self._tracked.set_tag(str(key), str(value))
 
     def log_artifact(self, path: str | os.PathLike[str], folder: str | None = None) -> None:
-        """Log a file, or a folder with all in it, as artifact. A copy is taken now, sent later.
+        """Log a file, or a folder with all in it, as artifact; it never waits for a copy.
+
+        The call holds on to the files, which may be removed or replaced as soon as it returns; a
+        thread copies them. Of a large folder it reaches the first 100 or so: the others must stay
+        until `delivered`, or the end of `train`. What could not be kept as it was is told by a
+        warning and the tag `orbiter.artifacts.problems`. Only regular files are taken.
 
         Args:
             path: what to log.
             folder: where to put it among the run's artifacts.
         """
-        self._tracked.log_artifact(Path(path), folder)
+        with _harmless("log_artifact"):
+            self._tracked.log_artifact(path, folder)
 
     @contextmanager
     def active_run(self) -> Iterator[Any]:
@@ -217,9 +222,11 @@ class MLflowTrainerMixin(Trainer):
 
     async def _on_error(self, phase: Phase, error: BaseException) -> None:
         await super()._on_error(phase, error)
+        on_purpose = stops_on_purpose(type(self), error)
         with _harmless(f"the error of {phase}"):
-            self._tracked.failed(phase, error)
-        if isinstance(error, Exception):  # a cancelled task must not be held up
+            self._tracked.failed(phase, error, on_purpose=on_purpose)
+        # A cancelled task must not be held up, nor a study between two of its trials.
+        if isinstance(error, Exception) and not on_purpose:
             await self._flush(phase, None)
 
     async def _flush(self, phase: Phase, metrics: TrainMetrics | None) -> None:

@@ -24,10 +24,16 @@ CONFIG_REDACTED = "orbiter.config.redacted"
 ERROR_TYPE = "orbiter.error.type"
 ERROR_MESSAGE = "orbiter.error.message"
 ERROR_PHASE = "orbiter.error.phase"
+ENDED_BY = "orbiter.ended_by"
+"""The exception by which a run was stopped on purpose: `optuna.exceptions.TrialPruned`."""
 NONFINITE = "orbiter.metrics.nonfinite"
 """JSON list of the metric keys that were ever NaN or infinite."""
 RENAMED = "orbiter.metrics.renamed"
 """JSON object of the metric keys that MLflow could not take as given: key logged -> key given."""
+ARTIFACTS_RENAMED = "orbiter.artifacts.renamed"
+"""JSON object of the artifacts whose names no store would keep: name logged -> name given."""
+ARTIFACT_PROBLEMS = "orbiter.artifacts.problems"
+"""JSON object of the files that were handed in and are not kept as they were: name -> reason."""
 GIT_DIRTY = "orbiter.git.dirty"
 """`true` where tracked files differed from the commit, or untracked ones lay beside them."""
 GIT_DIFF = "orbiter.git.diff"
@@ -95,7 +101,7 @@ LIFE = "orbiter.life"
 """`orbiter.life.<n>`: JSON of which journal continued the run, and after which step."""
 CONFIG_CHANGED = "orbiter.config.changed"
 """JSON object of the params that a later life has otherwise: param -> [kept, of that life]."""
-ERROR = (ERROR_TYPE, ERROR_MESSAGE, ERROR_PHASE)
+ERROR = (ERROR_TYPE, ERROR_MESSAGE, ERROR_PHASE, ENDED_BY)
 """Tell of the present life; on the next one they are renamed by `in_life`."""
 CONFIG = "orbiter.config."
 """What the names of the tags on a config begin with: they go with the params, as a whole."""
@@ -105,6 +111,8 @@ OF_ONE_LIFE = (
     "orbiter.state.",
     "orbiter.trainer",
     "orbiter.metrics.",
+    "orbiter.artifacts.renamed",
+    "orbiter.artifacts.problems",
     "orbiter.git.",
     "orbiter.command",
     "orbiter.python",

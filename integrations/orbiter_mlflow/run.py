@@ -6,16 +6,15 @@ this module; how the records get there is the outbox' business.
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from orbiter.train import TrainConfig, TrainerState, TrainMetrics
 from orbiter.train.repeats import quiet_logger
 from orbiter_mlflow import names
+from orbiter_mlflow.artifacts import RunArtifacts
 from orbiter_mlflow.birth import open_outbox
-from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.described import signed
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.records import (
@@ -37,13 +36,13 @@ from orbiter_mlflow.provenance.seeds import seed_tags
 from orbiter_mlflow.provenance.source import source_tags
 from orbiter_mlflow.redact import REDACTED, Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
-from orbiter_mlflow.values import bounded_int, tag_value
+from orbiter_mlflow.values import bounded_int, tag_value, type_name
 
 _logger = quiet_logger(__name__)
 
 _PATIENCE = 2.0
-"""Seconds that the end of a training, and that of the run, wait for what is found out about its
-origin."""
+"""Seconds that the end of a training waits for what is found out about its origin, and for copies
+of artifacts."""
 
 
 class TrackedRun:
@@ -80,8 +79,9 @@ class TrackedRun:
         self._params_written = False
         self._state = TrainerState.CREATED
         self._evaluated = False
-        self._evaluation_failed = False
+        self._bad_evaluation: RunStatus | None = None
         self._gathering: Gathering | None = None
+        self._artifacts: RunArtifacts | None = None
         self._bar: Bar | None = None
         self._description_is_ours = True
 
@@ -153,18 +153,21 @@ class TrackedRun:
             prefix = self._data.prefix(test_data, self.step)
             self._describe_result(self._measured(prefix, metrics, self.step))
 
-    def failed(self, phase: str, error: BaseException) -> None:
-        """`train` or `evaluate` ended with an exception."""
+    def failed(self, phase: str, error: BaseException, *, on_purpose: bool) -> None:
+        """`train` or `evaluate` ended with an exception; of one that is no failure a tag tells."""
         if not self.active:
             return
         kind, message = type(error).__qualname__, self._redactor.text(_said(error))
         self._tags({names.ERROR_TYPE: kind, names.ERROR_MESSAGE: message, names.ERROR_PHASE: phase})
-        self._description.failed(phase, kind, message)
+        if on_purpose:
+            self._tags({names.ENDED_BY: type_name(error)})
+        self._description.failed(phase, kind, message, on_purpose=on_purpose)
         self._describe()
+        status: RunStatus = "KILLED" if on_purpose else "FAILED"
         if phase == "train":
-            self._end("FAILED" if isinstance(error, Exception) else "KILLED")
+            self._end(status if isinstance(error, Exception) else "KILLED")
         else:
-            self._evaluation_failed = True
+            self._bad_evaluation = status
 
     def close(self) -> None:
         """The trainer is gone, or the process ends: leave a run that tells the truth."""
@@ -173,15 +176,25 @@ class TrackedRun:
         self._write_params()
         if self._state is TrainerState.TRAINING:
             self.moved(TrainerState.FAILED, self._config or TrainConfig())
-            self.failed("train", SystemExit("the process ended while train was running"))
+            error = SystemExit("the process ended while train was running")
+            self.failed("train", error, on_purpose=False)
         elif self.status.end_time is None:
             self._end(self._status_without_training())
         if self._gathering is not None:
             self._gathering.finish(_PATIENCE)
-        if self.outbox.lost:
-            self._tags({names.LOST: str(self.outbox.lost)})
+        if self._artifacts is not None:
+            self._artifacts.finish(partial(self._close_journal, self.outbox))
+
+    def _close_journal(self, outbox: Outbox) -> None:
+        if outbox.lost:
+            self._tags({names.LOST: str(outbox.lost)})
         self._append(Close())
-        self.outbox.close()
+        outbox.close()
+
+    def delivered(self) -> bool:
+        """Whether all that was handed over is in the store."""
+        copying = self._artifacts is not None and self._artifacts.pending
+        return self.outbox is not None and not copying and self.outbox.delivered()
 
     async def flush(self) -> str | None:
         """Wait until all is in the store, up to `flush_timeout`; gives the trouble, if any."""
@@ -189,6 +202,8 @@ class TrackedRun:
             return self.broken
         if self._gathering is not None and self.settings.delivery != "offline":
             await self._gathering.wait(min(_PATIENCE, self.settings.flush_timeout))
+        if self._artifacts is not None and self.settings.delivery != "offline":
+            await self._artifacts.wait(min(_PATIENCE, self.settings.flush_timeout))
         return await self.outbox.flush(self.settings.flush_timeout)
 
     # -- the user's own ------------------------------------------------------------------------
@@ -203,29 +218,12 @@ class TrackedRun:
             if key == names.DESCRIPTION:
                 self._description_is_ours = False
 
-    def log_artifact(self, path: Path, folder: str | None) -> None:
+    def log_artifact(self, path: object, folder: object) -> None:
         """Keep a copy of a file, or of a folder's files, for upload."""
-        if not self.active:
-            return
-        if self.outbox is None:
+        if self.active and self._artifacts is not None:
+            self._artifacts.log(path, folder)
+        elif self.active:
             _logger.warning("artifact %s was not kept: call mark_validated() first", path)
-            return
-        if not path.is_dir():
-            self._keep(self.outbox, path, folder)
-            return
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                inside = Path(folder or "", path.name, file.relative_to(path).parent)
-                self._keep(self.outbox, file, inside.as_posix())
-
-    def _keep(self, outbox: Outbox, file: Path, folder: str | None) -> None:
-        try:
-            kept = spool.keep_artifact(outbox.path, file, folder)
-        except (OSError, ValueError) as error:  # a ValueError: no such name can exist
-            _logger.warning("artifact %s was not kept: %s", file, str(error))
-            return
-        folder = None if folder is None else tag_value(folder)  # names are bytes to the system
-        outbox.append(replace(kept, name=tag_value(kept.name), folder=folder))
 
     def restate(self) -> None:
         """Say the present status again, after something else has changed it in the store."""
@@ -266,6 +264,7 @@ class TrackedRun:
         for record in self._early:
             self._append(record)
         self._early.clear()
+        self._artifacts = RunArtifacts(self.outbox, self._redactor, settings.flush_timeout)
         self._gathering = Gathering(self.outbox, self._redactor, settings.skip_provenance)
 
     def _write_params(self) -> None:
@@ -325,9 +324,7 @@ class TrackedRun:
         self._append(self.status)
 
     def _status_without_training(self) -> RunStatus:
-        if self._evaluation_failed:
-            return "FAILED"
-        return "FINISHED" if self._evaluated else "KILLED"
+        return self._bad_evaluation or ("FINISHED" if self._evaluated else "KILLED")
 
     def _bounded(self, step: Any) -> int:
         try:

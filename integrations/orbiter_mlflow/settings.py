@@ -6,7 +6,6 @@ the class attribute `mlflow_settings`, the environment, the default.
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orbiter_mlflow.delivery.spool import default_spool
+from orbiter_mlflow.ranks import is_rank_zero
 from orbiter_mlflow.values import tag_value
 
 _PREFIX = "ORBITER_MLFLOW_"
@@ -191,11 +191,4 @@ def without_userinfo(uri: str) -> str:
 
 def tracks_here(settings: MLflowSettings, environ: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is the one that tracks: rank 0, or a process that has no rank."""
-    if settings.ranks == "all":
-        return True
-    if "RANK" in environ:
-        rank, size = environ["RANK"], environ.get("WORLD_SIZE", "1")
-    else:
-        rank, size = environ.get("SLURM_PROCID", "0"), environ.get("SLURM_NTASKS", "1")
-    numbers = all(re.fullmatch(r"\d+", text) for text in (rank, size))
-    return not (numbers and int(size) > 1 and int(rank) > 0)
+    return settings.ranks == "all" or is_rank_zero(environ)

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 from weakref import WeakSet
 
+from orbiter.train.control_flow import require_exceptions, stops_on_purpose
 from orbiter.train.repeats import quiet_logger
 from orbiter.train.runtime import runtime_of
 from orbiter.train.states import TrainerError, TrainerState
@@ -57,7 +58,8 @@ def enforce(cls: type[Any], contract: Mapping[str, Any]) -> None:
     has put in since.
 
     Raises:
-        TypeError: for a method of the wrong kind, or a `_state` of the class' own.
+        TypeError: for a method of the wrong kind, a `_state` of the class' own, or a
+            `passes_through` that is no tuple of exceptions.
     """
     if inspect.ismemberdescriptor(vars(cls).get("_state")):
         del cls._state  # named in `__slots__`: it would hide the property
@@ -65,6 +67,7 @@ def enforce(cls: type[Any], contract: Mapping[str, Any]) -> None:
         raise TypeError(
             f"{cls.__qualname__} defines `_state`: the lifecycle keeps it; assign `self._state`"
         )
+    require_exceptions(cls)
     for name, (wrap, is_async) in _LIFECYCLE.items():
         method = inspect.getattr_static(cls, name)
         if method is contract[name] or (inspect.isfunction(method) and method in _enforced):
@@ -196,7 +199,7 @@ def _wrap_train(name: str, method: Any, declared: inspect.Signature) -> Method:
             _settle(self, TrainerState.FAILED)
             runtime.training = False
             await _tell_error(self, "train", error)
-            if _passes(error):
+            if _passes(self, error):
                 raise
             raise _failure(self, "train", error) from error
         runtime.training = False
@@ -224,7 +227,7 @@ def _wrap_evaluate(name: str, method: Any, declared: inspect.Signature) -> Metho
                 metrics = await call(*args, **kwargs)
         except BaseException as error:
             await _tell_error(self, "evaluate", error)
-            if _passes(error):
+            if _passes(self, error):
                 raise
             raise _failure(self, "evaluate", error) from error
         await self._on_evaluate_result(metrics, test_data)
@@ -254,9 +257,11 @@ async def _tell_error(trainer: "Trainer", phase: Phase, error: BaseException) ->
         _logger.exception("the hook %s._on_error failed", type(trainer).__qualname__)
 
 
-def _passes(error: BaseException) -> bool:
+def _passes(trainer: "Trainer", error: BaseException) -> bool:
     """Whether the caller is promised this very exception, not a `TrainerError` made of it."""
-    return isinstance(error, TrainerError) or not isinstance(error, Exception)
+    if isinstance(error, TrainerError) or not isinstance(error, Exception):
+        return True
+    return stops_on_purpose(type(trainer), error)
 
 
 def _failure(trainer: "Trainer", phase: Phase, error: BaseException) -> TrainerError:

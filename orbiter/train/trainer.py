@@ -7,7 +7,7 @@ the state, and tells cooperative hooks what happened. What comes of these events
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from orbiter.train.enforce import Phase, enforce, tell
 from orbiter.train.runtime import runtime_of
@@ -61,14 +61,21 @@ class Trainer(_EnforcedAtLast, ABC):
     - `train` sets TRAINING, then COMPLETED on return and FAILED on an exception, unless the
       subclass said so itself by assigning `self._state`, which is held to the same moves.
     - Of an exception that is no `TrainerError`, `train` and `evaluate` make one, with the original
-      as its `__cause__`. Cancellation, `KeyboardInterrupt` and `SystemExit` pass as they are.
+      as its `__cause__`. Cancellation, `KeyboardInterrupt` and `SystemExit` pass as they are, and
+      so do those of `passes_through` and those by which a known framework stops a training.
 
     Args:
         config: the settings of this training; `TrainConfig()` where left out.
 
     Raises:
         TypeError: when a subclass is made whose `train` or `evaluate` is not an `async def` method,
-            whose `check_*` is one, or which takes the name `_state` for itself.
+            whose `check_*` is one, which takes the name `_state` for itself, or whose
+            `passes_through` is no tuple of exceptions.
+    """
+
+    passes_through: ClassVar[tuple[type[Exception], ...]] = ()
+    """Exceptions that `train` and `evaluate` let through unchanged: no failures, they tell what
+    called the trainer to stop, or to go on elsewhere. `optuna.TrialPruned` and its like are known.
     """
 
     def __init__(self, config: TrainConfig | None = None) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery import kept_files, spool
 from orbiter_mlflow.delivery.errors import (
     DeliveryError,
     RejectedError,
@@ -116,19 +116,19 @@ class SideLane(Lane[LaneAck]):
         else:
             told = self._life.told(record)
             assert isinstance(told, Artifact)  # noqa: S101  as `told` keeps the kind
-            sink.log_artifact(self._run_id, spool.artifact_path(self.journal, record), told)
+            sink.log_artifact(self._run_id, kept_files.verified(self.journal, record), told)
 
     def _discard(self, entry: dict[str, Any]) -> None:
         """Remove the kept copy of an artifact; after the ack, so that a crash leaves it twice."""
         record = self._kind(**entry)
         if isinstance(record, Artifact):
-            spool.artifact_path(self.journal, record).unlink(missing_ok=True)
+            kept_files.discard(self.journal, record)
 
     def _give_up(self, bad: Suspect, rest: tuple[Suspect, ...]) -> None:
         spool.quarantine(self.journal, bad.entry, bad.reason)
         record = self._kind(**bad.entry)
         if isinstance(record, Artifact):
-            spool.refuse_artifact(self.journal, record)
+            kept_files.set_aside(self.journal, record)
         _logger.warning(
             "MLflow refused %s of run %s for good (%s): kept in %s",
             _shown(bad.entry),

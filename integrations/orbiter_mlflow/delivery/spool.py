@@ -10,9 +10,7 @@
 Only the owner may read any of it.
 """
 
-import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -27,7 +25,7 @@ from pydantic_core import to_json
 
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.lives import Life
-from orbiter_mlflow.delivery.records import Artifact, Head, RunStatus
+from orbiter_mlflow.delivery.records import Head, RunStatus
 from orbiter_mlflow.delivery.suspects import Suspect
 
 SUFFIX = ".jsonl"
@@ -181,56 +179,6 @@ def quarantine(journal: Path, entry: Mapping[str, object], reason: str) -> None:
     path.touch(mode=0o600)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"reason": reason, **entry}) + "\n")
-
-
-def keep_artifact(journal: Path, source: Path, folder: str | None) -> Artifact:
-    """Copy a file beside the journal, so that it survives until it is uploaded.
-
-    Raises:
-        OSError: the file cannot be read or copied.
-    """
-    kept = _new_file(journal)
-    try:
-        shutil.copyfile(source, kept)
-    except BaseException:
-        kept.unlink()
-        raise
-    with kept.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Artifact(kept.name, source.name, folder, kept.stat().st_size, digest)
-
-
-def keep_content(journal: Path, content: bytes, name: str, folder: str | None) -> Artifact:
-    """Write what is to become an artifact beside the journal, as `keep_artifact` copies a file.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    kept = _new_file(journal)
-    kept.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    return Artifact(kept.name, name, folder, len(content), digest)
-
-
-def _new_file(journal: Path) -> Path:
-    files = journal.with_suffix(".files")
-    files.mkdir(mode=0o700, exist_ok=True)
-    file = files / os.urandom(8).hex()
-    file.touch(mode=0o600)
-    return file
-
-
-def artifact_path(journal: Path, artifact: Artifact) -> Path:
-    """Where `keep_artifact` put it."""
-    return journal.with_suffix(".files") / artifact.file
-
-
-def refuse_artifact(journal: Path, artifact: Artifact) -> None:
-    """Keep the bytes of an artifact that the store refused for good where `remove` leaves them."""
-    folder = journal.with_suffix(".refused")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        artifact_path(journal, artifact).rename(folder / artifact.file)
 
 
 def take(journal: Path) -> int | None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.records import Tags
 from orbiter_mlflow.provenance.parts import Finding, Parts
@@ -96,7 +96,7 @@ class Gathering:
                 return
             for file, content in finding.files.items():
                 path = self._outbox.path
-                self._outbox.append(spool.keep_content(path, content, file, names.PROVENANCE))
+                self._outbox.append(kept_files.keep_content(path, content, file, names.PROVENANCE))
             if finding.tags:
                 tags = {key: tag_value(text) for key, text in finding.tags.items()}
                 self._outbox.append(Tags(tags))
