@@ -15,7 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from orbiter_mlflow.diff import Change, Difference, MetricDifference, RunDiff
-from orbiter_mlflow.escaping import markdown_code, markdown_text, plain, web_link
+from orbiter_mlflow.escaping import (
+    in_json,
+    markdown_code,
+    markdown_text,
+    plain,
+    shortened,
+    web_link,
+)
 from orbiter_mlflow.stored_run import StoredRun
 
 __all__ = ["SCHEMA", "json_report", "markdown_report", "terminal_report"]
@@ -62,9 +69,7 @@ def _excerpts(values: Sequence[str | None]) -> list[str]:
 
 
 def _excerpt(text: str, start: int) -> str:
-    shown = f"{'...' if start else ''}{text[start : start + _LONGEST]}"
-    rest = len(text) - start - _LONGEST
-    return f"{shown}... ({len(text)} characters)" if rest > 0 else shown
+    return ("..." if start else "") + shortened(text[start:], _LONGEST)
 
 
 def _measured(row: MetricDifference) -> list[str]:
@@ -193,7 +198,7 @@ def json_report(diff: RunDiff, link: str | None = None) -> str:
         "notes": diff.notes,
         "compare": link,
     }
-    return f"{json.dumps(whole, indent=2, allow_nan=False)}\n"
+    return f"{in_json(json.dumps(whole, indent=2, allow_nan=False))}\n"
 
 
 def _number(value: float | None) -> float | str | None:

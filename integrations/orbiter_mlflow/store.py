@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.mlflow_errors import classified
 from orbiter_mlflow.delivery.sink import opening
-from orbiter_mlflow.settings import without_userinfo
+from orbiter_mlflow.escaping import message
 from orbiter_mlflow.stored_run import (
     DatasetInput,
     FilterError,
@@ -27,6 +27,7 @@ from orbiter_mlflow.stored_run import (
     StoredRun,
     StoreError,
 )
+from orbiter_mlflow.urls import without_userinfo
 
 _PAGE = 1000
 _SHOWN = 5
@@ -242,7 +243,8 @@ class RunStore:
         return {run.run_id: run for run in few}
 
     def _told(self, error: Exception) -> StoreError:
-        return StoreError(f"the store {self.shown_uri} cannot be read: {classified(error)}")
+        why = message(str(classified(error)))
+        return StoreError(f"the store {self.shown_uri} cannot be read: {why}")
 
 
 def _stored(run: Run) -> StoredRun:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from orbiter_mlflow import names
 from orbiter_mlflow.links import compare_page, runs_page
-from orbiter_mlflow.settings import without_userinfo
 from orbiter_mlflow.stored_run import StoreError
+from orbiter_mlflow.urls import without_userinfo
 from orbiter_mlflow.views import shared_view
 
 if TYPE_CHECKING:
