@@ -104,9 +104,13 @@ def _journals(paths: tuple[Path, ...]) -> list[Path]:
         raise click.UsageError(str(error)) from error
 
 
+_QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+"""It would stand between our lines, and in the files that they are piped into."""
+
+
 def main() -> None:
     """Run the command; what goes wrong is told in a few lines that act on no log."""
-    for name, value in BOUNDED_REQUESTS.items():
+    for name, value in {**BOUNDED_REQUESTS, **_QUIET}.items():
         os.environ.setdefault(name, value)
     try:
         commands.main(standalone_mode=False)

@@ -82,6 +82,7 @@ def run_demo(settings: MLflowSettings, *, seeds: int, epochs: int) -> int:
         f"{len(configs)} runs of {epochs} epochs on {len(train_data[0])} images of digits, "
         f"tested on {len(test_data[0])} others; tracked in {typed(settings.tracking_uri)}",
         soft_wrap=True,
+        markup=False,
     )
     results = asyncio.run(_run_all(configs, train_data, test_data, settings))
     console.print(_table(results))
@@ -176,7 +177,7 @@ def _print_next_steps(console: Console, settings: MLflowSettings, results: list[
     say_pages(console, store, store.get(best).experiment_id)
     console.print(
         f"\nThe config of the best run ({ranked[0].after:.1%}):\n  {command('reproduce', best)}\n"
-        f"\nWhat it has otherwise than the worst:\n  {command('diff', worst, best)}",
+        f"\nCompare it with the worst run:\n  {command('diff', worst, best)}",
         soft_wrap=True,
         highlight=False,
         markup=False,

@@ -20,7 +20,6 @@ from orbiter_mlflow.escaping import (
     markdown_code,
     markdown_text,
     plain,
-    shortened,
     web_link,
 )
 from orbiter_mlflow.stored_run import StoredRun
@@ -69,7 +68,9 @@ def _excerpts(values: Sequence[str | None]) -> list[str]:
 
 
 def _excerpt(text: str, start: int) -> str:
-    return ("..." if start else "") + shortened(text[start:], _LONGEST)
+    shown = f"{'...' if start else ''}{text[start : start + _LONGEST]}"
+    rest = len(text) - start - _LONGEST
+    return f"{shown}... ({len(text)} characters)" if rest > 0 else shown
 
 
 def _measured(row: MetricDifference) -> list[str]:

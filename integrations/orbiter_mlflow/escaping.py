@@ -143,4 +143,8 @@ def web_link(url: str) -> str | None:
         return None
     if parts.scheme not in ("http", "https") or not parts.netloc:
         return None
-    return quote(url, safe="/:?#[]@!$&'()*+,;=%~", errors="replace")
+    address = quote(url, safe="/:?#[]@!$&'()*+,;=%~", errors="replace")
+    return _COMMANDS.sub(lambda match: _IN_LINK.get(match[0], match[0]), address)
+
+
+_IN_LINK = {":": "%3A", "#": "%23"}

@@ -89,7 +89,7 @@ def unforeseen(error: Exception) -> str:
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
     what = message(Redactor().text(f"{type(error).__name__}: {error}"))
-    return f"it failed with an unforeseen {what} ({DEBUG}=1 shows where)"
+    return f"{what} (not foreseen: {DEBUG}=1 shows where)"
 
 
 def console() -> "Console":

@@ -87,8 +87,10 @@ def _own_program() -> Path | None:
     program = _program()
     if not program or _shell() is not None or hasattr(sys, "ps1"):
         return None
-    path = _absolute(Path(program))
-    return path if path.is_file() and not _installed(path) else None
+    with suppress(FileNotFoundError):  # the working folder was removed
+        path = _absolute(Path(program))
+        return path if path.is_file() and not _installed(path) else None
+    return None
 
 
 def _installed(file: Path) -> bool:
