@@ -14,6 +14,7 @@ __all__ = [
     "markdown_code",
     "markdown_text",
     "message",
+    "page_title",
     "plain",
     "shortened",
     "web_link",
@@ -106,9 +107,13 @@ _TITLE = re.compile(r"<title[^<>]{0,200}>([^<>]{0,200})", re.IGNORECASE)
 
 
 def _page_named(page: re.Match[str]) -> str:
-    title = _TITLE.search(page[0])
-    named = " ".join(unescape(title[1]).split()) if title else ""
-    return f"[an HTML page, not MLflow's answer: {named or 'it has no title'}]"
+    return f"[an HTML page, not MLflow's answer: {page_title(page[0]) or 'it has no title'}]"
+
+
+def page_title(text: str) -> str:
+    """The title of a page of HTML in a text, on one line; empty where it has none."""
+    title = _TITLE.search(text)
+    return plain(" ".join(unescape(title[1]).split())) if title else ""
 
 
 def markdown_text(text: str) -> str:

@@ -37,7 +37,7 @@ def show(journals: Sequence[Path]) -> None:
             age = str(timedelta(seconds=int(time.time() - backlog.head.start_time / 1000)))
         table.add_row(
             Text(plain(backlog.journal.name)),
-            (backlog.ack.run_id or "-")[:8],
+            Text(plain((backlog.ack.run_id or "-")[:8])),
             backlog.state,
             str(backlog.points),
             age,
