@@ -136,6 +136,9 @@ def test_an_address_as_it_may_be_shown(url: str, shown: str) -> None:
         "action_token='<|action|>' my_token=[TOOL]",
         "{'agent_token': '</s>', 'x_token': \"<unk>\"}",
         "fields=('token', 'label')",
+        '__all__ = ["IS_SECRET", "IS_TEXT", "Changes"]',
+        "def login(self, api_key: str, password: str | None = None, *, token: bytes) -> None:",
+        "    api_key: Optional[str] = None",
         "<token>",
         "mysql -u <user> -p <password> to log in",
         "docker run -u 1000:1000 image",
@@ -217,6 +220,87 @@ def test_what_is_no_secret_stays(text: str) -> None:
 )
 def test_secrets_in_texts(text: str, visible: str) -> None:
     assert redactor.text(text) == visible
+
+
+DOORS = [
+    'password: str = "%s"',
+    'api_key: str | None = "%s"',
+    "api_key: Optional[str] = '%s'",
+    'os.environ["API_KEY"] = "%s"',
+    "cfg['db']['password'] = '%s'",
+    "'password' => '%s'",
+    ':password => "%s"',
+    'os.environ.setdefault("HF_TOKEN", "%s")',
+    "setenv('API_KEY', '%s', 1)",
+    "password: correct horse %s",
+    "password = correct horse %s",
+    "password: &p %s",
+    "password: !!str %s",
+    "ALTER USER a WITH PASSWORD '%s'",
+    "IDENTIFIED BY '%s'",
+    "HTTPBasicAuth('me', '%s')",
+    "auth=('me', '%s')",
+    '{"auth": "%s"}',
+    "//registry/:_authToken=%s",
+    "curl -ume:%s h",
+    "curl --user 'me:%s' h",
+    "curl -u me:%s@x h",
+    "PGPASSWORD=%s psql",
+    "psql postgresql://u:%s@h/d",
+    "mysql -u root -p%s",
+    "redis-cli -h x -a %s",
+    "sshpass -p '%s' ssh",
+    "docker login -u me -p %s",
+    "huggingface-cli login --token %s",
+    "wandb login 0123456789%s",
+    "machine h login me password %s",
+    "machine h password %s login me",
+    "default login me password %s",
+    "<password>%s</password>",
+    "<password>\n  %s\n</password>",
+    '<Password xml:lang="x">%s</Password>',
+    "api_key:\n  %s",
+    "api_key:\r\n  %s\r\n",
+    "- api_key:\n    %s",
+    "'api_key':\n  '%s'",
+    "api_key: |\n  a\n  %s",
+    "[('secret', '%s')]",
+    '("secret", "%s")',
+    "['password',\n '%s']",
+    "https://h/x?sig=%s",
+    "https://h/x?se=1&sig=%s&b",
+    "https://h/x?X-Amz-Signature=%s",
+    "https://h/x?x-goog-signature=%s",
+    "https://u:p@%s/w@rd@host/x",
+    "https://u:%s/w@rd@host/x",
+    "https://u:a#%s@host/x",
+    "https://hooks.slack.com/services/T0/B0/%s",
+    "https://discordapp.com/api/webhooks/1/%s",
+    "https://outlook.office.com/webhook/%s/IncomingWebhook/a",
+    "webhook_url=https://x.y/%s",
+    "Set-Cookie: sid=%s; Path=/",
+    "Cookie: a=%s",
+    "Authorization: Token %s",
+    "x-api-key: %s",
+    "Proxy-Authorization: Basic %s",
+    "name: DB_PASSWORD\nvalue: %s",
+    '{"key": "apiKey", "value": "%s"}',
+    '{"name":"X-Api-Key","value":"%s"}',
+    "export TOKEN=%s",
+    "set -x API_KEY %s",
+    "ENV API_KEY %s",
+    "-e API_KEY=%s",
+    "--set db.password=%s",
+    "sk-ant-REDACT0123456%s",
+]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_secret_gets_through_this_door(door: str) -> None:
+    for around in ("%s", "error:\n%s", "%s\nx: 1", "x: 1\n%s\n"):
+        text = around % (door % "hunter2x9")
+        assert "hunter2" not in redactor.text(text)
+        assert "hunter2" not in "\n".join(redactor.lines(text.split("\n")))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])

@@ -19,6 +19,12 @@ REDACTED = "[redacted]"
 """What stands where a secret stood."""
 
 _NO_SECRETS = frozenset({"", "true", "false", "none", "null"})
+_TYPE = re.compile(
+    r"(?:Optional\[)?(?:str|int|float|bool|bytes|None|Any|string|SecretStr)\]?"
+    r"(?:[ \t]*\|[ \t]*\w+)*[ \t]*(?:[=,)].*)?",
+    re.DOTALL,
+)
+"""The annotation of a name in code, and what follows it: a value there is another shape's."""
 _BEFORE_SECRET = frozenset({"-u", "-U", "--user", "--proxy-user", "-p", "login"})
 """Words of a command line after which, in some commands, a secret comes."""
 _COMMAND = 4
@@ -86,7 +92,7 @@ class Redactor:
         """Whether two items that stand alone are a secret's name and the secret."""
         if _NAME.fullmatch(item) and names_secret(item):  # two names
             return False
-        text = f"({key!r}, {item!r}"
+        text = f"({key!r}, {item!r})"
         return self.text(text) != text
 
     def _clean(self, text: str, hidden: Callable[[str], str]) -> str:
@@ -124,6 +130,8 @@ def _harmless(key: str, value: str, prose: frozenset[str] = frozenset()) -> bool
     """Whether what stands under a secret's name is none."""
     bare = value.strip("\\\"'),;}] \n")
     if value.startswith(REDACTED) or bare.lower() in _NO_SECRETS or is_special_token(key, value):
+        return True
+    if _TYPE.fullmatch(value):
         return True
     if key.lower() in prose:
         return not (len(value) >= 8 and any(character.isdigit() for character in value))

@@ -192,16 +192,31 @@ _COMMANDS = (
     _alone(
         "user and password of curl",
         "-u --user --proxy-user",
-        r"(?<![\w-])(?:-[uU]|--user|--proxy-user)(?:[ \t]{1,8}+|=)[\"']?"
+        r"(?<![\w-])(?:-[uU][ \t]{0,8}+|--(?:proxy-)?user(?:[ \t]{1,8}+|=))[\"']?"
         r"(?P<secret>(?![0-9]++:[0-9]++(?:\s|$))[^\s:\"'/]{1,200}+:(?!//)[^\s\"']++)",
         "curl -u «me:pw» https://host",
     ),
     _alone(
         "password of a command",
-        "sshpass redis-cli mysql",
+        "sshpass redis-cli mysql login",
         r"(?<![\w-])(?:sshpass[ \t]{1,8}+-p[ \t]{0,8}+|redis-cli[ \t][^\n]{0,200}?-a[ \t]{1,8}+"
-        r"|mysql(?:dump|admin)?[ \t][^\n]{0,200}?(?<=[ \t])-p)(?P<secret>[^\s-]\S*+)",
+        r"|mysql(?:dump|admin)?[ \t][^\n]{0,200}?(?<=[ \t])-p"
+        r"|login[ \t][^\n]{0,200}?(?<=[ \t])-p[ \t]{1,8}+)(?P<secret>[^\s-]\S*+)",
         "sshpass -p «pw» ssh host",
+    ),
+    _alone(
+        "password in SQL",
+        "password passwd identified",
+        r"(?<![\w])(?:password|passwd|identified[ \t]{1,8}+by)[ \t]{1,8}+"
+        r"(?P<secret>'[^'\n]++'?|\"[^\"\n]++\"?)",
+        "ALTER USER me WITH PASSWORD «'pw'»;",
+        re.IGNORECASE,
+    ),
+    _alone(
+        "authentication in code",
+        "auth(",
+        r"(?:Basic|Digest|Proxy)Auth\([ \t\n]{0,40}+(?P<secret>[^()\n]++)",
+        "HTTPBasicAuth(«'me', 'pw'»)",
     ),
     _alone(
         "login with a key",
@@ -236,6 +251,12 @@ _VALUE = re.compile(
 )
 _IN_QUERY = re.compile(r"[^\s&#\"'<>]++")
 _REST_OF_LINE = re.compile(r"[^\s\"'][^\r\n\"']*+")
+_TO_END_OF_LINE = re.compile(r"[^\n]++")
+_QUOTED_LAST = re.compile(
+    r"\\{0,4}(?P<secret>\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|(?<=\\)[\"'][^\"'\n]*+[\"'])"
+    r"(?=\s{0,40}(?:[)\]]|,\s{0,8}[^\s\"'\\]))",
+    re.DOTALL,
+)
 _TO_ELEMENT = re.compile(r"(?:<!\[CDATA\[[^\]]*+\]\]>|[^<>\s][^<>]*+)(?=</)")
 # The first line after a key, and all that are indented no less.
 _INDENTED = re.compile(
@@ -290,12 +311,37 @@ _TIES = (
         '{"name": "HF_TOKEN", "value": «"ab01"»}',
     ),
     _tie(
+        "assignment with a type",
+        ":",
+        rf"(?<![\w.\-?&]){_KEY}[ \t]{{0,8}}+:[ \t]{{0,8}}+[\w.\[\]|&<>, ]{{1,100}}?"
+        r"=(?![=~])[ \t]{0,8}+",
+        _VALUE,
+        'api_key: str | None = «"ab01"»',
+    ),
+    _tie(
+        "line of a file",  # of YAML or INI: its value goes to the end of the line
+        ": =",
+        r"(?m:^)[ \t]{0,200}+(?:[+\-][ \t]{0,200}+)?"
+        r"(?!(?:token|secrets?|auth|cookies?|credentials)\b)"
+        rf"{_KEY}[ \t]{{0,8}}+[:=][ \t]{{1,8}}+(?=[^\s\"'\[{{(|>])",
+        _TO_END_OF_LINE,
+        "x: 1\n  db_password: «correct horse»\ny: 2",
+    ),
+    _tie(
         "assignment",
         "= :",
-        rf"(?<![\w.\-?&]){_KEY}(?:\\{{0,4}}[\"']?[ \t]{{0,8}}+(?:=(?![=~])|:=)[ \t]{{0,8}}+"
+        rf"(?<![\w.\-?&]){_KEY}(?:\\{{0,4}}[\"']?\]?[ \t]{{0,8}}+(?:=>|:=|=(?![=~]))[ \t]{{0,8}}+"
         rf"|\\{{0,4}}[\"'][ \t]{{0,8}}+:\s{{0,8}}+)",
         _VALUE,
         "api_key = «'ab01'»",
+    ),
+    _tie(
+        "variable of an environment",
+        "env set",
+        r"(?<![\w\-])(?:ENV|setx|setenv|set[ \t]{1,8}+-[a-zA-Z]{1,8})[ \t]{1,8}+"
+        rf"{_KEY}[ \t]{{1,8}}+(?![=:])",
+        _VALUE,
+        "ENV HF_TOKEN «ab01»",
     ),
     _tie(
         "option of a command",
@@ -324,9 +370,8 @@ _TIES = (
     _tie(
         "pair",
         ",",
-        rf"[\[(][ \t\n]{{0,40}}+\\{{0,4}}[\"']{_KEY}\\{{0,4}}[\"'][ \t]{{0,8}}+,"
-        r"\s{0,40}+(?=[\"'\\])",
-        _VALUE,
+        rf"[\[(][ \t\n]{{0,40}}+\\{{0,4}}[\"']{_KEY}\\{{0,4}}[\"'][ \t]{{0,8}}+,\s{{0,40}}+",
+        _QUOTED_LAST,
         "users=[('secret', «'pw'»)",
         prose=_COLUMNS,
     ),
