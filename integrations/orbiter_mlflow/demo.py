@@ -4,7 +4,6 @@ What it does is what a user does: a backend, the mixin, `evaluate`, `train`, `ev
 """
 
 import asyncio
-import shlex
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from orbiter.train.policy_gradient import (
     PolicyGradientTrainer,
     SoftmaxPolicy,
 )
+from orbiter_mlflow.escaping import in_shell
 from orbiter_mlflow.mixin import MLflowTrainerMixin
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.ui import installed, say_pages, typed
@@ -171,8 +171,8 @@ def _print_next_steps(console: Console, settings: MLflowSettings, results: list[
     store = RunStore(uri)
 
     def command(*words: str) -> str:
-        given = (*words, "--tracking-uri", typed(uri))
-        return f"{installed('orbiter-mlflow')} {shlex.join(given)}"
+        given = (installed("orbiter-mlflow"), *words, "--tracking-uri", typed(uri))
+        return " ".join(map(in_shell, given))
 
     say_pages(console, store, store.get(best).experiment_id)
     console.print(
