@@ -162,17 +162,20 @@ class _Mask:
                 pairs = [self._pair(pair, path) for pair in inner]
                 return {key: pairs} if _differ(pairs, inner) else value
         masked = {}
+        called = value.get("name", value.get("key"))  # {"name": "API_KEY", "value": "x"}
         for key, item in value.items():
             if self.redactor.text(key) != key:
                 return self._redacted(path)
-            masked[key] = self._named(key, item, path)
+            name = called if key == "value" and type(called) is str else key
+            masked[key] = self._named(key, item, path, name)
         return masked if _differ(masked.values(), value.values()) else value
 
-    def _named(self, key: str, item: Json, path: str) -> Json:
+    def _named(self, key: str, item: Json, path: str, name: str | None = None) -> Json:
         if key[:1] == "$":
             return self.json(item, path)
         path = f"{path}.{key}"
-        if self.redactor.is_secret_key(key) and not _is_harmless(key, item):
+        names = (key, name or key)
+        if any(map(self.redactor.is_secret_key, names)) and not _is_harmless(names[1], item):
             return self._redacted(path)
         return self.json(item, path)
 
