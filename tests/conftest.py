@@ -12,6 +12,8 @@ from servers import LateStore, running_server
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+# The trainers of the tests come from no repository: its state is no matter of theirs.
+os.environ["GIT_CEILING_DIRECTORIES"] = str(Path(__file__).parents[1])
 for _name in [name for name in os.environ if name.startswith("ORBITER_MLFLOW_")]:
     del os.environ[_name]
 for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):

@@ -1,5 +1,8 @@
 """Texts from outside: nothing in them acts on a terminal, in XML, or in Markdown."""
 
+import json
+import re
+import shlex
 from xml.etree import ElementTree
 
 import pytest
@@ -8,7 +11,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from gate_reports import HOSTILE
-from orbiter_mlflow.escaping import cut, markdown_code, markdown_text, plain, web_link
+from orbiter_mlflow.escaping import (
+    in_json,
+    in_shell,
+    markdown_code,
+    markdown_text,
+    message,
+    plain,
+    shortened,
+    web_link,
+)
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
@@ -48,8 +60,47 @@ def test_plain_text_fits_into_xml_and_on_a_line(text: str) -> None:
 
 
 def test_what_is_cut_is_said() -> None:
-    assert cut("a" * 5, 5) == "aaaaa"
-    assert cut("a" * 6, 5) == "aaaaa... (6 characters)"
+    assert shortened("a" * 37, 5) == "a" * 37
+    assert shortened("a" * 38, 5) == "aaaaa... (38 characters)"
+    assert shortened(shortened("a" * 10**6, 5), 5) == "aaaaa... (1000000 characters)"
+
+
+COMMANDS = (
+    "::error::x",
+    "::add-mask::x",
+    "::stop-commands::x",
+    "##[error]x",
+    "##vso[task.x]y",
+    "##teamcity[x]",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_text_is_a_command_of_a_ci_service_wherever_its_line_is_broken(command: str) -> None:
+    for text in (command, f"a{command}", f"{command[:2]}{command}", f"a\n{command}"):
+        for shown in (plain(text), markdown_text(text), in_shell(text), in_json(json.dumps(text))):
+            assert "::" not in shown
+            assert not re.search(r"##[\w.]*\[", shown)
+        assert json.loads(in_json(json.dumps(text))) == text
+        read = shlex.split(in_shell(text))
+        assert read == [plain(text).replace("\u2060", "")]
+
+
+def test_an_address_is_no_command() -> None:
+    for url in ("http://[::1]:5000/#/runs", "postgresql://u@[fe80::1]/db"):
+        assert plain(url) == url
+    assert plain("[::error]") == "[:\u2060:error]"
+
+
+def test_a_page_that_is_no_answer_is_named_and_a_long_answer_shortened() -> None:
+    page = f"<!DOCTYPE html><html><head><title>Sign in &middot;\n Acme</title>{'x' * 24_000}</html>"
+    said = message(f"API request failed. Response body: '{page}'")
+    expected = "[an HTML page, not MLflow's answer: Sign in \u00b7 Acme]"
+    assert said == f"API request failed. Response body: '{expected}"
+    assert message(said) == said
+    assert message("<html>") == "[an HTML page, not MLflow's answer: it has no title]"
+    assert message("a\n::error::b") == "a :\u2060:error:\u2060:b"
+    assert len(message("x" * 24_000)) < 550
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_a_server_has_its_own_address_and_a_file_one_on_this_machine() -> None:
     assert server_command("https://host/x") is None
     assert ui_address("sqlite:////a/b.db") == "http://127.0.0.1:5000"
     assert "--backend-store-uri sqlite:////a/b.db" in (server_command("sqlite:////a/b.db") or "")
+    assert "--backend-store-uri 'sqlite:////a b.db'" in (server_command("sqlite:////a b.db") or "")
 
 
 def test_columns_are_the_params_that_differ_and_the_main_metrics() -> None:

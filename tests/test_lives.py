@@ -12,6 +12,7 @@ import pytest
 
 from journals import HEAD, journal_of
 from orbiter_mlflow import names
+from orbiter_mlflow.clock import utc
 from orbiter_mlflow.delivery import lives, spool
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.errors import HeldError, TransientError
@@ -310,7 +311,7 @@ def test_many_and_long_changes_keep_the_limit_of_a_tag(
     assert len(text) <= names.MAX_TAG_VALUE
     told = json.loads(text)
     if length == 50_000:
-        assert told["field_1"][0] == "x" * 1000 + "... [50000 characters in all]"
+        assert told["field_1"][0] == "x" * 1000 + "... (50000 characters)"
     if named is None:
         more = told.pop("...")
         assert more == f"{count - len(told)} more"
@@ -527,3 +528,9 @@ def test_the_later_of_two_journals_does_not_go_before_the_earlier(tmp_path: Path
     assert run.steps() == list(range(8))
     assert run.run.tags[names.state_at("validated")] == "at 1000"
     assert run.run.tags["orbiter.state.validated_at.2"] == "at 5000"
+
+
+def test_a_death_is_timed_as_the_trainer_would_have_timed_it() -> None:
+    died = 1_700_000_000_250
+    assert lives.death_tags(died)[names.state_at("failed")] == "2023-11-14T22:13:20.250+00:00"
+    assert utc(1_700_000_000_000) == "2023-11-14T22:13:20.000+00:00"

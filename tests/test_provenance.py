@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orbiter_mlflow import names
+from orbiter_mlflow import MLflowTrainerMixin, names
 from orbiter_mlflow.provenance.git import GIT_TIMEOUT
 from orbiter_mlflow.provenance.parts import Parts
 from orbiter_mlflow.provenance.source import source_tags
@@ -24,12 +24,18 @@ def same(text: str) -> str:
     return text
 
 
-def git_tags(redact: Callable[[str], str], *, timeout: float = GIT_TIMEOUT) -> dict[str, str]:
+def redactor(redact: Callable[[str], str]) -> Redactor:
     class Given(Redactor):
         def text(self, text: str) -> str:
             return redact(text)
 
-    parts = Parts(Given(), git_timeout=timeout)
+    return Given()
+
+
+def git_tags(
+    redact: Callable[[str], str], trainer: type = object, *, timeout: float = GIT_TIMEOUT
+) -> dict[str, str]:
+    parts = Parts(redactor(redact), trainer, git_timeout=timeout)
     return {key: text for found in parts.git() for key, text in found.tags.items()}
 
 
@@ -71,7 +77,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_script_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["jobs/train.py", "--epochs", "3"])
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
-    assert source_tags(same) == {
+    assert source_tags(redactor(same)) == {
         names.USER: "ada",
         names.SOURCE_NAME: "jobs/train.py",
         names.SOURCE_TYPE: "LOCAL",
@@ -81,7 +87,7 @@ def test_a_script_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("argv", [[], [""]])
 def test_a_console_has_no_script(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", argv)
-    assert source_tags(same)[names.SOURCE_NAME] == "<console>"
+    assert source_tags(redactor(same))[names.SOURCE_NAME] == "<console>"
 
 
 @pytest.mark.parametrize("error", [KeyError, OSError, ImportError])
@@ -92,7 +98,7 @@ def test_a_user_without_a_name_is_unknown(
         raise error
 
     monkeypatch.setattr(getpass, "getuser", fail)
-    assert source_tags(same)[names.USER] == "unknown"
+    assert source_tags(redactor(same))[names.USER] == "unknown"
 
 
 class ZMQInteractiveShell:
@@ -109,17 +115,17 @@ def enter_notebook(monkeypatch: pytest.MonkeyPatch, shell: Any) -> None:
 def test_a_notebook_is_named_by_its_editor(monkeypatch: pytest.MonkeyPatch) -> None:
     shell = ZMQInteractiveShell()
     enter_notebook(monkeypatch, shell)
-    assert source_tags(same)[names.SOURCE_TYPE] == "NOTEBOOK"
-    assert source_tags(same)[names.SOURCE_NAME] == __file__
+    assert source_tags(redactor(same))[names.SOURCE_TYPE] == "NOTEBOOK"
+    assert source_tags(redactor(same))[names.SOURCE_NAME] == __file__
     monkeypatch.setenv("IPYNB_FILE", "/somewhere/tune.ipynb")
-    assert source_tags(same)[names.SOURCE_NAME] == "tune.ipynb"
+    assert source_tags(redactor(same))[names.SOURCE_NAME] == "tune.ipynb"
     shell.user_ns = {"__vsc_ipynb_file__": "/somewhere/other.ipynb"}
-    assert source_tags(same)[names.SOURCE_NAME] == "other.ipynb"
+    assert source_tags(redactor(same))[names.SOURCE_NAME] == "other.ipynb"
 
 
 def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     enter_notebook(monkeypatch, object())
-    assert source_tags(same)[names.SOURCE_TYPE] == "LOCAL"
+    assert source_tags(redactor(same))[names.SOURCE_TYPE] == "LOCAL"
 
 
 def test_the_run_context_of_the_environment_has_the_last_word(
@@ -127,7 +133,7 @@ def test_the_run_context_of_the_environment_has_the_last_word(
 ) -> None:
     context = {names.USER: "ci", names.GIT_COMMIT: "abc", "ci.job": "7", "ci.number": 7}
     monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps(context))
-    tags = source_tags(same)
+    tags = source_tags(redactor(same))
     assert (tags[names.USER], tags[names.GIT_COMMIT], tags["ci.job"]) == ("ci", "abc", "7")
     assert "ci.number" not in tags
     assert names.GIT_COMMIT not in git_tags(same)
@@ -137,18 +143,18 @@ def test_the_run_context_of_the_environment_has_the_last_word(
 @pytest.mark.parametrize("text", ["{", "[1]", "null", "7"])
 def test_a_broken_run_context_is_ignored(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_RUN_CONTEXT", text)
-    assert source_tags(same).keys() == {names.USER, names.SOURCE_NAME, names.SOURCE_TYPE}
+    assert source_tags(redactor(same)).keys() == {names.USER, names.SOURCE_NAME, names.SOURCE_TYPE}
 
 
 def test_tags_are_redacted_and_storable(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["a\x00b"])
-    assert source_tags(same)[names.SOURCE_NAME] == "a\\x00b"
-    assert set(source_tags(lambda text: "***").values()) == {"***"}
+    assert source_tags(redactor(same))[names.SOURCE_NAME] == "a\\x00b"
+    assert set(source_tags(redactor(lambda text: "***")).values()) == {"***"}
 
     def fail(text: str) -> str:
         raise ValueError
 
-    assert source_tags(fail) == git_tags(fail) == {}
+    assert source_tags(redactor(fail)) == git_tags(fail) == {}
 
 
 # -- git_tags ------------------------------------------------------------------------------------
@@ -188,7 +194,8 @@ def test_a_detached_head_has_no_branch(repository: Path) -> None:
     [
         ("https://ada:hf_secret@example.org/p.git", "https://example.org/p.git"),
         ("https://ada:se#c?r@et@example.org/p@2.git", "https://example.org/p@2.git"),
-        ("ssh://git@example.org/p.git", "ssh://example.org/p.git"),
+        ("ssh://git@example.org/p.git", "ssh://git@example.org/p.git"),
+        ("ssh://git:pw@example.org/p.git", "ssh://git@example.org/p.git"),
         ("https://example.org/@scope/p.git", "https://example.org/@scope/p.git"),
     ],
 )
@@ -235,8 +242,8 @@ def test_a_program_may_leave_the_folder_it_was_started_in(repository: Path, tmp_
     train.write_text(
         "import os, sys\n"
         "os.chdir(sys.argv[1])\n"
-        "from orbiter_mlflow.provenance.source import origin\n"
-        "print(*origin())\n"
+        "from orbiter_mlflow.provenance.source import origins\n"
+        "print(*next(origins(object)))\n"
     )
     for there in (other, tmp_path):
         done = subprocess.run(
@@ -260,6 +267,50 @@ def test_an_ignored_script_does_not_come_from_the_repository(
     assert git_tags(same) == {}
     git(repository, "add", "--force", str(command))
     assert git_tags(same)[names.GIT_DIRTY] == "true"
+
+
+def trainer_of(file: Path, monkeypatch: pytest.MonkeyPatch, *, base: type = object) -> type:
+    """A class from that file."""
+    module = ModuleType(f"made_from_{abs(hash(file))}")
+    module.__file__ = str(file)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return type("Made", (base,), {"__module__": module.__name__})
+
+
+def test_an_installed_command_comes_from_where_its_trainer_does(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(Path(sys.executable).with_name("orbiter-mlflow"))])
+    own = trainer_of(repository / "src" / "train.py", monkeypatch)
+    assert git_tags(same, own)[names.GIT_COMMIT] == git(repository, "rev-parse", "HEAD")
+    library = tmp_path / "lib" / "site-packages" / "backend.py"
+    assert git_tags(same, trainer_of(library, monkeypatch, base=own)).keys() >= {names.GIT_COMMIT}
+    assert git_tags(same, trainer_of(library, monkeypatch)) == {}
+    monkeypatch.chdir(repository / "src")
+    assert git_tags(same, trainer_of(library, monkeypatch)).keys() >= {names.GIT_COMMIT}
+    assert git_tags(same, MLflowTrainerMixin).keys() >= {names.GIT_COMMIT}
+
+
+def test_a_command_in_an_ignored_environment_comes_from_the_working_folder(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = repository / ".venv" / "bin" / "tune"
+    command.parent.mkdir(parents=True)
+    command.touch()
+    (repository / ".gitignore").write_text(".venv\n")
+    monkeypatch.setattr(sys, "argv", [str(command)])
+    monkeypatch.chdir(repository)
+    assert git_tags(same)[names.GIT_COMMIT] == git(repository, "rev-parse", "HEAD")
+
+
+def test_a_script_from_elsewhere_is_not_of_the_repository_it_runs_in(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "elsewhere.py"
+    script.touch()
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.chdir(repository)
+    assert git_tags(same) == {}
 
 
 def test_a_hook_does_not_point_elsewhere(
@@ -335,4 +386,4 @@ def test_without_a_working_directory_there_are_no_tags(
         patch.chdir(gone)
         gone.rmdir()
         assert git_tags(same) == {}
-        assert source_tags(same)[names.SOURCE_NAME] == "relative.py"
+        assert source_tags(redactor(same))[names.SOURCE_NAME] == "relative.py"

@@ -117,6 +117,7 @@ def test_the_way_back_and_whether_one_is_there(
 def _assert_steps_lead_back(project: Project, tmp_path: Path) -> None:
     ended = as_typed(project.run_id[:8], "--tracking-uri", project.uri, "--format", "json")
     assert ended.returncode == 0, ended.stderr
+    assert "Downloading" not in ended.stderr
     config = config_from_text(ended.stdout, TrainConfig)
     assert config == TrainConfig(epochs=4, extra={"lora": Lora(), "seed": 5})
     assert config == load_config(project.run_id, TrainConfig, tracking_uri=project.uri)

@@ -260,7 +260,7 @@ def test_a_run_tells_its_commit(
 
 def files_with(text: str, folder: Path) -> list[Path]:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if text.encode() in path.read_bytes()]
+    return [path for path in files if text in str(path) or text.encode() in path.read_bytes()]
 
 
 async def test_a_secret_is_nowhere(
@@ -298,3 +298,50 @@ async def test_a_secret_is_nowhere(
     assert SECRET not in caplog.text
     assert files_with(SECRET, tmp_path) == []
     assert files_with("run_name", tmp_path) != []  # the store and the journal were searched
+
+
+async def test_a_name_is_redacted_as_any_text_is(
+    sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = f"hf_{'AbCd0123' * 3}"
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", f'{{"job {token}": "x", "job.api_key": "{SECRET}"}}')
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    (outside / token).mkdir(parents=True)
+    (outside / f"{token}.txt").write_text("a")
+    (outside / token / "b.txt").write_text("b")
+
+    async def body(trainer: Any) -> TrainMetrics:
+        for step in (1, 2):
+            trainer.report({f"score {token}": 0.5, f"note {token}": "x", "loss": 1.0}, step=step)
+        return TrainMetrics(extra={f"late {token}": 1})
+
+    trainer = tracked(
+        sqlite_uri,
+        TrainConfig(extra={"auth": ("secret", SECRET), "run": ["curl", "-u", f"me:{SECRET}"]}),
+        body,
+        experiment=f"with {token}",
+        run_name=f"run {token}",
+        tags={f"team {token}": "x"},
+    )
+    trainer.mark_validated()
+    trainer.set_tag(f"tag {token}", "x")
+    trainer.log_artifact(outside / f"{token}.txt", folder=f"to {token}")
+    trainer.log_artifact(outside / token)
+    await trainer.train()
+    run = stored(sqlite_uri, trainer)
+    assert run.info.run_name == "run [redacted]"
+    assert {f"train/{key} :5b:redacted:5d:" for key in ("score", "late")} <= run.data.metrics.keys()
+    assert "team :5b:redacted:5d:" in run.data.tags
+    assert run.data.tags["job.api_key"] == "[redacted]"
+    client = MlflowClient(sqlite_uri)
+    assert client.get_experiment(run.info.experiment_id).name == "with [redacted]"
+    for secret in (token, SECRET):
+        assert files_with(secret, tmp_path) == []
+
+
+def test_the_special_tokens_of_agents_are_no_secrets() -> None:
+    tokens = {"action_token": "<|action|>", "my_agent_token": "<|agent|>", "tool_token": "tool"}
+    config = TrainConfig(extra=tokens)
+    params = config_to_params(config)
+    assert params["extra.my_agent_token"] == "<|agent|>"
+    assert config_from_params(params, TrainConfig) == config

@@ -1,13 +1,16 @@
 """Reading a tracking store: runs by id, by the start of it, by name; and what is not there."""
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
-from orbiter_mlflow import names, stored_run
+from orbiter_mlflow import load_config, names, stored_run
+from orbiter_mlflow.nearby import did_you_mean
 from orbiter_mlflow.store import RunStore
 from orbiter_mlflow.stored_run import Point, RunNotFoundError, StoreError
 from servers import free_port
@@ -149,6 +152,65 @@ def test_searching_reads_page_by_page(filled: Filled) -> None:
     assert set(store.experiments()) == {"0", filled.experiment_id}
     with pytest.raises(StoreError, match="the filter 'nonsense = '"):
         list(store.search("nonsense = ", [filled.experiment_id]))
+
+
+def test_what_may_have_been_meant_is_named(filled: Filled) -> None:
+    store = RunStore(filled.uri)
+    accurate = filled.run("Accurate-1")
+    client = filled.client
+    elsewhere = client.create_run(client.create_experiment("sweeps"), run_name="far")
+    for typed in ("acurate-1", "ACCURATE", "accurate 1"):
+        with pytest.raises(RunNotFoundError, match=rf"did you mean 'Accurate-1' \({accurate}\)"):
+            store.find(typed, experiment=filled.experiment)
+    with pytest.raises(RunNotFoundError, match=f"did you mean {accurate}"):
+        store.find(accurate[:-2] + "zz")
+    with pytest.raises(RunNotFoundError, match=r"'entirely else'$"):
+        store.find("entirely else", experiment=filled.experiment)
+    there = f"of that name is {elsewhere.info.run_id} in experiment 'sweeps'"
+    for experiment in (None, filled.experiment):
+        with pytest.raises(RunNotFoundError, match=there):
+            store.find("far", experiment=experiment)
+    with pytest.raises(StoreError, match=r"did you mean 'sweeps'\?"):
+        store.experiment_id("sweep")
+    with pytest.raises(RunNotFoundError, match=there):
+        load_config("far", tracking_uri=filled.uri)
+    with pytest.raises(RunNotFoundError, match=f"did you mean {accurate}"):
+        load_config(accurate[:12], tracking_uri=filled.uri)
+
+
+def test_near_names() -> None:
+    known = {name: name.upper() for name in ("accuracy", "loss", "loss/kl", "")}
+    assert did_you_mean("acuracy", known) == "; did you mean ACCURACY?"
+    assert did_you_mean("LOSS", known) == "; did you mean LOSS or LOSS/KL?"
+    assert did_you_mean("zebra", known) == did_you_mean("", {}) == did_you_mean("a", {}) == ""
+    many = {f"run-{number}": f"{number}" for number in range(10)}
+    assert did_you_mean("run", many).count(" or ") == 2
+
+
+def test_a_page_is_no_answer_of_mlflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single sign-on in front of the server answers 200 and a page of its own."""
+    page = f"<!DOCTYPE html><html><head><title>Sign in</title></head>{'x' * 24_000}</html>"
+
+    class SignIn(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        do_POST = do_GET  # noqa: N815  as the server wants it
+
+        def log_message(self, *_: object) -> None: ...
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with ThreadingHTTPServer(("127.0.0.1", 0), SignIn) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        store = RunStore(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(StoreError, match=r"not an answer of MLflow's own \(Sign in\)") as told:
+            store.get("0" * 32)
+        server.shutdown()
+    assert len(str(told.value)) < 200
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:

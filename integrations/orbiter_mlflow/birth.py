@@ -2,15 +2,16 @@
 
 import uuid
 
+from orbiter_mlflow.clock import now
 from orbiter_mlflow.delivery.host import Host, OfflineHost, host_of
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.process import DeliveryProcess
 from orbiter_mlflow.delivery.records import Head
 from orbiter_mlflow.delivery.thread import DeliveryThread
 from orbiter_mlflow.delivery.writer import this_process
-from orbiter_mlflow.measurements import now
 from orbiter_mlflow.redact import Redactor
-from orbiter_mlflow.settings import MLflowSettings, without_userinfo
+from orbiter_mlflow.settings import MLflowSettings
+from orbiter_mlflow.urls import without_userinfo
 from orbiter_mlflow.values import tag_value
 
 _HOSTS: dict[str, type[Host]] = {
@@ -26,13 +27,13 @@ def open_outbox(settings: MLflowSettings, redactor: Redactor, *, user: str | Non
     Raises:
         OSError: the journal cannot be made.
     """
-    name = settings.run_name
+    experiment, name = settings.experiment, settings.run_name
     head = Head(
         uid=uuid.uuid4().hex,
         tracking_uri=redactor.text(without_userinfo(settings.tracking_uri)),
         start_time=now(),
         writer=this_process(),
-        experiment=settings.experiment,
+        experiment=None if experiment is None else redactor.text(experiment),
         experiment_id=settings.experiment_id,
         run_id=settings.run_id,
         run_name=None if name is None else tag_value(redactor.text(name)),

@@ -1,5 +1,8 @@
-"""The command `orbiter-mlflow`. Exit codes: 0 done, 1 it failed, 2 used wrongly; `check` has
-more."""
+"""The command `orbiter-mlflow`.
+
+Exit codes: 0 done, 1 it failed, 2 used wrongly, 3 it went wrong in a way that was not foreseen, so
+that it is taken for no answer; `check` has more.
+"""
 
 import os
 import signal
@@ -9,15 +12,20 @@ from pathlib import Path
 import click
 
 from orbiter_mlflow.commands.gate import bless, check
-from orbiter_mlflow.commands.given import settings, store_settings
+from orbiter_mlflow.commands.given import settings, store_settings, unforeseen
 from orbiter_mlflow.commands.pages import ui
 from orbiter_mlflow.commands.runs import diff, reproduce
 from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS
+from orbiter_mlflow.escaping import plain
 
 
-@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
-def commands() -> None:
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def commands(context: click.Context) -> None:
     """Track Orbiter trainers in MLflow."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        sys.exit(2)
 
 
 @commands.command()
@@ -96,20 +104,27 @@ def _journals(paths: tuple[Path, ...]) -> list[Path]:
         raise click.UsageError(str(error)) from error
 
 
+_QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+"""It would stand between our lines, and in the files that they are piped into."""
+
+
 def main() -> None:
-    """Run the command; what was asked wrongly is told in one line, with exit code 2."""
-    for name, value in BOUNDED_REQUESTS.items():
+    """Run the command; what goes wrong is told in a few lines that act on no log."""
+    for name, value in {**BOUNDED_REQUESTS, **_QUIET}.items():
         os.environ.setdefault(name, value)
     try:
         commands.main(standalone_mode=False)
-    except click.UsageError as error:
-        hint = " (orbiter-mlflow --help lists them)" if len(sys.argv) == 1 else ""
-        click.echo(f"orbiter-mlflow: {error.format_message()}{hint}", err=True)
-        sys.exit(2)
     except click.ClickException as error:
-        click.echo(f"orbiter-mlflow: {error.format_message()}", err=True)
+        _tell(error.format_message())
         sys.exit(error.exit_code)
     except click.Abort:
         # The exit may wait for delivery; who presses Ctrl-C again does not want to.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         sys.exit(130)
+    except Exception as error:
+        _tell(unforeseen(error))
+        sys.exit(3)
+
+
+def _tell(text: str) -> None:
+    click.echo("\n".join(map(plain, f"orbiter-mlflow: {text}".splitlines())), err=True)

@@ -16,6 +16,7 @@ from orbiter_mlflow.codec.classes import class_name
 from orbiter_mlflow.codec.config_error import ConfigError
 from orbiter_mlflow.codec.document import from_document, to_document
 from orbiter_mlflow.codec.json_text import Json
+from orbiter_mlflow.escaping import in_json
 from orbiter_mlflow.params import config_from_params
 
 __all__ = ["config_from_text", "json_text", "python_text", "yaml_text"]
@@ -115,7 +116,7 @@ def _lines(value: Json, indent: int) -> str:
 
 
 def _escape(text: str) -> str:
-    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return in_json(_ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def yaml_text(params: Mapping[str, str], fields: Iterable[str] = ()) -> str:
@@ -140,7 +141,7 @@ class _Dumper(yaml.SafeDumper):
 
 def _represent_str(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None
-    if _ESCAPED.search(text) or _CONTROLS.search(text) or _LOOKS_LIKE_NUMBER.match(text):
+    if _escape(text) != text or _CONTROLS.search(text) or _LOOKS_LIKE_NUMBER.match(text):
         style = '"'
     elif "\n" in text:
         style = "|" if _BLOCK.fullmatch(text) else '"'

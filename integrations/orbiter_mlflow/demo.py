@@ -4,7 +4,6 @@ What it does is what a user does: a backend, the mixin, `evaluate`, `train`, `ev
 """
 
 import asyncio
-import shlex
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from orbiter.train.policy_gradient import (
     PolicyGradientTrainer,
     SoftmaxPolicy,
 )
+from orbiter_mlflow.escaping import in_shell
 from orbiter_mlflow.mixin import MLflowTrainerMixin
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.ui import installed, say_pages, typed
@@ -82,6 +82,7 @@ def run_demo(settings: MLflowSettings, *, seeds: int, epochs: int) -> int:
         f"{len(configs)} runs of {epochs} epochs on {len(train_data[0])} images of digits, "
         f"tested on {len(test_data[0])} others; tracked in {typed(settings.tracking_uri)}",
         soft_wrap=True,
+        markup=False,
     )
     results = asyncio.run(_run_all(configs, train_data, test_data, settings))
     console.print(_table(results))
@@ -170,13 +171,13 @@ def _print_next_steps(console: Console, settings: MLflowSettings, results: list[
     store = RunStore(uri)
 
     def command(*words: str) -> str:
-        given = (*words, "--tracking-uri", typed(uri))
-        return f"{installed('orbiter-mlflow')} {shlex.join(given)}"
+        given = (installed("orbiter-mlflow"), *words, "--tracking-uri", typed(uri))
+        return " ".join(map(in_shell, given))
 
     say_pages(console, store, store.get(best).experiment_id)
     console.print(
         f"\nThe config of the best run ({ranked[0].after:.1%}):\n  {command('reproduce', best)}\n"
-        f"\nWhat it has otherwise than the worst:\n  {command('diff', worst, best)}",
+        f"\nCompare it with the worst run:\n  {command('diff', worst, best)}",
         soft_wrap=True,
         highlight=False,
         markup=False,

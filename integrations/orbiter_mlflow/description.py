@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from orbiter_mlflow import names
 from orbiter_mlflow.codec.splitting import join_values
-from orbiter_mlflow.escaping import cut, markdown_code, markdown_text
+from orbiter_mlflow.escaping import markdown_code, markdown_text, shortened
 from orbiter_mlflow.views import main_metrics
 
 __all__ = ["Description"]
@@ -44,7 +44,7 @@ class Description:
 
     def failed(self, phase: str, kind: str, message: str, *, on_purpose: bool = False) -> None:
         """`train` or `evaluate` ended with an exception; `on_purpose`: it is no error."""
-        said = markdown_text(cut(message, _LONGEST_ERROR))
+        said = markdown_text(shortened(message, _LONGEST_ERROR))
         what = "Stopped" if on_purpose else "Error"
         self._error = f"**{what}:** {phase} ended with {markdown_code(kind)}: {said}"
 
@@ -68,7 +68,7 @@ class Description:
 
     def _config(self) -> str:
         rows = [
-            f"| {markdown_code(key)} | {markdown_code(cut(text, _LONGEST))} |"
+            f"| {markdown_code(key)} | {markdown_code(shortened(text, _LONGEST))} |"
             for key, text in list(self._params.items())[:_MOST]
         ]
         table = "\n".join(["| config | |", "|---|---|", *rows])

@@ -15,7 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from orbiter_mlflow.diff import Change, Difference, MetricDifference, RunDiff
-from orbiter_mlflow.escaping import markdown_code, markdown_text, plain, web_link
+from orbiter_mlflow.escaping import (
+    in_json,
+    markdown_code,
+    markdown_text,
+    plain,
+    web_link,
+)
 from orbiter_mlflow.stored_run import StoredRun
 
 __all__ = ["SCHEMA", "json_report", "markdown_report", "terminal_report"]
@@ -193,7 +199,7 @@ def json_report(diff: RunDiff, link: str | None = None) -> str:
         "notes": diff.notes,
         "compare": link,
     }
-    return f"{json.dumps(whole, indent=2, allow_nan=False)}\n"
+    return f"{in_json(json.dumps(whole, indent=2, allow_nan=False))}\n"
 
 
 def _number(value: float | None) -> float | str | None:

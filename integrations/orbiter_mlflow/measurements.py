@@ -2,13 +2,13 @@
 
 import json
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orbiter.train import TrainMetrics
 from orbiter_mlflow import names
+from orbiter_mlflow.clock import now
 from orbiter_mlflow.delivery.records import Metrics, Record, Tags
 from orbiter_mlflow.metrics import Flat, MetricKeys
 from orbiter_mlflow.redact import REDACTED, Redactor
@@ -28,7 +28,7 @@ class Measurements:
     """
 
     def __init__(self, redactor: Redactor) -> None:
-        self.keys = MetricKeys()
+        self.keys = MetricKeys(redactor.text)
         self._redactor = redactor
         self._times: OrderedDict[int, int] = OrderedDict()
         self._lock = threading.Lock()
@@ -76,8 +76,3 @@ class Measurements:
         news = {key: text for key, text in tags.items() if self._told.get(key) != text}
         self._told.update(news)
         return {key: tag_value(text) for key, text in news.items()}
-
-
-def now() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000

@@ -6,7 +6,7 @@ where the result is written is left to others.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -51,9 +51,13 @@ class MetricKeys:
     joined by `/`, with what MLflow refuses escaped the same way in each run (`pass@1` becomes
     `pass:40:1`). Only where two sources would meet on one key (`{"a/b": 1, "a": {"b": 2}}`) does
     the later one get `:2`, `:3` and so on. Threads may share it.
+
+    Args:
+        redact: takes the secrets out of a key; called once for each.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, redact: Callable[[str], str] = str) -> None:
+        self._redact = redact
         self._roots: dict[str | tuple[str | int, ...], _Source] = {}
         self._user_tags: dict[str, _Source] = {}
         self._metric_owners: dict[str, _Source] = {}
@@ -92,7 +96,8 @@ class MetricKeys:
         """The tag key for a `key` of the user's: as given where MLflow takes it, else escaped."""
         source = self._user_tags.get(key)
         if source is None:
-            source = self._user_tags.setdefault(key, _Source(_escape(key), key, 0))
+            shown = self._redact(key)
+            source = self._user_tags.setdefault(key, _Source(_escape(shown), shown, 0))
         if source.tag is None:
             source.tag = _claim(source.path, source, self._tag_owners)
         return source.tag
@@ -116,7 +121,7 @@ class MetricKeys:
             if kind in _PLAIN and type(key) is str and key in known:
                 numbers[known[key]] = value if kind is float else to_float(value)
                 continue
-            child = source.child(key, seen)
+            child = source.child(key, seen, self._redact)
             what = read(value)
             if isinstance(what, float):
                 metric = child.metric or self._name_metric(child, flat)
@@ -164,7 +169,9 @@ class _Source:
         self.children: dict[str | tuple[str, str, int], _Source] = {}
         self.known: dict[str, str] = {}  # of the children: key -> metric key
 
-    def child(self, key: Any, seen: dict[tuple[str, str], int]) -> "_Source":
+    def child(
+        self, key: Any, seen: dict[tuple[str, str], int], redact: Callable[[str], str]
+    ) -> "_Source":
         """The source of `key`; `seen` counts the keys of one mapping that read alike.
 
         Keys that are no strings are told apart by type, text and order, not by themselves: keys
@@ -179,7 +186,8 @@ class _Source:
             identity = (kind, text, order)
         child = self.children.get(identity)
         if child is None:
-            path, given = f"{self.path}/{_escape(text)}", f"{self.given}/{text}"
+            shown = redact(text)
+            path, given = f"{self.path}/{_escape(shown)}", f"{self.given}/{shown}"
             child = self.children.setdefault(identity, _Source(path, given, self.depth + 1))
         return child
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orbiter.train import TrainMetrics
+from orbiter_mlflow.escaping import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,13 +43,12 @@ def open_bar(title: str, steps: int | None, console: "Console | None" = None) ->
 
 class _RichBar:
     def __init__(self, title: str, steps: int | None, console: "Console") -> None:
-        from rich.markup import escape
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
 
         ends = () if steps is None else (Remaining(),)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("step {task.completed:g}" + ("" if steps is None else f" of {steps}")),
             TextColumn("{task.fields[values]}", markup=False),
@@ -57,7 +57,7 @@ class _RichBar:
             console=console,
             auto_refresh=False,
         )
-        self._task = self._progress.add_task(escape(title), total=steps, values="")
+        self._task = self._progress.add_task(plain(title), total=steps, values="")
         self._drawn = 0.0
         self._progress.start()
 
@@ -65,7 +65,7 @@ class _RichBar:
         now = time.monotonic()
         if now - self._drawn >= _INTERVAL:
             self._drawn = now
-            self._progress.update(self._task, completed=step, values=_values(metrics))
+            self._progress.update(self._task, completed=step, values=plain(_values(metrics)))
             self._progress.refresh()
         else:
             self._progress.update(self._task, completed=step)

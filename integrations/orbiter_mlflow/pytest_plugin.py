@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytest
 
+from orbiter_mlflow.escaping import plain
 from orbiter_mlflow.gate.options import JUDGING, REPORTS, STORE, Option
 from orbiter_mlflow.gate.report_files import (
     ReportFileError,
@@ -165,7 +166,8 @@ class MetricGate:
 
 def _failed(error: Exception) -> BaseException:
     """What fails a test in one line; raised `from None`, or pytest shows the way it came."""
-    return pytest.fail.Exception(str(error), pytrace=False)
+    lines = map(plain, str(error).splitlines())
+    return pytest.fail.Exception("\n".join(lines), pytrace=False)
 
 
 def _texts(runs: object) -> list[str]:
@@ -292,4 +294,4 @@ class _Summary:
             if not told["failed"] and not headline.startswith("PASS"):
                 terminalreporter.write_line(rest)
         for line in self._lines:
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(plain(line))

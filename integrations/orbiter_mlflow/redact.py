@@ -1,7 +1,7 @@
 """Secrets never leave: which keys name one, and how a text looks without those it holds.
 
 Everything that is written anywhere goes through here first. When in doubt a text loses too much.
-Every pattern runs in time linear in the text: error texts and diffs come from outside.
+What a secret looks like is `secret_shapes`, which names are a secret's `secret_names`.
 """
 
 import re
@@ -9,88 +9,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from orbiter_mlflow.secret_names import names_secret
+from orbiter_mlflow.secret_names import is_special_token, names_secret
+from orbiter_mlflow.secret_shapes import Shape, shapes_for
+from orbiter_mlflow.urls import hide_userinfo
 
 __all__ = ["REDACTED", "Redactor"]
 
 REDACTED = "[redacted]"
 """What stands where a secret stood."""
 
-# Nothing below can match a text without one of these.
-_SUSPICIOUS = re.compile(
-    r"[=@:]|(?:^|\s)-|bearer|eyJ|AKIA|ASIA|AIza|(?:hf|npm|r8|gh[pousr]|github_pat)_|sk[-_]|rk_"
-    r"|xox|glpat-|pypi-|dapi|dckr_pat",
-    re.IGNORECASE,
-)
-
-# A quantifier with a second `+` gives nothing back, so a run is read once; the look-behinds keep a
-# pattern from starting anew inside a run that it has just refused.
-_USERINFO = re.compile(r"://(?!git@)[^\s/?#\"'<>\\]*@")
-# A password may hold a bare `/`; a port is none. `Path` leaves one slash of a URL's two.
-_USERINFO_WITH_SLASH = re.compile(
-    r":(/{1,3}+)[^\s/?#@:\"'<>]{0,200}+:(?![0-9]++(?:[/?#]|$))[^\s\"'<>@]{0,200}+@"
-)
-_PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-    r"(?s:.*?)(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)"
-)
-_TOKENS = re.compile(
-    r"(?<![A-Za-z0-9])(?:"
-    r"hf_(?:[A-Za-z0-9]{16,}+|(?=[a-z]{0,16}[A-Z0-9])[A-Za-z0-9]{8,}+)"
-    r"|sk-[A-Za-z0-9_-]{16,}+"
-    r"|[sr]k_(?:live|test)_[A-Za-z0-9]{8,}+"
-    r"|gh[pousr]_[A-Za-z0-9]{16,}+"
-    r"|github_pat_[A-Za-z0-9_]{16,}+"
-    r"|glpat-[A-Za-z0-9_-]{16,}+"
-    r"|xox[abeoprs]-[A-Za-z0-9-]{10,}+"
-    r"|(?:AKIA|ASIA)[A-Z0-9]{12,}+"
-    r"|AIza[A-Za-z0-9_-]{30,}+"
-    r"|npm_[A-Za-z0-9]{30,}+"
-    r"|r8_[A-Za-z0-9]{30,}+"
-    r"|dckr_pat_[A-Za-z0-9_-]{16,}+"
-    r"|pypi-[A-Za-z0-9_-]{30,}+"
-    r"|dapi[0-9a-f]{32}"
-    r")"
-)
-_JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?")
-_BEARER = re.compile(
-    r"\b(Bearer|bearer(?=[ \t]+[^\s]*[0-9])|BEARER)[ \t]++(?!\[redacted\])[^\s\"'\\,]++"
-)
-
-# A key with what ties it to a value; then the value, read only after a secret key, so that
-# `note="api_key=x"` does not hide one in the value of the other.
-_KEY = r"[\w.\-]++"
-_QUERY = re.compile(rf"(?<=[?&])({_KEY})=")
-_ASSIGNMENT = re.compile(
-    rf"(?<![\w.\-?&])({_KEY})(?:\\{{0,4}}[\"']?[ \t]{{0,8}}+(?:=(?![=~])|:=)[ \t]{{0,8}}+"
-    rf"|\\{{0,4}}[\"'][ \t]{{0,8}}+:\s{{0,8}}+)"
-)
-_FLAG = re.compile(rf"(?<![\w.\-])(--?{_KEY})[ \t]++(?!-)")
-_MAPPING = re.compile(rf"(?<![\w.\-?&])({_KEY})[ \t]{{0,8}}+:[ \t]{{1,8}}+")
-_HEADER = re.compile(
-    r"(?<![\w.])((?:[A-Za-z0-9]{1,20}-){0,3}(?:authorization|cookie)2?)[ \t]{0,8}+[:=][ \t]{0,8}+",
-    re.IGNORECASE,
-)
-_VALUE = re.compile(
-    r"[bBrRuUfF]{0,2}(?:\"{3}.*?(?:\"{3}|\Z)|'{3}.*?(?:'{3}|\Z)|\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?)"
-    r"|\\{1,8}+[\"'].*?\\{1,8}+[\"']"  # JSON inside a string inside JSON
-    r"|[\[{(][^\n]*+"  # a container: where it ends is not for a pattern to say
-    r"|[^\s]++",
+_NO_SECRETS = frozenset({"", "true", "false", "none", "null"})
+_TYPE = re.compile(
+    r"(?:Optional\[)?(?:str|int|float|bool|bytes|None|Any|string|SecretStr)\]?"
+    r"(?:[ \t]*\|[ \t]*\w+)*[ \t]*(?:[=,)].*)?",
     re.DOTALL,
 )
-_QUERY_VALUE = re.compile(r"[^\s&#\"'<>]++")
-_REST_OF_LINE = re.compile(r"[^\s\"'][^\r\n\"']*+")
-
-# `token: the smallest unit of text` is prose; `token: 8c2f91aa03` is not.
-_PROSE = frozenset({"token", "secret", "secrets", "auth", "cookie", "cookies", "credentials"})
-_NO_SECRETS = frozenset({"", "true", "false", "none", "null"})
-_TIES = (
-    (_HEADER, _REST_OF_LINE),
-    (_QUERY, _QUERY_VALUE),
-    (_ASSIGNMENT, _VALUE),
-    (_FLAG, _VALUE),
-    (_MAPPING, _VALUE),
-)
+"""The annotation of a name in code, and what follows it: a value there is another shape's."""
+_BEFORE_SECRET = frozenset({"-u", "-U", "--user", "--proxy-user", "-p", "login"})
+"""Words of a command line after which, in some commands, a secret comes."""
+_COMMAND = 4
+"""Words of a command line that are looked at before one that may be a secret."""
+_NAME = re.compile(r"[A-Za-z_]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +49,16 @@ class Redactor:
             return True
         return any(fnmatchcase(key.lower(), pattern.lower()) for pattern in self.extra_patterns)
 
-    def url(self, text: str) -> str:
-        """The text with `[redacted]` for the userinfo of each URL in it: `https://[redacted]@host`.
-
-        The user `git` without a password, as in `ssh://git@host`, is no secret and stays.
-        """
-        if "@" not in text:
-            return text
-        text = _USERINFO_WITH_SLASH.sub(rf":\1{REDACTED}@", text)
-        return _USERINFO.sub(f"://{REDACTED}@", text)
+    def value(self, key: str, text: str) -> str:
+        """The text without its secrets, of which it is one where its key says so."""
+        if self.is_secret_key(key) and not _harmless(key, text):
+            return REDACTED
+        return self.text(text)
 
     def text(self, text: str) -> str:
         """The text with `[redacted]` for each secret in it.
 
-        Found are the userinfo of URLs, values given to a secret key (`--hf-token x`, `api_key=x`,
-        `"password": "x"`, `Authorization: x`), `Bearer x`, private keys, and the shapes of
-        well-known tokens (`hf_...`, `sk-...`, `ghp_...`, `AKIA...`).
+        Found are the userinfo of URLs, and all of `secret_shapes.SHAPES`.
         """
         return self._clean(text, lambda secret: REDACTED)
 
@@ -138,57 +71,68 @@ class Redactor:
 
     def arguments(self, arguments: Sequence[str]) -> list[str]:
         """As `text`, of the arguments of a command: in `--api-key x`, `x` is a secret."""
-        shown = []
-        hidden = False
-        for argument in arguments:
-            shown.append(REDACTED if hidden else self.text(argument))
-            hidden = self.precedes_secret(argument)
-        return shown
+        return [
+            REDACTED
+            if self.follows_as_secret(arguments[max(0, at - _COMMAND) : at], argument)
+            else self.text(argument)
+            for at, argument in enumerate(arguments)
+        ]
 
-    def precedes_secret(self, argument: str) -> bool:
-        """Whether the argument of a command says that the next one is a secret: `--api-key`."""
-        return argument[:1] == "-" and "=" not in argument and self.is_secret_key(argument)
+    def follows_as_secret(self, before: Sequence[str], item: str) -> bool:
+        """Whether an item of a list is a secret for the items before it: `--api-key`, `-u`."""
+        last = before[-1] if before else ""
+        if last[:1] == "-" and "=" not in last and self.is_secret_key(last):
+            return True
+        if last not in _BEFORE_SECRET and "login" not in before:
+            return False
+        words = (*before, item)
+        return self.text(" ".join(words)) != " ".join(map(self.text, words))
+
+    def is_pair(self, key: str, item: str) -> bool:
+        """Whether two items that stand alone are a secret's name and the secret."""
+        if _NAME.fullmatch(item) and names_secret(item):  # two names
+            return False
+        text = f"({key!r}, {item!r})"
+        return self.text(text) != text
 
     def _clean(self, text: str, hidden: Callable[[str], str]) -> str:
-        if not _SUSPICIOUS.search(text):
-            return text
-        text = self.url(text)
-        text = _PRIVATE_KEY.sub(lambda match: hidden(match[0]), text)
-        text = _TOKENS.sub(REDACTED, text)
-        text = _JWT.sub(REDACTED, text)
-        text = _BEARER.sub(rf"\1 {REDACTED}", text)
-        for key, value in _TIES:
-            text = self._without_values(text, key, value, hidden)
+        text = hide_userinfo(text, REDACTED)
+        for shape in shapes_for(text):
+            text = self._without(shape, text, hidden)
         return text
 
-    def _without_values(
-        self,
-        text: str,
-        tie: re.Pattern[str],
-        value: re.Pattern[str],
-        hidden: Callable[[str], str],
-    ) -> str:
+    def _without(self, shape: Shape, text: str, hidden: Callable[[str], str]) -> str:
         kept: list[str] = []
         done = at = 0
-        while match := tie.search(text, at):
-            at = match.end()
-            found = value.match(text, at) if self.is_secret_key(match[1]) else None
-            if found is None or _harmless(found[0], prose=tie is _MAPPING and _in_prose(match[1])):
-                continue
-            kept += text[done:at], hidden(found[0])
-            done = at = found.end()
-        return "".join((*kept, text[done:]))
+        while found := shape.pattern.search(text, at):
+            at = found.end()
+            if shape.value is not None:
+                key, known = found["key"], shape.names
+                if not (self.is_secret_key(key) or (known is not None and known(key))):
+                    continue
+                value = shape.value.match(text, at)
+                if value is None or _harmless(key, value[0], shape.prose):
+                    continue
+                found = value
+            start, end = found.span("secret" if "secret" in found.re.groupindex else 0)
+            if not text.startswith(REDACTED, start):
+                kept += text[done:start], hidden(text[start:end])
+                done = end
+            at = max(at, end)
+        return "".join((*kept, text[done:])) if kept else text
 
 
 def _line_by_line(secret: str) -> str:
     return "\n".join([REDACTED] * (secret.count("\n") + 1))
 
 
-def _harmless(value: str, *, prose: bool) -> bool:
-    if prose and not (len(value) >= 8 and any(character.isdigit() for character in value)):
+def _harmless(key: str, value: str, prose: frozenset[str] = frozenset()) -> bool:
+    """Whether what stands under a secret's name is none."""
+    bare = value.strip("\\\"'),;}] \n")
+    if value.startswith(REDACTED) or bare.lower() in _NO_SECRETS or is_special_token(key, value):
         return True
-    return value.startswith(REDACTED) or value.strip("\\\"'),;}]").lower() in _NO_SECRETS
-
-
-def _in_prose(key: str) -> bool:
-    return key.lower() in _PROSE
+    if _TYPE.fullmatch(value):
+        return True
+    if key.lower() in prose:
+        return not (len(value) >= 8 and any(character.isdigit() for character in value))
+    return False

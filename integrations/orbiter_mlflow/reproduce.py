@@ -20,7 +20,7 @@ from orbiter_mlflow.escaping import plain
 from orbiter_mlflow.foreign import read_foreign
 from orbiter_mlflow.params import CODEC_VERSION, own_params, params_digest, read_config
 from orbiter_mlflow.settings import MLflowSettings, resolve
-from orbiter_mlflow.stored_run import StoredRun
+from orbiter_mlflow.stored_run import RunNotFoundError, StoredRun
 
 __all__ = ["config_of", "config_params", "load_config"]
 
@@ -93,7 +93,11 @@ def load_config(
 
     given = None if tracking_uri is None else MLflowSettings(tracking_uri=tracking_uri)
     store = RunStore(resolve(given, None).tracking_uri)
-    return config_of(store.get(run_id), config_type, secrets=secrets, allow_unknown=allow_unknown)
+    try:
+        run = store.get(run_id)
+    except RunNotFoundError as error:
+        raise RunNotFoundError(f"{error}{store.near(run_id)}") from None
+    return config_of(run, config_type, secrets=secrets, allow_unknown=allow_unknown)
 
 
 def config_of(

@@ -6,7 +6,6 @@ the comparison is with all. What a run did not record is said, and counts as a d
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from orbiter_mlflow import names
 from orbiter_mlflow.codec.splitting import join_value
 from orbiter_mlflow.diff import Difference, differing, parse_requirements
-from orbiter_mlflow.escaping import plain
+from orbiter_mlflow.escaping import in_shell, plain
 from orbiter_mlflow.provenance.git import GitError, checkout, uncommitted
 from orbiter_mlflow.provenance.machine import machine_tags
 from orbiter_mlflow.provenance.packages import requirements
@@ -147,16 +146,11 @@ def steps(
         # Not into the clone, where they would be files that git does not track.
         lines.append("kept=$(mktemp -d)")
         lines.append(
-            f"MLFLOW_TRACKING_URI={_quoted(tracking_uri)} {_quoted(mlflow)} artifacts download "
-            f'--run-id {_quoted(run.run_id)} --artifact-path {names.PROVENANCE} --dst-path "$kept"'
+            f"MLFLOW_TRACKING_URI={in_shell(tracking_uri)} {in_shell(mlflow)} artifacts download "
+            f'--run-id {in_shell(run.run_id)} --artifact-path {names.PROVENANCE} --dst-path "$kept"'
         )
     lines += ["", *_code(run, artifacts), "", *_packages(run, artifacts), "", *_rerun(run)]
     return [plain(line) for line in lines]
-
-
-def _quoted(text: str) -> str:
-    """One word for a shell. Made plain first: what looks like a colour may end with the quote."""
-    return shlex.quote(plain(text))
 
 
 def _code(run: StoredRun, artifacts: Mapping[str, bytes]) -> Iterator[str]:
@@ -179,8 +173,8 @@ def _code(run: StoredRun, artifacts: Mapping[str, bytes]) -> Iterator[str]:
         yield "# (no address was recorded: go to a clone of the repository, with nothing changed)"
         yield 'cd "$(git rev-parse --show-toplevel)" &&'  # below it, git would apply but a part
     else:
-        folder = _quoted(f"run-{run.run_id[:8]}")
-        yield f"git clone -- {_quoted(url)} {folder} && cd {folder} &&"
+        folder = in_shell(f"run-{run.run_id[:8]}")
+        yield f"git clone -- {in_shell(url)} {folder} && cd {folder} &&"
     yield f"git checkout --detach {commit} &&"
     if names.DIFF_FILE in artifacts:
         # Into the index as well: added files are such again, and submodules go where they were.

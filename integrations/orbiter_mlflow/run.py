@@ -6,7 +6,6 @@ this module; how the records get there is the outbox' business.
 
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from orbiter.train.repeats import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.artifacts import RunArtifacts
 from orbiter_mlflow.birth import open_outbox
+from orbiter_mlflow.clock import now, utc
 from orbiter_mlflow.delivery.described import signed
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.records import (
@@ -29,12 +29,12 @@ from orbiter_mlflow.delivery.records import (
 from orbiter_mlflow.description import Description
 from orbiter_mlflow.evaluations import RunData
 from orbiter_mlflow.logged_config import log_config
-from orbiter_mlflow.measurements import KeyPrefix, Measurements, now
+from orbiter_mlflow.measurements import KeyPrefix, Measurements
 from orbiter_mlflow.progress import Bar, open_bar
 from orbiter_mlflow.provenance.gathering import Gathering
 from orbiter_mlflow.provenance.seeds import seed_tags
 from orbiter_mlflow.provenance.source import source_tags
-from orbiter_mlflow.redact import REDACTED, Redactor
+from orbiter_mlflow.redact import Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
 from orbiter_mlflow.values import bounded_int, tag_value, type_name
 
@@ -62,6 +62,7 @@ class TrackedRun:
         self.broken: str | None = None
         self.status: Status = Status("RUNNING")
         self.step = 0
+        self._class = trainer
         self._trainer = f"{trainer.__module__}:{trainer.__qualname__}"
         self._pid = os.getpid()
         self._tracks = settings.enabled and tracks_here(settings)
@@ -112,7 +113,7 @@ class TrackedRun:
         self._config = config
         self._be_born()
         self._state = state
-        self._tags({names.STATE: state.value, names.state_at(state.value): _utc(now())})
+        self._tags({names.STATE: state.value, names.state_at(state.value): utc(now())})
         self._write_params()  # at VALIDATED; a copy of a validated trainer starts later
         self._show_progress()
 
@@ -213,7 +214,7 @@ class TrackedRun:
         if key.startswith(f"{names.ORBITER}."):
             _logger.warning("tag %r was not set: names that begin with `orbiter.` are ours", key)
         elif self.active:
-            shown = REDACTED if self._redactor.is_secret_key(key) else self._redactor.text(value)
+            shown = self._redactor.value(key, value)
             self._tags({self._measurements.keys.tag(key): shown})
             if key == names.DESCRIPTION:
                 self._description_is_ours = False
@@ -244,8 +245,8 @@ class TrackedRun:
     def _be_born(self) -> None:
         if self.outbox is not None:
             return
-        settings, redact = self.settings, self._redactor.text
-        given = source_tags(redact)  # MLFLOW_RUN_CONTEXT may hold any keys
+        settings = self.settings
+        given = source_tags(self._redactor)  # MLFLOW_RUN_CONTEXT may hold any keys
         source = {self._measurements.keys.tag(key): tag_value(text) for key, text in given.items()}
         try:
             self.outbox = open_outbox(settings, self._redactor, user=source.get(names.USER))
@@ -265,7 +266,9 @@ class TrackedRun:
             self._append(record)
         self._early.clear()
         self._artifacts = RunArtifacts(self.outbox, self._redactor, settings.flush_timeout)
-        self._gathering = Gathering(self.outbox, self._redactor, settings.skip_provenance)
+        self._gathering = Gathering(
+            self.outbox, self._redactor, settings.skip_provenance, self._class
+        )
 
     def _write_params(self) -> None:
         if self._params_written or self._config is None:
@@ -343,10 +346,6 @@ class TrackedRun:
             type(metrics).__name__,
         )
         return False
-
-
-def _utc(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _said(error: BaseException) -> str:

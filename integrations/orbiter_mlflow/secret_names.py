@@ -7,7 +7,7 @@ a setting too few in the UI is a smaller harm than a credential too many.
 import re
 from functools import lru_cache
 
-__all__ = ["names_secret"]
+__all__ = ["is_special_token", "names_secret", "names_secret_in_url"]
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 
@@ -26,7 +26,10 @@ _ALWAYS = _words(
 _ALWAYS_INSIDE = ("password", "passwd", "passphrase", "credential")
 _ALWAYS_AT_THE_END = ("secret", "apikey", "secretkey", "accesskey", "authtoken", "accesstoken")
 
-_LAST = frozenset({"auth", "oauth", "creds", "cred", "jwt"})
+_LAST = frozenset({"auth", "oauth", "creds", "cred", "jwt", "webhook"})
+
+_LONGEST_REMEMBERED = 250
+"""Characters of a name."""
 
 # Who hands out credentials. `key` and `pat` are no secrets but after one of these.
 _ISSUERS = _words(
@@ -59,17 +62,27 @@ _BEFORE_TOKENS = _ISSUERS | _words(
 # What language models call a token. After any other word, `token` is a credential.
 _BEFORE_MODEL_TOKEN = _words(
     """
-    added additional answer assistant audio average avg begin beginning blank boc bof boi bop
-    bos boundary cls completion context continuous control current decoder delimiter draft dummy
-    each end ending eoc eod eof eoi eom eop eos eot every extra fim first generated ignore im
-    image img infill infilling initial input label lang language last latent mask max mean media
-    mem memory middle min missing modality multi new newline next no null num oov output pad
-    padding patch per placeholder prefix prev previous prompt query rare reasoning register
-    reserved response role sample seg sentinel sep separator single soft sos sot space special
-    speech start stop subword suffix target text think thinking thought timestamp turn unk
-    unknown video virtual vision visual word
+    act action actions added additional answer assistant audio average avg begin beginning blank
+    boc bof boi bop bos boundary call calls cls completion context continuous control critic
+    critique current decoder delimiter draft dummy each end ending entity env environment eoc eod
+    eof eoi eom eop eos eot episode every extra fim final first function functions generated goal
+    graph ignore im image img infill infilling initial input instruction label lang language last
+    latent mask max mean media mem memory middle min missing modality multi new newline next no
+    null num obs observation observations oov output pad padding patch per placeholder plan prefix
+    prev previous prompt query rare reasoning reflection register reserved response result results
+    return reward role sample scratchpad search seg sentinel sep separator single skill soft sos
+    sot space special speech start state step stop subword suffix summary system target task text
+    think thinking thought thoughts timestamp tool tools trajectory turn unk unknown utterance
+    video virtual vision visual word
     """
 )
+# Who signs addresses: `X-Amz-Signature`.
+_BEFORE_SIGNATURE = frozenset({"amz", "goog", "oss", "cos", "ms", "sas"})
+_SIGNATURES = frozenset({"sig", "signature"})
+
+_SPECIAL_TOKEN = re.compile(r"[bru]?[\\\"']*(?:<[^<>\s]{1,60}>|\[/?[A-Z_]{1,30}\])[\\\"'),;}\]]*")
+"""`<|action|>`, `</s>`, `[MASK]`, perhaps quoted."""
+
 # Words that may follow without making a value out of a credential.
 _TRAILING = frozenset({"value", "string", "text", "plain", "plaintext"})
 
@@ -80,17 +93,31 @@ def names_secret(name: str) -> bool:
     return _remembered(name) if len(name) <= _LONGEST_REMEMBERED else _judge(name)
 
 
-def _judge(name: str) -> bool:
+def names_secret_in_url(name: str) -> bool:
+    """Whether a value under this name is a secret in the query of a URL: `sig`, `signature`."""
+    return names_secret(name) or _words_of(name[-_LONGEST_REMEMBERED:])[-1] in _SIGNATURES
+
+
+def is_special_token(name: str, value: str) -> bool:
+    """Whether this is a special token of a language model, whatever word is before `token`."""
+    return name.lower().endswith("token") and _SPECIAL_TOKEN.fullmatch(value) is not None
+
+
+def _words_of(name: str) -> list[str]:
     words = [word.lower() for word in _WORD.findall(name)]
     while len(words) > 1 and (words[-1] in _TRAILING or words[-1].isdigit()):
         words.pop()
+    return words or [""]
+
+
+def _judge(name: str) -> bool:
+    words = _words_of(name)
     pairs = list(zip(["", *words], words, strict=False))
     return any(_secret_word(before, word) for before, word in pairs) or (
         bool(pairs) and _secret_at_the_end(*pairs[-1])
     )
 
 
-_LONGEST_REMEMBERED = 250
 _remembered = lru_cache(maxsize=4096)(_judge)
 
 
@@ -101,6 +128,8 @@ def _secret_word(before: str, word: str) -> bool:
         or word.endswith(_ALWAYS_AT_THE_END)
         or (word in ("key", "keys") and before in _BEFORE_KEY)
         or (word == "tokens" and before in _BEFORE_TOKENS)
+        or (word == "signature" and before in _BEFORE_SIGNATURE)
+        or (word in ("url", "uri", "urls") and before == "webhook")
     )
 
 

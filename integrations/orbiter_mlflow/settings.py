@@ -9,12 +9,13 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orbiter_mlflow.delivery.spool import default_spool
 from orbiter_mlflow.ranks import is_rank_zero
+from orbiter_mlflow.urls import without_userinfo
 from orbiter_mlflow.values import tag_value
 
 _PREFIX = "ORBITER_MLFLOW_"
@@ -179,14 +180,6 @@ def claim_environment_run_id(settings: MLflowSettings) -> None:
     for variable in (_PREFIX + "RUN_ID", _MLFLOW_VARIABLES["run_id"]):
         if os.environ.get(variable) == settings.run_id:
             del os.environ[variable]
-
-
-def without_userinfo(uri: str) -> str:
-    """The URI as it may be written down: credentials travel by the environment only."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def tracks_here(settings: MLflowSettings, environ: Mapping[str, str] = os.environ) -> bool:

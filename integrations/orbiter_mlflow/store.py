@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.mlflow_errors import classified
 from orbiter_mlflow.delivery.sink import opening
-from orbiter_mlflow.settings import without_userinfo
+from orbiter_mlflow.escaping import message
+from orbiter_mlflow.nearby import did_you_mean
 from orbiter_mlflow.stored_run import (
     DatasetInput,
     FilterError,
@@ -27,10 +28,13 @@ from orbiter_mlflow.stored_run import (
     StoredRun,
     StoreError,
 )
+from orbiter_mlflow.urls import without_userinfo
 
 _PAGE = 1000
 _SHOWN = 5
 """Runs that are named, at most, where a text could mean several."""
+_LOOKED_AT = 500
+"""Runs, the latest, among which one of a similar name is looked for."""
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 
 
@@ -92,7 +96,7 @@ class RunStore:
             return self.get(text)
         except RunNotFoundError:
             pass
-        where = self.experiments()
+        where = list(self.experiments())
         found: dict[str, StoredRun] = {}
         if re.fullmatch(r"[0-9a-f]{4,31}", text):
             found = self._matching(f"attributes.run_id LIKE '{text}%'", where)
@@ -106,8 +110,31 @@ class RunStore:
         hint = "" if experiment is not None else "; a name needs its experiment"
         raise RunNotFoundError(
             f"no run of {place}{self.shown_uri} has the id, the start of an id (at least 4 "
-            f"characters) or the name {text!r}{hint}"
+            f"characters) or the name {text!r}{hint}{self.near(text, experiment)}"
         )
+
+    def near(self, text: str, experiment: str | None = None) -> str:
+        """The end of a message that no run is meant by `text`: those that may have been meant.
+
+        Args:
+            text: what was given.
+            experiment: where names were looked for; where left out, in none.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        places = self.experiments()
+        latest = list(islice(self.search("", list(places), page=_LOOKED_AT), _LOOKED_AT))
+        homes = [
+            f"{run.run_id} in experiment {places.get(run.experiment_id)!r}"
+            for run in latest
+            if run.name == text
+        ]
+        if homes:
+            return f"; of that name is {', '.join(homes[:_SHOWN])}"
+        here = [run for run in latest if experiment in (None, places.get(run.experiment_id))]
+        named = {run.name: f"{run.name!r} ({run.run_id})" for run in reversed(here) if run.name}
+        return did_you_mean(text, {run.run_id: run.run_id for run in here} | named)
 
     def search(
         self,
@@ -163,7 +190,8 @@ class RunStore:
         except Exception as error:
             raise self._told(error) from error
         if found is None:
-            raise StoreError(f"there is no experiment {name!r} in {self.shown_uri}")
+            near = did_you_mean(name, {one: repr(one) for one in self.experiments().values()})
+            raise StoreError(f"there is no experiment {name!r} in {self.shown_uri}{near}")
         return str(found.experiment_id)
 
     def experiment_name(self, experiment_id: str) -> str:
@@ -177,19 +205,19 @@ class RunStore:
         except Exception as error:
             raise self._told(error) from error
 
-    def experiments(self) -> list[str]:
-        """The ids of all experiments that are not deleted."""
-        ids: list[str] = []
+    def experiments(self) -> dict[str, str]:
+        """The experiments that are not deleted: id -> name."""
+        found_names: dict[str, str] = {}
         token: str | None = None
         while True:
             try:
                 found = self._client.search_experiments(max_results=_PAGE, page_token=token)
             except Exception as error:
                 raise self._told(error) from error
-            ids += [str(experiment.experiment_id) for experiment in found]
+            found_names |= {str(one.experiment_id): str(one.name) for one in found}
             token = found.token
             if not token:
-                return ids
+                return found_names
 
     def artifact(self, run_id: str, path: str) -> bytes | None:
         """The content of an artifact; None where the run has no such artifact.
@@ -242,7 +270,8 @@ class RunStore:
         return {run.run_id: run for run in few}
 
     def _told(self, error: Exception) -> StoreError:
-        return StoreError(f"the store {self.shown_uri} cannot be read: {classified(error)}")
+        why = message(str(classified(error)))
+        return StoreError(f"the store {self.shown_uri} cannot be read: {why}")
 
 
 def _stored(run: Run) -> StoredRun:

@@ -9,11 +9,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from orbiter_mlflow.delivery.spool import Ack
 from orbiter_mlflow.delivery.sync import Backlog, deliver, look
 from orbiter_mlflow.delivery.worker import open_mlflow
 from orbiter_mlflow.delivery.writer import runs_elsewhere
+from orbiter_mlflow.escaping import message, plain
 
 _LONG = 1 << 20
 """Bytes from which on a journal gets a progress bar."""
@@ -34,8 +36,8 @@ def show(journals: Sequence[Path]) -> None:
         if backlog.head is not None:
             age = str(timedelta(seconds=int(time.time() - backlog.head.start_time / 1000)))
         table.add_row(
-            backlog.journal.name,
-            (backlog.ack.run_id or "-")[:8],
+            Text(plain(backlog.journal.name)),
+            Text(plain((backlog.ack.run_id or "-")[:8])),
             backlog.state,
             str(backlog.points),
             age,
@@ -64,16 +66,17 @@ def sync_all(
 
 
 def _say(console: Console, journal: Path, text: str) -> None:
-    console.print(f"{journal.name}: {text}", highlight=False, markup=False, soft_wrap=True)
+    line = f"{plain(journal.name)}: {message(text)}"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _deliver(
     journal: Path, tracking_uri: str | None, ended: bool, wait: float, console: Console
 ) -> Backlog:
     size = journal.stat().st_size
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=size < _LONG) as progress:
-        task = progress.add_task(journal.name, total=size)
+        task = progress.add_task(plain(journal.name), total=size)
 
         def on_progress(ack: Ack) -> None:
             progress.update(task, completed=ack.offset)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orbiter_mlflow import names
+from orbiter_mlflow.escaping import in_shell
 from orbiter_mlflow.links import compare_page, runs_page
-from orbiter_mlflow.settings import without_userinfo
 from orbiter_mlflow.stored_run import StoreError
+from orbiter_mlflow.urls import without_userinfo
 from orbiter_mlflow.views import shared_view
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def server_command(tracking_uri: str) -> str | None:
     """The command that serves the UI; None where a server does."""
     if tracking_uri.startswith(_SERVED):
         return None
-    return f"{installed('mlflow')} server --backend-store-uri {typed(tracking_uri)} --port 5000"
+    words = installed("mlflow"), "server", "--backend-store-uri", typed(tracking_uri)
+    return f"{' '.join(map(in_shell, words))} --port 5000"
 
 
 def typed(tracking_uri: str) -> str:

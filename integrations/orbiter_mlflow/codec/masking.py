@@ -11,7 +11,9 @@ from typing import Any
 from orbiter_mlflow.codec.flatten import Entry
 from orbiter_mlflow.codec.json_text import Json, canonical, to_text
 from orbiter_mlflow.codec.markers import REDACTED, TEXT
+from orbiter_mlflow.escaping import shortened
 from orbiter_mlflow.redact import Redactor
+from orbiter_mlflow.secret_names import is_special_token
 
 __all__ = ["Masked", "mask_entries"]
 
@@ -73,7 +75,7 @@ def _secret_part(
         names_secret, is_secret = verdicts[part]
         if is_secret and i:
             return path[:i]
-        if names_secret and not (i == len(path) - 1 and _is_harmless(entry.leaf.json)):
+        if names_secret and not (i == len(path) - 1 and _is_harmless(part, entry.leaf.json)):
             return path[: i + 1]
     return None
 
@@ -97,11 +99,13 @@ def _mask_leaf(entry: Entry, redactor: Redactor) -> tuple[str, list[str], bool]:
     return text, mask.paths, mask.has_text
 
 
-def _is_harmless(value: Json) -> bool:
-    """Whether a value under a secret's name is none: a switch, or nothing at all."""
+def _is_harmless(name: str, value: Json) -> bool:
+    """Whether a value under a secret's name is none: a switch, a special token, nothing at all."""
     if type(value) is dict and len(value) == 1:
         [(key, inner)] = value.items()
-        return key in _WRAPPERS and _is_harmless(inner)
+        return key in _WRAPPERS and _is_harmless(name, inner)
+    if type(value) is str and is_special_token(name, value):
+        return True
     return value is None or type(value) is bool or value in ("", [], {})
 
 
@@ -131,11 +135,16 @@ class _Mask:
         return {REDACTED: visible}
 
     def _list(self, items: list[Json], path: str) -> list[Json]:
+        inside = f"{path}[]"
+        alone = len(items) == 2 and all(type(item) is str for item in items)
+        if alone and self.redactor.is_pair(*items):
+            return [items[0], self._redacted(inside)]
         masked = []
-        flag = False
+        before: list[str] = []
         for item in items:  # ["--api-key", "x"], as of a command line
-            masked.append(self._redacted(f"{path}[]") if flag else self.json(item, f"{path}[]"))
-            flag = type(item) is str and self.redactor.precedes_secret(item)
+            secret = self.redactor.follows_as_secret(before, item if type(item) is str else "")
+            masked.append(self._redacted(inside) if secret else self.json(item, inside))
+            before = [*before[-3:], item] if type(item) is str else []
         return masked if _differ(masked, items) else items
 
     def _object(self, value: dict[str, Json], path: str) -> Json:
@@ -153,17 +162,20 @@ class _Mask:
                 pairs = [self._pair(pair, path) for pair in inner]
                 return {key: pairs} if _differ(pairs, inner) else value
         masked = {}
+        called = value.get("name", value.get("key"))  # {"name": "API_KEY", "value": "x"}
         for key, item in value.items():
             if self.redactor.text(key) != key:
                 return self._redacted(path)
-            masked[key] = self._named(key, item, path)
+            name = called if key == "value" and type(called) is str else key
+            masked[key] = self._named(key, item, path, name)
         return masked if _differ(masked.values(), value.values()) else value
 
-    def _named(self, key: str, item: Json, path: str) -> Json:
+    def _named(self, key: str, item: Json, path: str, name: str | None = None) -> Json:
         if key[:1] == "$":
             return self.json(item, path)
         path = f"{path}.{key}"
-        if self.redactor.is_secret_key(key) and not _is_harmless(item):
+        names = (key, name or key)
+        if any(map(self.redactor.is_secret_key, names)) and not _is_harmless(names[1], item):
             return self._redacted(path)
         return self.json(item, path)
 
@@ -183,14 +195,8 @@ class _Mask:
                 self.paths.append(path)
         else:
             visible = canonical(self.json(inner, path))
-        return {TEXT: _bounded(visible)}
+        return {TEXT: shortened(visible, _LONGEST_TEXT)}
 
 
 def _differ(masked: Iterable[Any], items: Iterable[Any]) -> bool:
     return any(a is not b for a, b in zip(masked, items, strict=True))
-
-
-def _bounded(text: str) -> str:
-    if len(text) <= _LONGEST_TEXT:
-        return text
-    return f"{text[:_LONGEST_TEXT]}... (cut, of {len(text)} characters)"

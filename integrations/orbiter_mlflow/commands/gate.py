@@ -6,7 +6,6 @@ compare, 4 inconclusive where the policy calls that a failure.
 
 import re
 import sys
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orbiter_mlflow import names
-from orbiter_mlflow.commands.given import console, store_settings, with_options
+from orbiter_mlflow.commands.given import console, store_settings, unforeseen, with_options
 from orbiter_mlflow.escaping import plain
 from orbiter_mlflow.gate.options import JUDGING, STORE, TRACKING_URI, Option
 
@@ -79,8 +78,7 @@ def check(
         raise click.UsageError(plain(str(error))) from error
     except Exception as error:
         # A fault of ours is no reason to let a change through, nor to keep quiet about it.
-        traceback.print_exc()
-        report = refused(question, f"the gate itself failed: {type(error).__name__}: {error}")
+        report = refused(question, f"the gate itself failed: {unforeseen(error)}")
     sys.exit(_given_out(report, wanted))
 
 

@@ -5,6 +5,7 @@ A setting is what was given to the command, else the environment's.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from io import TextIOWrapper
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
+from orbiter_mlflow.escaping import message
 from orbiter_mlflow.gate.options import Option
+from orbiter_mlflow.redact import Redactor
 from orbiter_mlflow.settings import MLflowSettings, resolve
 
 if TYPE_CHECKING:
@@ -21,6 +24,16 @@ if TYPE_CHECKING:
 
 _WIDTH = 120
 """Columns of a table where there is no terminal: a log of CI scrolls."""
+
+DEBUG = "ORBITER_MLFLOW_DEBUG"
+"""Environment variable: show the traceback of an error that nobody has foreseen."""
+
+
+class NoAnswer(click.ClickException):
+    """A question whose answers are exit codes 0 and 1 could not be answered."""
+
+    exit_code = 3
+
 
 _Command = Callable[..., None]
 
@@ -54,7 +67,8 @@ def settings(given: Mapping[str, str | None]) -> MLflowSettings:
         fault = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in fault["loc"]) or "settings"
         what = fault["msg"].removeprefix("Value error, ")
-        raise click.UsageError(f"{where}: {what} (given: {fault['input']!r})") from error
+        told = Redactor().text(f"{where}: {what} (given: {fault['input']!r})")
+        raise click.UsageError(message(told)) from error
 
 
 def store_settings(tracking_uri: str | None, experiment: str | None = None) -> MLflowSettings:
@@ -68,6 +82,14 @@ def store_settings(tracking_uri: str | None, experiment: str | None = None) -> M
     return settings(
         {key: text for key, text in given.items() if text is not None} | {"run_id": None}
     )
+
+
+def unforeseen(error: Exception) -> str:
+    """What is told of an error that nobody has foreseen; where it came from, only if asked for."""
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    what = message(Redactor().text(f"{type(error).__name__}: {error}"))
+    return f"{what} (not foreseen: {DEBUG}=1 shows where)"
 
 
 def console() -> "Console":

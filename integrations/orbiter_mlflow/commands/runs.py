@@ -1,7 +1,7 @@
 """`orbiter-mlflow reproduce` and `diff`: get back to a run, and see what runs do not share.
 
-Exit codes of both: 0 done, 1 it failed (`reproduce --check`: or this machine differs), 2 used
-wrongly, or no such run.
+Exit codes of both: 0 done, 1 it failed, 2 used wrongly, or no such run. Of `reproduce --check`:
+1 this machine differs, 3 it could not be compared.
 """
 
 import json
@@ -16,7 +16,7 @@ import click
 from orbiter_mlflow import names
 from orbiter_mlflow.codec.config_error import ConfigError
 from orbiter_mlflow.codec.splitting import join_value
-from orbiter_mlflow.commands.given import console, store_settings, with_options
+from orbiter_mlflow.commands.given import NoAnswer, console, store_settings, with_options
 from orbiter_mlflow.escaping import plain
 from orbiter_mlflow.gate.options import TRACKING_URI, Option
 from orbiter_mlflow.stored_run import RunNotFoundError, StoredRun, StoreError
@@ -53,11 +53,18 @@ def reproduce(
 
     RUN is an id, the start of one, or its name in the experiment. The config goes to the standard
     output, the steps to the standard error. With --check: exit code 0 where commit, uncommitted
-    diff, Python and packages are those of the run, else 1, also where the run did not record them.
+    diff, Python and packages are those of the run; 1 where one is not, or was not recorded; 3
+    where that could not be found out.
     """
-    store, (found,) = _opened(tracking_uri, experiment, [run])
     if check:
-        sys.exit(_checked(store, found))
+        try:
+            store, (found,) = _opened(tracking_uri, experiment, [run])
+            sys.exit(_checked(store, found))
+        except click.UsageError:
+            raise
+        except click.ClickException as error:
+            raise NoAnswer(error.message) from error
+    store, (found,) = _opened(tracking_uri, experiment, [run])
     try:
         config = _config(found, form)
     except ConfigError as error:
@@ -132,7 +139,7 @@ def _listed(run: StoredRun, tag: str) -> list[str]:
 
 def _tell(lines: Iterable[str]) -> None:
     for line in lines:
-        click.echo(line, err=True)
+        click.echo(plain(line), err=True)
 
 
 def _checked(store: "RunStore", run: StoredRun) -> int:

@@ -7,10 +7,11 @@ that delivering again after a crash gives the same points and tags.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from orbiter_mlflow import names
+from orbiter_mlflow.clock import utc
 from orbiter_mlflow.delivery.records import Artifact, Metrics, Params, Record, Tags
+from orbiter_mlflow.escaping import shortened
 
 MAX_STEP = 2**63 - 1
 """The largest step that MLflow stores."""
@@ -219,7 +220,7 @@ def death_tags(died: int) -> dict[str, str]:
     """The tags of a run whose process is gone; `died` in milliseconds since the epoch."""
     return {
         names.STATE: "failed",
-        names.state_at("failed"): datetime.fromtimestamp(died / 1000, UTC).isoformat(),
+        names.state_at("failed"): utc(died),
         names.ERROR_TYPE: "ProcessDied",
         names.ERROR_MESSAGE: "the training process ended without a word: killed or out of memory",
         names.ERROR_PHASE: "train",
@@ -269,6 +270,4 @@ def _root(key: str) -> str:
 
 
 def _short(text: str | None, length: int) -> str | None:
-    if text is None or len(text) <= length:
-        return text
-    return f"{text[:length]}... [{len(text)} characters in all]"
+    return None if text is None else shortened(text, length)

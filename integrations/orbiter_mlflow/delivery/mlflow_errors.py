@@ -22,6 +22,8 @@ from orbiter_mlflow.delivery.errors import (
     TransientError,
     UnsupportedError,
 )
+from orbiter_mlflow.escaping import message, page_title
+from orbiter_mlflow.urls import without_userinfo
 
 # MLflow puts the status of an answer without JSON only into the first words of its message, which
 # are its own up to the status (mlflow/utils/rest_utils.py, verify_rest_response).
@@ -41,13 +43,9 @@ _TOO_LARGE_STATUS = frozenset({413, 414, 431})
 _RETRY_STATUS = frozenset({408, 425, 429, 499})
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
-_TITLE = re.compile(r"<title[^>]*>\s*([^<]{1,80})", re.IGNORECASE)
 _UNREACHED = re.compile(r"API request to (\w+://\S+) failed with (?:exception|timeout)")
 _CAUSE = re.compile(r"\[Errno -?\d+\] [^'\")\]]+|Read timed out|[Cc]onnect timeout")
 _UNSUPPORTED = re.compile(r"got unsupported URI ('[^']*')")
-_USERINFO = re.compile(r"(?<=://)[^/\s]+@")
-_LONGEST = 500
-"""Characters of a message that are shown: some answers are pages."""
 
 
 def classified(error: Exception) -> DeliveryError:
@@ -164,9 +162,9 @@ def _status(error: Exception) -> int | None:
 
 def _foreign(error: Exception, status: int) -> str:
     """An answer that is not MLflow's, in words."""
-    text = _USERINFO.sub("", str(error))
-    title = _TITLE.search(text)
-    shown = f" ({title[1].strip()})" if title else ""
+    text = without_userinfo(str(error))
+    title = page_title(text)
+    shown = f" ({title})" if title else ""
     if 300 <= status < 400:
         hint = "; it redirects: set the tracking URI to where it leads, perhaps https"
     elif status in _LACKING_STATUS:
@@ -180,7 +178,7 @@ def _foreign(error: Exception, status: int) -> str:
 
 def _words(error: Exception) -> str:
     """What happened, in words for people, where mlflow's own are for its developers."""
-    text = _USERINFO.sub("", f"{type(error).__name__}: {error}".strip())
+    text = without_userinfo(f"{type(error).__name__}: {error}".strip())
     unreached = _UNREACHED.search(text)
     if unreached and _status(error) is None:
         causes = _CAUSE.findall(text[unreached.end() :])  # the innermost comes last
@@ -188,6 +186,4 @@ def _words(error: Exception) -> str:
         return f"no answer to {unreached[1]}{told}: check that it is up, and the tracking URI"
     if unsupported := _UNSUPPORTED.search(text):
         return f"MLflow has no store for the tracking URI {unsupported[1]}: check how it begins"
-    if len(text) > _LONGEST:
-        return f"{text[:_LONGEST]}... [{len(text)} characters in all]"
-    return text
+    return message(text)

@@ -16,7 +16,7 @@ from orbiter_mlflow.gate.errors import CannotCompareError
 from orbiter_mlflow.gate.model import GateRun
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import mean_of
-from orbiter_mlflow.redact import REDACTED, Redactor
+from orbiter_mlflow.redact import Redactor
 
 _Text = Annotated[str, Field(min_length=1)]
 _Value = Annotated[float, Field(allow_inf_nan=False)]
@@ -221,7 +221,7 @@ def _without_secrets(params: Mapping[str, str]) -> dict[str, str]:
     """The params, for a file that many will read: the store may hold those of other tools too."""
     redactor = Redactor()
     return {
-        key: REDACTED if redactor.is_secret_key(key.rpartition(".")[2]) else redactor.text(text)
+        redactor.text(key): redactor.value(key.rpartition(".")[2], text)
         for key, text in params.items()
     }
 

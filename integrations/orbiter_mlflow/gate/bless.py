@@ -7,11 +7,11 @@ leave out, or could not compare with, is refused here, where a person can see to
 import getpass
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orbiter_mlflow import names
+from orbiter_mlflow.clock import now, utc
 from orbiter_mlflow.gate import baseline_file, git, source
 from orbiter_mlflow.gate.baseline_file import Blessing
 from orbiter_mlflow.gate.comparability import compare_fields, fields_of
@@ -85,7 +85,7 @@ def carry_out(order: Order) -> list[str]:
 
 def _blessing(order: Order) -> Blessing:
     return Blessing(
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        at=utc(now()),
         by=tag_value(git.user() or _login()),
         reason=tag_value(Redactor().text(order.reason)),
         policy=None if order.policy is None else order.policy.digest,

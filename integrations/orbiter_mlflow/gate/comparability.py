@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from orbiter_mlflow.escaping import cut
+from orbiter_mlflow.escaping import shortened
 from orbiter_mlflow.gate.model import Difference, GateRun
 from orbiter_mlflow.gate.policy import Policy, has_pattern
 
@@ -107,7 +107,7 @@ def _values(runs: Sequence[Mapping[str, str]], name: str) -> tuple[str | None, .
 
 def _shown(found: Difference) -> str:
     sides = [
-        " | ".join("missing" if value is None else cut(value, _MAX_VALUE) for value in side)
+        " | ".join("missing" if value is None else shortened(value, _MAX_VALUE) for value in side)
         for side in (found.candidate, found.baseline)
     ]
-    return f"{found.field} ({cut(sides[0], 2 * _MAX_VALUE)}; {cut(sides[1], 2 * _MAX_VALUE)})"
+    return f"{found.field} ({'; '.join(shortened(side, 2 * _MAX_VALUE) for side in sides)})"

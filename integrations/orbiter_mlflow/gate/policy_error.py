@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orbiter_mlflow.escaping import cut
+from orbiter_mlflow.escaping import shortened
 
 _MAX_SHOWN = 80
 
@@ -74,7 +74,7 @@ _TO_ADD = {
 def _shown(value: object) -> str:
     """A value as TOML writes it, near enough, and never at length."""
     text = str(value).lower() if isinstance(value, bool | float) else repr(value)
-    return cut(one_line(text), _MAX_SHOWN)
+    return shortened(one_line(text), _MAX_SHOWN)
 
 
 def quoted(key: str) -> str:

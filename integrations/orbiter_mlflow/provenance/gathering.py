@@ -32,12 +32,19 @@ class Gathering:
         outbox: of the run.
         redactor: takes the secrets out of everything.
         skip: parts that are left out, as in `MLflowSettings.skip_provenance`.
+        trainer: its class.
     """
 
-    def __init__(self, outbox: Outbox, redactor: Redactor, skip: Collection[str]) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        redactor: Redactor,
+        skip: Collection[str],
+        trainer: type = object,
+    ) -> None:
         self._outbox = outbox
         self._redactor = redactor
-        parts = Parts(redactor)
+        parts = Parts(redactor, trainer)
         self._pending = {
             name: part
             for name, part in {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.provenance.children import MAX_ANSWER, Answer, ask
+from orbiter_mlflow.urls import without_userinfo
 
 __all__ = ["Checkout", "GitError", "Uncommitted", "checkout", "uncommitted", "without_binaries"]
 
@@ -113,7 +114,7 @@ def checkout(folder: Path, program: str = ".", *, timeout: float = GIT_TIMEOUT) 
     # not `remote get-url`: it applies `insteadOf`, where people keep tokens
     remote = _git(folder, timeout, "config", "--get", "remote.origin.url")
     if remote.code == 0:
-        tags[names.GIT_REPO_URL] = _without_userinfo(remote.text)
+        tags[names.GIT_REPO_URL] = without_userinfo(remote.text)
     status = _git(folder, timeout, *_STATUS, keep=MAX_DIFF)
     if submodules := _changed_inside(status.output):
         tags[names.GIT_SUBMODULES] = submodules
@@ -182,10 +183,6 @@ def _why_no_head(folder: Path, timeout: float, head: Answer) -> str:
     if "not a git repository" in said:
         return ""
     return said.partition("\n")[0] or f"git rev-parse failed with exit status {head.code}"
-
-
-def _without_userinfo(url: str) -> str:
-    return re.sub(r"://[^/]*@", "://", url, count=1)
 
 
 def _git(

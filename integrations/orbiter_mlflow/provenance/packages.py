@@ -9,6 +9,7 @@ from importlib.metadata import Distribution, distributions
 from typing import Any, NamedTuple
 
 from orbiter_mlflow.redact import Redactor
+from orbiter_mlflow.urls import without_userinfo
 
 __all__ = ["Requirements", "requirements"]
 
@@ -85,7 +86,7 @@ def _package(distribution: Distribution, redactor: Redactor) -> _Package | None:
 
 def _with_origin(name: str, pinned: str, origin: dict[str, Any], redactor: Redactor) -> str:
     """The line of a package that came from a URL (PEP 610)."""
-    url = re.sub(r"://(?!git@)[^/]*@", "://", origin["url"], count=1)
+    url = without_userinfo(origin["url"])
     if url.startswith("file:"):
         editable = origin.get("dir_info", {}).get("editable", False)
         what = "folder" if "dir_info" in origin else "file"

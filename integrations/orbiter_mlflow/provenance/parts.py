@@ -16,7 +16,7 @@ from orbiter_mlflow.provenance.git import (
 from orbiter_mlflow.provenance.machine import gpus, machine_tags
 from orbiter_mlflow.provenance.packages import requirements
 from orbiter_mlflow.provenance.redacting import redacted_apart
-from orbiter_mlflow.provenance.source import command_line, context_tags, origin, redacted
+from orbiter_mlflow.provenance.source import command_line, context_tags, origins, redacted
 from orbiter_mlflow.redact import Redactor
 
 __all__ = ["Finding", "Parts"]
@@ -45,11 +45,15 @@ class Parts:
 
     Args:
         redactor: takes the secrets out of everything.
+        trainer: its class, whose file tells whose code it is where the program does not.
         git_timeout: seconds that each call of git may take.
     """
 
-    def __init__(self, redactor: Redactor, *, git_timeout: float = GIT_TIMEOUT) -> None:
+    def __init__(
+        self, redactor: Redactor, trainer: type = object, *, git_timeout: float = GIT_TIMEOUT
+    ) -> None:
         self._redactor = redactor
+        self._trainer = trainer
         self._git_timeout = git_timeout
         self._checkout: Checkout | None = None
         self._folder = Path()
@@ -60,20 +64,24 @@ class Parts:
 
     def machine(self) -> Iterator[Finding]:
         """Python, platform, CPU and GPUs."""
-        yield Finding(redacted(machine_tags(), self._redactor.text))
+        yield Finding(redacted(machine_tags(), self._redactor))
         if found := gpus():
-            yield Finding(redacted({names.GPU: found}, self._redactor.text))
+            yield Finding(redacted({names.GPU: found}, self._redactor))
 
     def git(self) -> Iterator[Finding]:
-        """The commit of the program's repository, and whether its tree is dirty."""
-        try:
-            self._folder, program = origin()
-        except FileNotFoundError:  # the working directory was removed
-            return
-        self._checkout = checkout(self._folder, program, timeout=self._git_timeout)
+        """The commit of the code's repository, and whether its tree is dirty."""
+        problems: list[str] = []
+        for folder, name in origins(self._trainer):
+            found = checkout(folder, name, timeout=self._git_timeout)
+            if found.problem:
+                problems.append(found.problem)
+            if found.tags:
+                self._folder, self._checkout = folder, found
+                break
         given = context_tags()
-        tags = {key: text for key, text in self._checkout.tags.items() if key not in given}
-        yield Finding(redacted(tags, self._redactor.text), problem=self._checkout.problem)
+        tags = {} if self._checkout is None else self._checkout.tags
+        tags = {key: text for key, text in tags.items() if key not in given}
+        yield Finding(redacted(tags, self._redactor), problem="; ".join(dict.fromkeys(problems)))
 
     def packages(self) -> Iterator[Finding]:
         """The installed packages."""

@@ -8,7 +8,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+import sysconfig
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from orbiter_mlflow import names
 from orbiter_mlflow.redact import Redactor
 from orbiter_mlflow.values import tag_value
 
-__all__ = ["command_line", "context_tags", "origin", "redacted", "source_tags"]
+__all__ = ["command_line", "context_tags", "origins", "redacted", "source_tags"]
 
-Redact = Callable[[str], str]
+_OURS = ("orbiter", "orbiter_mlflow")
 
 
-def source_tags(redact: Redact) -> dict[str, str]:
+def source_tags(redactor: Redactor) -> dict[str, str]:
     """`mlflow.user`, `mlflow.source.name` and `.type`, and the tags in `MLFLOW_RUN_CONTEXT`.
 
     As in MLflow's own contexts (mlflow/tracking/context, 3.17) the latter, a JSON object in the
@@ -29,7 +30,7 @@ def source_tags(redact: Redact) -> dict[str, str]:
     server is asked.
 
     Args:
-        redact: takes the secrets out of a text; a tag for which it fails is left out.
+        redactor: takes the secrets out of a text; a tag for which it fails is left out.
     """
     shell = _shell()
     notebook = type(shell).__name__ == "ZMQInteractiveShell" or hasattr(shell, "kernel")
@@ -39,7 +40,7 @@ def source_tags(redact: Redact) -> dict[str, str]:
         names.SOURCE_NAME: name,
         names.SOURCE_TYPE: "NOTEBOOK" if notebook else "LOCAL",
     }
-    return redacted(tags | context_tags(), redact)
+    return redacted(tags | context_tags(), redactor)
 
 
 def command_line(redactor: Redactor) -> str:
@@ -59,28 +60,52 @@ def context_tags() -> dict[str, str]:
     return {key: text for key, text in given.items() if isinstance(text, str)}
 
 
-def origin() -> tuple[Path, str]:
-    """The folder that the program comes from, and what in it is the program.
+def origins(trainer: type) -> Iterator[tuple[Path, str]]:
+    """Where the code of a run may come from, the surest place first: a folder, and a name in it.
 
-    In a console or a notebook the working directory, and `.`.
-
-    Raises:
-        OSError: the working directory is gone.
+    That is the program; the file of the trainer's class, or of the next of its bases; the working
+    folder. Installed files, and ours, do not count: an installed command tells nothing of whose
+    code it runs. A program of the user's own that lies elsewhere rules out the working folder.
     """
+    program = _own_program()
+    if program is not None:
+        yield program.parent, program.name
+    for cls in trainer.__mro__:
+        file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+        ours = cls.__module__.partition(".")[0] in _OURS
+        if file is not None and not ours and not _installed(path := Path(file).absolute()):
+            yield path.parent, path.name
+            break
+    with suppress(FileNotFoundError):  # the working folder was removed
+        here = Path.cwd()
+        if program is None or program.is_relative_to(here):
+            yield here, "."
+
+
+def _own_program() -> Path | None:
+    """The program's file; None where it is installed, and in a console or a notebook."""
     program = _program()
-    if program and _shell() is None and not hasattr(sys, "ps1"):
+    if not program or _shell() is not None or hasattr(sys, "ps1"):
+        return None
+    with suppress(FileNotFoundError):  # the working folder was removed
         path = _absolute(Path(program))
-        if path.is_file():
-            return path.parent, path.name
-    return Path.cwd(), "."
+        return path if path.is_file() and not _installed(path) else None
+    return None
 
 
-def redacted(tags: dict[str, str], redact: Redact) -> dict[str, str]:
+def _installed(file: Path) -> bool:
+    folders = (sysconfig.get_path(name) for name in ("scripts", "stdlib", "platstdlib"))
+    return bool({"site-packages", "dist-packages"} & set(file.parts)) or any(
+        file.is_relative_to(folder) for folder in folders if folder
+    )
+
+
+def redacted(tags: dict[str, str], redactor: Redactor) -> dict[str, str]:
     """The tags without secrets, as a store takes them; one for which that fails is left out."""
     clean = {}
     for key, text in tags.items():
         with suppress(Exception):  # rather no tag than a secret
-            clean[key] = tag_value(redact(text))
+            clean[key] = tag_value(redactor.value(key, text))
     return clean
 
 

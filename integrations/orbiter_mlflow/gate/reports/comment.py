@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orbiter_mlflow.escaping import cut, markdown_code, markdown_text, web_link
+from orbiter_mlflow.escaping import markdown_code, markdown_text, shortened, web_link
 from orbiter_mlflow.gate.model import Difference, GateReport, MetricResult, Outcome
 from orbiter_mlflow.gate.reports import wording
 
@@ -72,11 +72,11 @@ def _public_links(report: GateReport) -> list[tuple[str, str]]:
 
 
 def _sentence(text: str) -> str:
-    return markdown_text(cut(text, _LONGEST_TEXT))
+    return markdown_text(shortened(text, _LONGEST_TEXT))
 
 
 def _name(text: str) -> str:
-    return markdown_code(cut(text, wording.LONGEST_VALUE))
+    return markdown_code(shortened(text, wording.LONGEST_VALUE))
 
 
 def _listed(texts: Sequence[str], length: int, what: str) -> str:

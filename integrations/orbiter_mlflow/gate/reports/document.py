@@ -28,6 +28,7 @@ from enum import Enum
 from math import isfinite, isnan
 from typing import Any
 
+from orbiter_mlflow.escaping import in_json
 from orbiter_mlflow.gate.model import GateReport, Sample
 from orbiter_mlflow.gate.reports import figures, wording
 
@@ -57,7 +58,7 @@ def to_json(report: GateReport) -> str:
         "left_out": report.left_out,
         "links": report.links or {},
     }
-    return json.dumps(_plain(shown), indent=2, allow_nan=False) + "\n"
+    return in_json(json.dumps(_plain(shown), indent=2, allow_nan=False)) + "\n"
 
 
 def _plain(value: Any) -> Any:

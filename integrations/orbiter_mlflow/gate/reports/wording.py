@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orbiter_mlflow.escaping import cut
+from orbiter_mlflow.escaping import shortened
 from orbiter_mlflow.gate.model import (
     GateReport,
     GateRun,
@@ -194,7 +194,7 @@ def unsettled(report: GateReport) -> list[MetricResult]:
 def seen(values: Sequence[str | None]) -> str:
     """The values of a field, on one side."""
     return ", ".join(
-        "(not there)" if value is None else cut(value, LONGEST_VALUE) for value in values
+        "(not there)" if value is None else shortened(value, LONGEST_VALUE) for value in values
     )
 
 
@@ -216,7 +216,7 @@ def left_out(report: GateReport) -> list[str]:
 
 def run_words(run: GateRun | LeftOut) -> str:
     """`sweep-3 (1a2b3c4d)`: a run as people know it, and as it can be found."""
-    name = cut(run.name, LONGEST_VALUE)
+    name = shortened(run.name, LONGEST_VALUE)
     return f"{name} ({run.run_id[:8]})" if run.name.strip() else run.run_id
 
 

@@ -1,0 +1,16 @@
+"""Times as runs have them: milliseconds since the epoch, and one way to write them for people."""
+
+import time
+from datetime import UTC, datetime
+
+__all__ = ["now", "utc"]
+
+
+def now() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def utc(milliseconds: int) -> str:
+    """A time in ISO 8601: `2026-03-01T09:30:00.250+00:00`."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
