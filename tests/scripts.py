@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -40,12 +41,17 @@ def trained(**settings):
 
 
 def started(
-    script: str, folder: Path, *, user: bool = False, **environ: str
+    script: str,
+    folder: Path,
+    arguments: Sequence[str] = (),
+    *,
+    user: bool = False,
+    **environ: str,
 ) -> "subprocess.Popen[str]":
     """Run a script, after `PRELUDE`, in a folder; `user`: as one that is not root."""
     file = folder / "script.py"
     file.write_text(PRELUDE + textwrap.dedent(script))
-    command = [sys.executable, str(file)]
+    command = [sys.executable, str(file), *arguments]
     return subprocess.Popen(
         as_user(*command) if user else command,
         cwd=folder,

@@ -58,8 +58,7 @@ def opening(tracking_uri: str) -> Iterator[None]:
     ):
         if not os.path.lexists(database):
             _create(database)
-        else:
-            _wait_until_created(database)
+        _wait_until_created(database)
         yield  # under the lock: MLflow migrates a store of an older version here
 
 
@@ -151,10 +150,10 @@ def _create(database: Path) -> None:
 
 
 def _wait_until_created(database: Path) -> None:
-    """Wait while a client of the user's creates the store."""
+    """Wait while a client of the user's creates the store, if it does."""
     deadline = time.monotonic() + _LONGEST
     before, changed = None, time.monotonic()
-    while not _state(database)[1] and time.monotonic() < deadline:
+    while database.exists() and not _state(database)[1] and time.monotonic() < deadline:
         status = database.stat()
         if (status.st_size, status.st_mtime_ns) != before:
             before, changed = (status.st_size, status.st_mtime_ns), time.monotonic()
