@@ -6,15 +6,17 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 PRELUDE = """
 import asyncio, os, sys, time
 from pathlib import Path
+from types import MappingProxyType
 from orbiter.train import TrainConfig, Trainer, TrainMetrics
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin
 
@@ -46,7 +48,7 @@ def started(
     arguments: Sequence[str] = (),
     *,
     user: bool = False,
-    **environ: str,
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> "subprocess.Popen[str]":
     """Run a script, after `PRELUDE`, in a folder; `user`: as one that is not root."""
     file = folder / "script.py"
@@ -55,7 +57,7 @@ def started(
     return subprocess.Popen(
         as_user(*command) if user else command,
         cwd=folder,
-        env=os.environ | environ,
+        env={**os.environ, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_many_open_one_fresh_store_at_once(tmp_path: Path, others: str) -> None:
     )
     assert {process.returncode for process in processes} == {0}
     assert [found.name for found in MlflowClient(uri).search_experiments()] == ["Default"]
-    assert os.listdir(tmp_path) == ["fresh.db"]
+    assert [path.name for path in tmp_path.iterdir()] == ["fresh.db"]
 
 
 def test_a_store_that_another_client_is_creating_is_waited_for(
@@ -68,10 +69,9 @@ def test_a_store_that_another_client_is_creating_is_waited_for(
         for _ in range(20):  # it grows, as long as its creator works at it
             with path.open("ab") as file:
                 file.write(b"\0")
-            started.wait(0.1)
+            time.sleep(0.1)
         path.write_bytes(empty_store.read_bytes())
 
-    started = threading.Event()
     creator = threading.Thread(target=create)
     creator.start()
     MLflowSink(f"sqlite:///{path}")
@@ -106,7 +106,7 @@ def test_a_disk_without_hard_links_has_its_store_created_in_place(
 
     monkeypatch.setattr(os, "link", link)
     MLflowSink(f"sqlite:///{tmp_path}/plain.db").create_run(HEAD)
-    assert os.listdir(tmp_path) == ["plain.db"]
+    assert [path.name for path in tmp_path.iterdir()] == ["plain.db"]
 
 
 # -- readers ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What MLflow takes from the working folder means the training's, whoever delivers from wherever."""
+"""What MLflow takes from the working folder means the training's, wherever delivery runs."""
 
 import os
 import stat

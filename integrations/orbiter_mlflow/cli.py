@@ -12,7 +12,7 @@ from orbiter_mlflow.commands.gate import bless, check
 from orbiter_mlflow.commands.given import settings, store_settings
 from orbiter_mlflow.commands.pages import ui
 from orbiter_mlflow.commands.runs import diff, reproduce
-from orbiter_mlflow.delivery.environment import BOUNDED_REQUESTS
+from orbiter_mlflow.delivery.environment import DELIVERY_DEFAULTS
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -105,7 +105,7 @@ def _journals(paths: tuple[Path, ...]) -> list[Path]:
 
 def main() -> None:
     """Run the command; what was asked wrongly is told in one line, with exit code 2."""
-    for name, value in BOUNDED_REQUESTS.items():
+    for name, value in DELIVERY_DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
         commands.main(standalone_mode=False)

@@ -8,9 +8,14 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-BOUNDED_REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+DELIVERY_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 """The environment of a process that does nothing but deliver: one attempt takes seconds, and how
-often to try is the drain's business. What the user sets goes before it."""
+often to try is the drain's business; no link is printed, as it would hold the credentials of the
+tracking URI. What the user sets goes before it."""
 
 _NOT_FOR_DELIVERY = frozenset({"MLFLOW_RUN_ID", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT"})
 
@@ -61,7 +66,7 @@ class Environment:
 def for_delivery() -> dict[str, str]:
     """The environment that a process which delivers for this one is to have."""
     own = {name: text for name, text in os.environ.items() if name not in _NOT_FOR_DELIVERY}
-    return BOUNDED_REQUESTS | own
+    return DELIVERY_DEFAULTS | own
 
 
 def apply(changes: Mapping[str, str | None]) -> None:
