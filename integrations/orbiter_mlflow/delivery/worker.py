@@ -217,8 +217,10 @@ def _is_due(job: _Job) -> bool:
     """Whether what only a person can help is to be tried again, or there is no such thing."""
     if job.drain is None:
         return True
-    held = [lane for lane in (job.drain, *job.lanes) if lane.ack.held]
-    return not held or any(time.monotonic() >= lane.not_before for lane in held)
+    held = [lane.not_before for lane in job.lanes if lane.ack.held]
+    if job.drain.ack.held:
+        held.append(job.drain.not_before)
+    return not held or min(held) <= time.monotonic()
 
 
 def _has_changed(job: _Job) -> bool:
