@@ -68,7 +68,7 @@ def output(process: "subprocess.Popen[str]", within: float = 120.0) -> str:
     """What it printed, once it has ended well."""
     out, err = process.communicate(timeout=within)
     assert process.returncode == 0, err
-    sys.stderr.write(err)
+    sys.stderr.write(err)  # shown where the test fails later
     return out
 
 

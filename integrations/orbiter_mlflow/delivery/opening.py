@@ -18,9 +18,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import mlflow
-from alembic.script import ScriptDirectory
 from mlflow import MlflowClient
+from mlflow.store.db import utils as databases
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service import utils as tracking_service
@@ -126,10 +125,9 @@ def _state(database: Path) -> tuple[str | None, bool]:
 
 
 @cache
-def _latest_revision() -> str | None:
+def _latest_revision() -> str:
     """The revision of the schema that the installed MLflow wants."""
-    folder = Path(mlflow.__file__).parent / "store" / "db_migrations"
-    return ScriptDirectory(str(folder)).get_current_head()
+    return str(databases._get_latest_schema_revision())
 
 
 def _create(database: Path) -> None:

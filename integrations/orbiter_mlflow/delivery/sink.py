@@ -5,10 +5,11 @@ read or set, save in `fluent_run`, which is there for the user's own `mlflow.log
 """
 
 import contextlib
+import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import mlflow
@@ -196,13 +197,17 @@ class MLflowSink:
             raise RejectedError(
                 f"the kept copy of artifact {artifact.name!r} is gone", definite=True
             )
-        with TemporaryDirectory() as folder:  # MLflow takes the name from the path
-            named = Path(folder) / artifact.name
+        # Not a TemporaryDirectory: at the exit of a process that delivers in a thread, its finalizer
+        # removes the folder while the upload is under way.
+        scratch = Path(mkdtemp())
+        try:
+            named = scratch / artifact.name  # MLflow takes the name from the path
             named.symlink_to(file.absolute())
-            try:
-                self._client.log_artifact(run_id, str(named), artifact.folder)
-            except Exception as error:
-                raise classified_artifact(error) from error
+            self._client.log_artifact(run_id, str(named), artifact.folder)
+        except Exception as error:
+            raise classified_artifact(error) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     @_to_a_run
     def set_status(self, run_id: str, status: Status) -> None:
