@@ -197,8 +197,8 @@ class MLflowSink:
             raise RejectedError(
                 f"the kept copy of artifact {artifact.name!r} is gone", definite=True
             )
-        # Not a TemporaryDirectory: at the exit of a process that delivers in a thread, its finalizer
-        # removes the folder while the upload is under way.
+        # Not a TemporaryDirectory: at the exit of a training that delivers in a thread, its
+        # finalizer removes the folder while the upload is under way.
         scratch = Path(mkdtemp())
         try:
             named = scratch / artifact.name  # MLflow takes the name from the path
