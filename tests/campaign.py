@@ -29,8 +29,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.environment import DELIVERY_DEFAULTS
 from orbiter_mlflow.delivery.sync import deliver
-from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS, open_mlflow
+from orbiter_mlflow.delivery.worker import open_mlflow
 from proxy import Fault, Proxy
 from servers import running_server
 
@@ -140,7 +141,7 @@ def run_trial(site: Site, kind: Kind, seed: int, folder: Path) -> Outcome:
         _train(site, kind, rng, folder, spool_dir, f"{kind}-{seed}", seed)
         site.proxy.heal()
         site.proxy.open()
-        problem = _deliver(spool_dir)
+        problem = _deliver(spool_dir, site.proxy.uri)
         return _judged(site, kind, seed, folder, problem)
 
 
@@ -275,7 +276,7 @@ def _delivery_of(trainer: int) -> list[int]:
     return found
 
 
-def _deliver(spool_dir: Path) -> str:
+def _deliver(spool_dir: Path, uri: str) -> str:
     """Let live delivery finish, or do its work; gives the problem where neither has succeeded."""
     deadline = time.monotonic() + WITHIN
     problem = ""
@@ -285,7 +286,7 @@ def _deliver(spool_dir: Path) -> str:
             return ""
         for journal in waiting:
             with contextlib.suppress(FileNotFoundError):
-                backlog = deliver(journal, open_mlflow, patience=10)
+                backlog = deliver(journal, open_mlflow, in_force=uri, patience=10)
                 problem = f"{backlog.state}: {backlog.problem}"
                 trial_of_an_artifact = backlog.ack.settled and backlog.lanes_waiting
                 if trial_of_an_artifact and backlog.state != "delivering":
@@ -371,8 +372,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=KINDS, action="append")
     given = parser.parse_args()
-    os.environ.update(BOUNDED_REQUESTS)
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ.update(DELIVERY_DEFAULTS)
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "empty.db"

@@ -77,6 +77,8 @@ class Proxy:
         self.upstream = urlsplit(upstream).netloc
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
+        self.token: str | None = None
+        """What requests must bear, or they are answered 401."""
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
@@ -164,7 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         fault = proxy.fault_for(self.path, len(body))
-        if fault is None:
+        if proxy.token and self.headers.get("Authorization") != f"Bearer {proxy.token}":
+            self._answer(401, {}, b"the token is not valid")
+        elif fault is None:
             self._answer(*self._ask(proxy, body))
         elif fault.kind == "answer":
             self._answer(fault.status, fault.headers, fault.body)

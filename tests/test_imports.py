@@ -16,6 +16,7 @@ SOURCES = {"orbiter": ROOT, "orbiter_mlflow": ROOT / "integrations"}
 
 MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.delivery.mlflow_errors",
+    "orbiter_mlflow.delivery.opening",
     "orbiter_mlflow.delivery.sink",
     "orbiter_mlflow.store",
 }

@@ -1,6 +1,7 @@
 """The birth of a run: what its journal begins with, and who delivers it."""
 
 import uuid
+from pathlib import Path
 
 from orbiter_mlflow.clock import now
 from orbiter_mlflow.delivery.host import Host, OfflineHost, host_of
@@ -41,6 +42,7 @@ def open_outbox(settings: MLflowSettings, redactor: Redactor, *, user: str | Non
         user=user,
         keep=settings.keep_journals,
         live=settings.delivery != "offline",
+        folder=_working_folder(redactor),
     )
     return Outbox(
         settings.spool_dir,
@@ -49,3 +51,10 @@ def open_outbox(settings: MLflowSettings, redactor: Redactor, *, user: str | Non
         tracking_uri=settings.tracking_uri,
         patience=settings.flush_timeout,
     )
+
+
+def _working_folder(redactor: Redactor) -> str | None:
+    try:
+        return tag_value(redactor.text(str(Path.cwd())))
+    except OSError:  # it has been removed
+        return None

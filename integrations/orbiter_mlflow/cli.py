@@ -15,7 +15,7 @@ from orbiter_mlflow.commands.gate import bless, check
 from orbiter_mlflow.commands.given import settings, store_settings, unforeseen
 from orbiter_mlflow.commands.pages import ui
 from orbiter_mlflow.commands.runs import diff, reproduce
-from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS
+from orbiter_mlflow.delivery.environment import DELIVERY_DEFAULTS
 from orbiter_mlflow.escaping import plain
 
 
@@ -55,6 +55,7 @@ def demo(tracking_uri: str | None, experiment: str, seeds: int, epochs: int) -> 
 @commands.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--tracking-uri", help="Where to, in place of what the journals say.")
+@click.option("--trust-uri", is_flag=True, help="To the stores that the journals name, whichever.")
 @click.option("--dry-run", is_flag=True, help="Only say what waits.")
 @click.option("--ended", is_flag=True, help="Trainers on other machines are known to be over.")
 @click.option(
@@ -65,18 +66,24 @@ def demo(tracking_uri: str | None, experiment: str, seeds: int, epochs: int) -> 
     help="Seconds to keep trying where the store cannot be reached.",
 )
 def sync(
-    paths: tuple[Path, ...], tracking_uri: str | None, dry_run: bool, ended: bool, wait: float
+    paths: tuple[Path, ...],
+    tracking_uri: str | None,
+    trust_uri: bool,
+    dry_run: bool,
+    ended: bool,
+    wait: float,
 ) -> None:
     """Deliver journals: files, or folders of them; by default the spool."""
-    from orbiter_mlflow.sync_report import show, sync_all
+    from orbiter_mlflow.sync_report import Destination, show, sync_all
 
     journals = _journals(paths)
-    if tracking_uri is not None:
-        tracking_uri = store_settings(tracking_uri).tracking_uri
+    in_force = store_settings(tracking_uri).tracking_uri
     if dry_run:
         show(journals)
-    else:
-        sys.exit(sync_all(journals, tracking_uri=tracking_uri, ended=ended, wait=wait))
+        return
+    instead = None if tracking_uri is None else in_force
+    destination = Destination(in_force, instead, trust_uri)
+    sys.exit(sync_all(journals, destination, ended=ended, wait=wait))
 
 
 @commands.command()
@@ -110,7 +117,7 @@ _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 def main() -> None:
     """Run the command; what goes wrong is told in a few lines that act on no log."""
-    for name, value in {**BOUNDED_REQUESTS, **_QUIET}.items():
+    for name, value in {**DELIVERY_DEFAULTS, **_QUIET}.items():
         os.environ.setdefault(name, value)
     try:
         commands.main(standalone_mode=False)

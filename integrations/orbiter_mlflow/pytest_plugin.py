@@ -189,9 +189,9 @@ def _texts(runs: object) -> list[str]:
 def _as_the_command() -> Iterator[None]:
     """What holds for the gate's requests, and not for what the tests do besides: a store that
     does not answer is told after seconds, and warnings of its libraries fail no test."""
-    from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS
+    from orbiter_mlflow.delivery.environment import DELIVERY_DEFAULTS
 
-    ours = {name: text for name, text in BOUNDED_REQUESTS.items() if name not in os.environ}
+    ours = {name: text for name, text in DELIVERY_DEFAULTS.items() if name not in os.environ}
     os.environ.update(ours)
     try:
         with warnings.catch_warnings():

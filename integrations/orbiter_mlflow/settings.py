@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orbiter_mlflow.delivery.spool import default_spool
+from orbiter_mlflow.delivery.store_uri import absolute
 from orbiter_mlflow.ranks import is_rank_zero
 from orbiter_mlflow.urls import without_userinfo
 from orbiter_mlflow.values import tag_value
@@ -42,7 +42,7 @@ class MLflowSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     tracking_uri: str = "sqlite:///mlflow.db"
-    """Any tracking URI of MLflow's; a relative sqlite path is taken from the present folder."""
+    """Any tracking URI of MLflow's; a relative path is taken from the present folder."""
     experiment: str | None = Field(default=None, min_length=1, max_length=500)
     """Name of the experiment, made where it does not exist; MLflow's `Default` where left out."""
     experiment_id: Identifier | None = None
@@ -94,15 +94,7 @@ class MLflowSettings(BaseModel):
     def _absolute(cls, uri: str) -> str:
         if not uri.strip():
             raise ValueError("is empty: give a URI, or leave it out for sqlite:///mlflow.db")
-        if uri == "sqlite://" or uri.startswith("sqlite:///"):
-            path, query, options = uri.removeprefix("sqlite://")[1:].partition("?")
-            if path in ("", ":memory:"):
-                raise ValueError(f"{uri!r} is a store in memory that nobody else could read")
-            return f"sqlite:///{Path(path).absolute()}{query}{options}"
-        if "://" not in uri and not uri.startswith(("databricks", "file:")):
-            return Path(uri).absolute().as_uri()
-        urlsplit(uri)  # raises for what nobody could connect to
-        return uri
+        return absolute(uri)
 
     @field_validator("spool_dir")
     @classmethod

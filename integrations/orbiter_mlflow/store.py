@@ -17,7 +17,8 @@ from mlflow.exceptions import MlflowException
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.mlflow_errors import classified
-from orbiter_mlflow.delivery.sink import opening
+from orbiter_mlflow.delivery.opening import opening
+from orbiter_mlflow.delivery.store_uri import sqlite_file
 from orbiter_mlflow.escaping import message
 from orbiter_mlflow.nearby import did_you_mean
 from orbiter_mlflow.stored_run import (
@@ -51,10 +52,9 @@ class RunStore:
 
     def __init__(self, tracking_uri: str) -> None:
         self.shown_uri = without_userinfo(tracking_uri)
-        if tracking_uri.startswith("sqlite:///"):
-            file = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
-            if not file.exists():
-                raise StoreError(f"there is no store at {self.shown_uri}: check the tracking URI")
+        file = sqlite_file(tracking_uri)
+        if file is not None and not file.exists():
+            raise StoreError(f"there is no store at {self.shown_uri}: check the tracking URI")
         try:
             with opening(tracking_uri):
                 self._client = MlflowClient(tracking_uri)

@@ -1,10 +1,13 @@
 """What `orbiter-mlflow sync` and `status` show in the terminal."""
 
+import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +19,7 @@ from orbiter_mlflow.delivery.sync import Backlog, deliver, look
 from orbiter_mlflow.delivery.worker import open_mlflow
 from orbiter_mlflow.delivery.writer import runs_elsewhere
 from orbiter_mlflow.escaping import message, plain
+from orbiter_mlflow.urls import without_userinfo
 
 _LONG = 1 << 20
 """Bytes from which on a journal gets a progress bar."""
@@ -49,8 +53,23 @@ def show(journals: Sequence[Path]) -> None:
             _say(console, backlog.journal, backlog.problem)
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where journals may be delivered to.
+
+    Attributes:
+        in_force: the tracking URI of this environment.
+        instead: one that was given, in place of those in the journals.
+        trust: those in the journals are all trusted.
+    """
+
+    in_force: str
+    instead: str | None = None
+    trust: bool = False
+
+
 def sync_all(
-    journals: Sequence[Path], *, tracking_uri: str | None, ended: bool, wait: float
+    journals: Sequence[Path], destination: Destination, *, ended: bool, wait: float
 ) -> int:
     """Deliver journals one after the other; gives the exit code: 1 where something still waits."""
     console = Console()
@@ -58,11 +77,37 @@ def sync_all(
         console.print("no journals: everything is delivered")
         return 0
     undelivered = 0
+    trust = _Trust(destination)
     for journal in journals:
-        backlog = _deliver(journal, tracking_uri, ended, wait, console)
+        backlog = _deliver(journal, destination, trust, ended, wait, console)
         undelivered += backlog.state != "delivered"
-        _say(console, journal, _outcome(backlog))
+        _say(console, journal, _outcome(backlog, destination))
     return 1 if undelivered else 0
+
+
+class _Trust:
+    """Whether journals may be sent to a URI that nobody but them speaks of; a person is asked once
+    for each, where there is one."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._answers: dict[str, bool] = {}
+
+    def __call__(self, uri: str) -> bool:
+        if self._destination.trust:
+            return True
+        if uri not in self._answers:
+            self._answers[uri] = sys.stdin.isatty() and sys.stdout.isatty() and self._ask(uri)
+        return self._answers[uri]
+
+    def _ask(self, uri: str) -> bool:
+        shown, in_force = _shown(uri), _shown(self._destination.in_force)
+        click.echo(f"A journal names the tracking URI {shown}; in force here is {in_force}.")
+        return click.confirm(f"Send it, and the credentials of this environment, to {shown}?")
+
+
+def _shown(uri: str) -> str:
+    return plain(without_userinfo(uri))
 
 
 def _say(console: Console, journal: Path, text: str) -> None:
@@ -71,27 +116,38 @@ def _say(console: Console, journal: Path, text: str) -> None:
 
 
 def _deliver(
-    journal: Path, tracking_uri: str | None, ended: bool, wait: float, console: Console
+    journal: Path,
+    destination: Destination,
+    trust: _Trust,
+    ended: bool,
+    wait: float,
+    console: Console,
 ) -> Backlog:
     size = journal.stat().st_size
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=size < _LONG) as progress:
-        task = progress.add_task(plain(journal.name), total=size)
+    progress = Progress(*columns, console=console, transient=True, disable=size < _LONG)
+    task = progress.add_task(plain(journal.name), total=size)
 
-        def on_progress(ack: Ack) -> None:
-            progress.update(task, completed=ack.offset)
+    def on_progress(ack: Ack) -> None:
+        progress.start()  # not before: a question may come first
+        progress.update(task, completed=ack.offset)
 
+    try:
         return deliver(
             journal,
             open_mlflow,
-            tracking_uri=tracking_uri,
+            in_force=destination.in_force,
+            instead=destination.instead,
+            trusted=trust,
             ended=ended,
             patience=wait,
             on_progress=on_progress,
         )
+    finally:
+        progress.stop()
 
 
-def _outcome(backlog: Backlog) -> str:
+def _outcome(backlog: Backlog, destination: Destination) -> str:
     run = f"run {backlog.ack.run_id}"
     if backlog.state == "delivered":
         refused = backlog.refused
@@ -100,6 +156,12 @@ def _outcome(backlog: Backlog) -> str:
         return (
             f"left alone: {backlog.ack.drainer or 'another process'} is delivering it; it gives up "
             "some minutes after its trainer's end, or when it is ended"
+        )
+    if backlog.state == "refused" and backlog.head is not None:
+        return (
+            f"not delivered: it names the tracking URI {_shown(backlog.head.tracking_uri)}, but "
+            f"{_shown(destination.in_force)} is in force here; if that is right, add --trust-uri "
+            "(it is sent this environment's credentials), else --tracking-uri URI for another"
         )
     if backlog.problem:
         done = f"{run} is complete, but " if backlog.ack.settled else ""

@@ -2,7 +2,8 @@
 
     python -m orbiter_mlflow.delivery.child PID STARTED
 
-Orders come on standard input, a JSON line each; an empty line says that somebody waits. The death
+Orders come on standard input, a JSON line each: a journal to deliver, or what has changed in the
+environment of the training; an empty line says that somebody waits. The death
 of the training process is seen by a pidfd, not by the end of the input: forked workers keep that
 open for minutes. Once it is dead its runs are brought to an end, then the process ends, at the
 latest after `LINGER` seconds; what is left then waits for `orbiter-mlflow sync`.
@@ -15,11 +16,16 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.environment import apply
 from orbiter_mlflow.delivery.journal import read_head
 from orbiter_mlflow.delivery.records import Writer
+from orbiter_mlflow.delivery.store_uri import same_store
+from orbiter_mlflow.delivery.trust import is_ours
 from orbiter_mlflow.delivery.worker import IDLE, Worker, open_mlflow
 from orbiter_mlflow.delivery.writer import is_gone, this_process
 
@@ -39,7 +45,7 @@ class Orders:
         self.hurried = False
         self._rest = b""
 
-    def read(self) -> list[dict[str, str]]:
+    def read(self) -> list[dict[str, Any]]:
         """The orders that have come since; `hurried` then tells whether somebody waits."""
         while self.fd is not None:
             try:
@@ -72,7 +78,7 @@ class Parent:
 def serve(orders: Orders, parent: Parent, linger: float) -> None:
     """Deliver until the parent is dead and its journals are in the store, or the time is up."""
     worker = Worker(open_mlflow)
-    folders: set[Path] = set()
+    uris: dict[Path, list[str]] = {}
     deadline: float | None = None
     while True:
         # Once the parent is dead, its pidfd stays readable: no more waiting on it then.
@@ -81,28 +87,47 @@ def serve(orders: Orders, parent: Parent, linger: float) -> None:
         # Before the look at the input: what was ordered before the death must be seen after it.
         gone = parent.gone()
         for order in orders.read():
+            if "environment" in order:
+                _renew(worker, order["environment"])
+                continue
             journal = Path(order["journal"])
-            folders.add(journal.parent)
+            uris.setdefault(journal.parent, []).append(order["tracking_uri"])
             worker.add(journal, order["tracking_uri"])
         if orders.hurried:
             worker.hurry()
         if gone and deadline is None:
             deadline = time.monotonic() + linger
             worker.orphan_all()
-            for folder in folders:
-                _adopt_orphans(worker, folder)
+            for folder, ordered in uris.items():
+                _adopt_orphans(worker, folder, ordered)
         worker.turn()
         if deadline is not None and (not worker.open() or time.monotonic() > deadline):
             return
 
 
-def _adopt_orphans(worker: Worker, folder: Path) -> None:
-    """Take over what earlier processes of this machine left behind, unless it waits for `sync`."""
+def _adopt_orphans(worker: Worker, folder: Path, uris: Sequence[str]) -> None:
+    """Take over what earlier processes of this machine left behind, unless it waits for `sync`.
+
+    Only journals that nobody else can have put there, and only for the stores that our own process
+    delivers to: its credentials go nowhere else.
+    """
     for journal in spool.journals(folder):
+        if worker.knows(journal) or not is_ours(journal):
+            continue
         with contextlib.suppress(OSError, ValueError):
             head = read_head(journal)
-            if head.live and not worker.knows(journal) and is_gone(head.writer):
-                worker.add(journal, head.tracking_uri, orphaned=True)
+            uri = next((uri for uri in uris if same_store(uri, head.tracking_uri)), None)
+            if head.live and uri is not None and is_gone(head.writer):
+                worker.add(journal, uri, orphaned=True)
+
+
+def _renew(worker: Worker, changes: Mapping[str, str | None]) -> None:
+    """Go on with the changed environment of the training; its credentials may be new."""
+    from orbiter_mlflow.delivery.opening import forget_clients
+
+    apply(changes)
+    forget_clients()
+    worker.renew()
 
 
 def main() -> None:
@@ -110,7 +135,6 @@ def main() -> None:
     pid, started = int(sys.argv[1]), sys.argv[2].removeprefix("-")
     if os.fork():
         os._exit(0)
-    os.umask(0o077)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     linger = float(os.environ.get("ORBITER_MLFLOW_LINGER", LINGER))

@@ -1,5 +1,6 @@
 """Who drains the journals of a training process, as that process sees it."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -8,7 +9,9 @@ import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from orbiter_mlflow.delivery.journal import read_head
 from orbiter_mlflow.delivery.spool import is_waiting, problem_of
+from orbiter_mlflow.delivery.store_uri import is_local
 
 _logger = logging.getLogger(__name__)
 
@@ -47,6 +50,9 @@ class Host(ABC):
     def hurry(self) -> None:
         """Somebody waits: look at the journals now."""
 
+    def appended(self) -> None:  # noqa: B027  most hosts have nothing to do then
+        """A record has been appended; must not take longer than a look at the clock."""
+
     @abstractmethod
     def forget(self) -> None:
         """Give back, in a forked child, what belongs to the parent's delivery."""
@@ -64,10 +70,10 @@ class Host(ABC):
             self._told.add(journal)
             _logger.warning(
                 "not everything has reached MLflow yet (%s); nothing is lost, it waits in %s; "
-                "deliver it later with: orbiter-mlflow sync %s",
+                "deliver it later with: %s",
                 problem or "delivery has not finished",
                 journal,
-                journal,
+                sync_command(journal),
             )
 
     def _finish(self) -> None:
@@ -106,13 +112,22 @@ class OfflineHost(Host):
         """Nothing is held."""
 
     def _start(self, journal: Path, tracking_uri: str, patience: float) -> None:
-        _logger.info("offline: deliver it later with: orbiter-mlflow sync %s", journal)
+        _logger.info("offline: deliver it later with: %s", sync_command(journal))
 
     def _exit_wait(self) -> float:
         return 0.0
 
     def _goes_on_without_us(self) -> bool:
         return True
+
+
+def sync_command(journal: Path) -> str:
+    """What delivers a journal of this process by hand, whatever the shell has in its environment:
+    only who wrote the journal knows that a server named in it can be trusted."""
+    flag = ""
+    with contextlib.suppress(OSError, ValueError):
+        flag = "" if is_local(read_head(journal).tracking_uri) else "--trust-uri "
+    return f"orbiter-mlflow sync {flag}{journal}"
 
 
 _hosts: dict[type[Host], Host] = {}

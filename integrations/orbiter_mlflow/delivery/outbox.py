@@ -57,6 +57,7 @@ class Outbox:
     def append(self, record: Record) -> None:
         """Keep a record. Never waits for the network, never raises."""
         self._journal.append(record)
+        self._host.appended()
 
     def close(self) -> None:
         """Give the journal's file back."""

@@ -14,9 +14,9 @@ import threading
 from pathlib import Path
 from typing import IO
 
+from orbiter_mlflow.delivery.environment import Environment, for_delivery
 from orbiter_mlflow.delivery.host import Host, host_of
 from orbiter_mlflow.delivery.thread import DeliveryThread
-from orbiter_mlflow.delivery.worker import BOUNDED_REQUESTS
 from orbiter_mlflow.delivery.writer import this_process
 
 _logger = logging.getLogger(__name__)
@@ -25,8 +25,6 @@ _EXIT_WAIT = 5.0
 """Seconds: the child goes on by itself, this is for people who look at the run at once."""
 _MAX_STARTS = 5
 """A child that has died as often will die again."""
-
-_NOT_FOR_CHILD = ("MLFLOW_RUN_ID", "PYTHONSTARTUP", "PYTHONINSPECT")
 
 
 class DeliveryProcess(Host):
@@ -39,13 +37,19 @@ class DeliveryProcess(Host):
         self._starts = 0
         self._orders: dict[Path, bytes] = {}
         self._unsent = b""
+        self._environment: Environment | None = None
+        self._folder: str | None = None
         self._fallback: Host | None = None
 
     def hurry(self) -> None:
         if self._fallback is not None:
             self._fallback.hurry()
         elif self._orders:
-            self._send(b"\n")
+            self._send(self._changes() + b"\n")
+
+    def appended(self) -> None:
+        if self._fallback is None and (changes := self._changes()):
+            self._send(changes)
 
     def forget(self) -> None:
         self._close()
@@ -54,6 +58,8 @@ class DeliveryProcess(Host):
         if self._fallback is not None:
             self._fallback.deliver(journal, tracking_uri, patience)
             return
+        if self._folder is None:
+            self._folder = _working_folder()
         order = json.dumps({"journal": str(journal), "tracking_uri": tracking_uri})
         self._orders[journal] = order.encode() + b"\n"
         self._send(self._orders[journal])
@@ -63,6 +69,12 @@ class DeliveryProcess(Host):
 
     def _goes_on_without_us(self) -> bool:
         return self._fallback is None
+
+    def _changes(self) -> bytes:
+        """The order that hands over what has changed in our environment; empty where nothing has.
+        Credentials may be in it: they go by the pipe, and into no file."""
+        changes = self._environment.changes() if self._environment is not None else None
+        return json.dumps({"environment": changes}).encode() + b"\n" if changes else b""
 
     def _send(self, order: bytes) -> None:
         """Write to the child's pipe, without ever waiting for the child."""
@@ -87,7 +99,9 @@ class DeliveryProcess(Host):
         try:
             if self._starts > _MAX_STARTS:
                 raise OSError("it has died again and again")
-            self._pipe = _start_child(journals[0].parent if journals else None)
+            self._environment = Environment()
+            spool = journals[0].parent if journals else None
+            self._pipe = _start_child(spool, self._folder or os.sep)
         except OSError as error:
             _logger.warning(
                 "no delivery process can be started (%s): a thread delivers instead", error
@@ -106,8 +120,20 @@ class DeliveryProcess(Host):
             os.close(pipe)
 
 
-def _start_child(folder: Path | None) -> int:
+def _working_folder() -> str:
+    """Where the child runs: what MLflow takes from the working folder means the training's."""
+    try:
+        return str(Path.cwd())
+    except OSError:  # it has been removed
+        return os.sep
+
+
+def _start_child(spool: Path | None, folder: str) -> int:
     """Start the child; gives the end of the pipe that it reads its orders from.
+
+    Args:
+        spool: where its log lies.
+        folder: where it runs.
 
     Raises:
         OSError: it cannot be started.
@@ -115,13 +141,10 @@ def _start_child(folder: Path | None) -> int:
     if not sys.executable:
         raise OSError("this Python does not know its own interpreter")
     me = this_process()
-    environment = BOUNDED_REQUESTS | {
-        name: value for name, value in os.environ.items() if name not in _NOT_FOR_CHILD
-    }
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    modules = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)  # noqa: PTH100
     orders, pipe = os.pipe()
     try:
-        with _log(folder) as log:
+        with _log(spool) as log:
             process = subprocess.Popen(  # noqa: S603  our own module
                 [
                     *(sys.executable, "-P", "-m", "orbiter_mlflow.delivery.child"),
@@ -130,8 +153,8 @@ def _start_child(folder: Path | None) -> int:
                 stdin=orders,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env=environment,
-                cwd="/",  # it must not keep a folder busy that is to be unmounted
+                env=for_delivery() | {"PYTHONPATH": modules},
+                cwd=folder if os.access(folder, os.X_OK) else os.sep,
                 start_new_session=True,  # Ctrl-C in the terminal is not meant for it
             )
     except BaseException:

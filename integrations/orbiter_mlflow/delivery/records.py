@@ -46,6 +46,7 @@ class Head:
     `run_id` continues a run that exists. Of `experiment` (a name) and `experiment_id` one is set.
     `keep` leaves the journal in the spool once it is delivered.
     `live` tells journals that are delivered by themselves from those that wait for `sync`.
+    `folder` is the writer's working folder, where MLflow would keep artifacts by default.
     """
 
     uid: str
@@ -60,6 +61,7 @@ class Head:
     user: str | None = None
     live: bool = True
     keep: bool = False
+    folder: str | None = None
     format: Literal[1] = FORMAT
     kind: Literal["head"] = "head"
 

@@ -14,6 +14,7 @@ from orbiter_mlflow.delivery.journal import read, read_head
 from orbiter_mlflow.delivery.lives import Changes, Earlier, Life
 from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Head, Params, Status
+from orbiter_mlflow.delivery.trust import is_ours
 from orbiter_mlflow.delivery.writer import is_gone
 
 
@@ -69,7 +70,7 @@ class Predecessors:
         Of a writer that goes on only what it had written at the first look is waited for.
         """
         uids = lives.uids(earlier)
-        for journal in spool.journals(self._folder):
+        for journal in filter(is_ours, spool.journals(self._folder)):
             with contextlib.suppress(OSError, ValueError):  # delivered and removed; no journal
                 theirs, ack = read_head(journal), spool.read_ack(journal)
                 of_this_run = theirs.uid in uids or run_id in (theirs.run_id, ack.run_id)

@@ -5,13 +5,11 @@ read or set, save in `fluent_run`, which is there for the user's own `mlflow.log
 """
 
 import contextlib
-import fcntl
-import logging
-import os
+import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import mlflow
@@ -31,6 +29,7 @@ from orbiter_mlflow.delivery.errors import (
 )
 from orbiter_mlflow.delivery.lives import Earlier, last_step
 from orbiter_mlflow.delivery.mlflow_errors import classified, classified_artifact
+from orbiter_mlflow.delivery.opening import create_experiment, opening
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
 
 _P = ParamSpec("_P")
@@ -128,7 +127,7 @@ class MLflowSink:
     def create_run(self, head: Head) -> str:
         given = {names.PARENT_RUN_ID: head.parent_run_id, names.USER: head.user}
         tags = {names.UID: head.uid} | {key: text for key, text in given.items() if text}
-        experiment_id = self.experiment_id(head.experiment, head.experiment_id)
+        experiment_id = self._experiment_id(head)
         try:
             run = self._client.create_run(
                 experiment_id, start_time=head.start_time, tags=tags, run_name=head.run_name
@@ -150,7 +149,7 @@ class MLflowSink:
     @_translated
     def find_runs(self, head: Head) -> Sequence[str]:
         found = self._client.search_runs(
-            [self.experiment_id(head.experiment, head.experiment_id)],
+            [self._experiment_id(head)],
             filter_string=f"tags.`{names.UID}` = '{head.uid}'",
             order_by=["attributes.start_time ASC"],
         )
@@ -198,13 +197,17 @@ class MLflowSink:
             raise RejectedError(
                 f"the kept copy of artifact {artifact.name!r} is gone", definite=True
             )
-        with TemporaryDirectory() as folder:  # MLflow takes the name from the path
-            named = Path(folder) / artifact.name
+        # Not a TemporaryDirectory: at the exit of a training that delivers in a thread, its
+        # finalizer removes the folder while the upload is under way.
+        scratch = Path(mkdtemp())
+        try:
+            named = scratch / artifact.name  # MLflow takes the name from the path
             named.symlink_to(file.absolute())
-            try:
-                self._client.log_artifact(run_id, str(named), artifact.folder)
-            except Exception as error:
-                raise classified_artifact(error) from error
+            self._client.log_artifact(run_id, str(named), artifact.folder)
+        except Exception as error:
+            raise classified_artifact(error) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     @_to_a_run
     def set_status(self, run_id: str, status: Status) -> None:
@@ -234,70 +237,22 @@ class MLflowSink:
             raise _unless_held(error, refusal) from error
         _require_stage(f"experiment {found.name!r}", found.lifecycle_stage, refusal)
 
-    @_translated
-    def experiment_id(self, name: str | None, experiment_id: str | None) -> str:
-        """The id of an experiment; one that goes by a name is made where it does not exist."""
-        if experiment_id is not None:
-            return experiment_id
-        name = name or "Default"
+    def _experiment_id(self, head: Head) -> str:
+        """The id of the head's experiment; one that goes by a name is created where it is
+        missing."""
+        if head.experiment_id is not None:
+            return head.experiment_id
+        name = head.experiment or "Default"
         found = self._client.get_experiment_by_name(name)
         if found is None:
             try:
-                return str(self._client.create_experiment(name))
+                return create_experiment(self._client, name, head.folder)
             except MlflowException:
                 found = self._client.get_experiment_by_name(name)  # another trainer was first
                 if found is None:
                     raise
         _require_stage(f"experiment {name!r}", found.lifecycle_stage)
         return str(found.experiment_id)
-
-
-@contextlib.contextmanager
-def opening(tracking_uri: str) -> Iterator[None]:
-    """Let one process at a time open a sqlite store: the first one to do so runs MLflow's
-    migrations, and a second one that comes in the middle of them breaks both."""
-    if not tracking_uri.startswith("sqlite:///"):
-        yield
-        return
-    database = Path(tracking_uri.removeprefix("sqlite:///").partition("?")[0])
-    if not database.parent.exists():
-        raise FileNotFoundError(f"there is no folder {database.parent} for the store {database}")
-    with (
-        _quiet("alembic"),
-        _quiet("mlflow.store.db.utils"),
-        _locked(database.with_name(f".{database.name}.opening")),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which is gone afterwards."""
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink == 0:  # the last holder removed it while we waited for it
-                continue
-            try:
-                yield
-            finally:
-                path.unlink()
-            return
-        finally:
-            os.close(fd)
-
-
-@contextlib.contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
-    """Keep MLflow's some fifty lines on the making of a store off the user's terminal."""
-    logger = logging.getLogger(logger_name)
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextlib.contextmanager

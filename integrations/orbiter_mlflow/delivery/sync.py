@@ -12,21 +12,24 @@ from typing import Literal
 
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.drain import Drain
+from orbiter_mlflow.delivery.environment import files_from
 from orbiter_mlflow.delivery.journal import read, read_head
 from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Head, Metrics
 from orbiter_mlflow.delivery.side_lane import SideLane, side_lanes
 from orbiter_mlflow.delivery.spool import Ack, LaneAck
+from orbiter_mlflow.delivery.trust import goes_to, is_ours
 from orbiter_mlflow.delivery.writer import is_gone, runs_elsewhere
 
-State = Literal["delivered", "delivering", "waiting", "held", "unreadable"]
+State = Literal["delivered", "delivering", "waiting", "held", "refused", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """A journal, and what of it is not in the store yet.
 
-    `state` is `delivering` where another process has it, `held` where a person must act.
+    `state` is `delivering` where another process has it, `held` where a person must act, `refused`
+    where it names a store that is not trusted.
     """
 
     journal: Path
@@ -113,7 +116,9 @@ def deliver(
     journal: Path,
     open_sink: Callable[[str], Sink],
     *,
-    tracking_uri: str | None = None,
+    in_force: str,
+    instead: str | None = None,
+    trusted: Callable[[str], bool] = lambda uri: False,
     ended: bool = False,
     patience: float = 30.0,
     on_progress: Callable[[Ack], None] = lambda ack: None,
@@ -123,7 +128,10 @@ def deliver(
     Args:
         journal: the file.
         open_sink: makes the sink of a tracking URI.
-        tracking_uri: where to, in place of what the journal says.
+        in_force: the tracking URI of this environment: where its credentials are for.
+        instead: where to, in place of what the journal says.
+        trusted: whether to deliver to a URI that is neither of these; asked where a journal names
+            one, unless it is a store on this machine and the journal is ours.
         ended: its writer, on another machine, is known to be gone.
         patience: seconds to keep trying while the store cannot be reached.
         on_progress: called with the ack after each step.
@@ -131,25 +139,31 @@ def deliver(
     before = look(journal)
     if before.head is None or before.state in ("delivering", "delivered"):
         return before
-    uri = tracking_uri or before.head.tracking_uri
+    uri = instead or goes_to(journal, before.head, in_force)
+    if uri is None and trusted(before.head.tracking_uri):
+        uri = before.head.tracking_uri
+    if uri is None:
+        return replace(before, state="refused")
     fd = spool.take(journal)
     if fd is None:
         return look(journal)
+    folder = before.head.folder if is_ours(journal) else None
     try:
         drain = Drain(journal, lambda _: open_sink(uri), on_progress=on_progress)
         lanes = side_lanes(journal, lambda _: open_sink(uri))
         orphaned = is_gone(before.head.writer) or (ended and runs_elsewhere(before.head.writer))
         deadline = time.monotonic() + patience
-        while True:
-            done = drain.abandon() if orphaned else drain.run()
-            # Not in an `all`: a lane in trouble must not keep the other one waiting.
-            rest = [lane.run() for lane in lanes if time.monotonic() >= lane.not_before]
-            if done and not drain.ack.aside and len(rest) == len(lanes) and all(rest):
-                break
-            pause = _until_next([drain, *lanes])
-            if pause is None or time.monotonic() + pause > deadline:
-                break
-            time.sleep(pause)
+        with files_from(Path(folder or ".")):
+            while True:
+                done = drain.abandon() if orphaned else drain.run()
+                # Not in an `all`: a lane in trouble must not keep the other one waiting.
+                rest = [lane.run() for lane in lanes if time.monotonic() >= lane.not_before]
+                if done and not drain.ack.aside and len(rest) == len(lanes) and all(rest):
+                    break
+                pause = _until_next([drain, *lanes])
+                if pause is None or time.monotonic() + pause > deadline:
+                    break
+                time.sleep(pause)
         size = journal.stat().st_size
         if drain.ack.settled and all(lane.finished(size) for lane in lanes):
             if not before.head.keep:

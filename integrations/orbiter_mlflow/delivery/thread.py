@@ -3,6 +3,7 @@
 import threading
 from pathlib import Path
 
+from orbiter_mlflow.delivery.environment import Environment
 from orbiter_mlflow.delivery.host import Host
 from orbiter_mlflow.delivery.worker import IDLE, Worker, open_mlflow
 
@@ -13,6 +14,7 @@ class DeliveryThread(Host):
     def __init__(self) -> None:
         self._worker = Worker(open_mlflow)
         self._wake = threading.Event()
+        self._environment = Environment()
         self._patience = 0.0
         super().__init__()
         threading.Thread(target=self._loop, name="orbiter-delivery", daemon=True).start()
@@ -36,4 +38,6 @@ class DeliveryThread(Host):
             if self._wake.wait(IDLE):
                 self._wake.clear()
                 self._worker.hurry()
+            if self._environment.changes():
+                self._worker.renew()
             self._worker.turn()

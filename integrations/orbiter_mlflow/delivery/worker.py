@@ -21,10 +21,6 @@ IDLE = 1.0
 """Seconds between looks at the journals, where nobody waits for them: what has come together by
 then goes out in one request, which leaves more of a shared core to the training than five do."""
 
-BOUNDED_REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-"""The environment of a process that does nothing but deliver: one attempt takes seconds, and how
-often to try is the drain's business. What the user sets goes before it."""
-
 
 def open_mlflow(tracking_uri: str) -> Sink:
     """The store behind a tracking URI of MLflow's."""
@@ -105,6 +101,11 @@ class Worker:
                 lane.hurry()
         self._wake_lanes()
 
+    def renew(self) -> None:
+        """Credentials may have changed: open the stores anew, and try soon what is in trouble."""
+        self._sinks.clear()
+        self.hurry()
+
     def knows(self, journal: Path) -> bool:
         """Whether a journal is under delivery here."""
         return journal in self._jobs
@@ -122,13 +123,27 @@ class Worker:
 
     def _serve(self, job: _Job) -> None:
         size = job.journal.stat().st_size
-        if job.drain is None:
-            job.fd = spool.take(job.journal)
-            if job.fd is None:
-                return  # `sync` has it at the moment
+        if job.fd is None and not (_is_due(job) and self._take(job)):
+            return  # `sync` has it, or may have it: only a person can help
+        self._advance(job, size)
+        if _is_stuck(job) and not _is_due(job):
+            _give_back(job)
+
+    def _take(self, job: _Job) -> bool:
+        """Take the journal into our hands, where nobody else has it at the moment."""
+        fd = spool.take(job.journal)
+        if fd is None:
+            return False
+        if job.drain is None or _has_changed(job):  # somebody else had it, and got further
             job.drain = Drain(job.journal, lambda _: self._sink(job.tracking_uri))
             job.lanes = side_lanes(job.journal, lambda _: self._sink(job.tracking_uri))
+            job.delivered = -1
+        job.fd = fd  # from here on the threads of the lanes work on it
+        return True
+
+    def _advance(self, job: _Job, size: int) -> None:
         drain = job.drain
+        assert drain is not None  # noqa: S101  as `_take` has made it
         if size == job.delivered and drain.ack.settled:
             if job.lanes_finished(size):
                 if not read_head(job.journal).keep:
@@ -146,9 +161,10 @@ class Worker:
 
     def _sink(self, tracking_uri: str) -> Sink:
         key = (threading.get_ident(), tracking_uri)
-        if key not in self._sinks:
-            self._sinks[key] = self._open_sink(tracking_uri)
-        return self._sinks[key]
+        sink = self._sinks.get(key)
+        if sink is None:
+            sink = self._sinks[key] = self._open_sink(tracking_uri)
+        return sink
 
     def _wake_lanes(self) -> None:
         for lane in spool.LANES:
@@ -195,6 +211,22 @@ def _run_lane(lane: SideLane) -> None:
             lane.run()
     except Exception:  # one journal must not stop the delivery of others
         _logger.exception("delivery of the %s of %s has failed", lane.name, lane.journal)
+
+
+def _is_due(job: _Job) -> bool:
+    """Whether what only a person can help is to be tried again, or there is no such thing."""
+    if job.drain is None:
+        return True
+    held = [lane.not_before for lane in job.lanes if lane.ack.held]
+    if job.drain.ack.held:
+        held.append(job.drain.not_before)
+    return not held or min(held) <= time.monotonic()
+
+
+def _has_changed(job: _Job) -> bool:
+    assert job.drain is not None  # noqa: S101  asked of a job that was worked on
+    lanes = any(spool.read_lane_ack(job.journal, lane.name) != lane.ack for lane in job.lanes)
+    return lanes or spool.read_ack(job.journal) != job.drain.ack
 
 
 def _is_stuck(job: _Job) -> bool:
