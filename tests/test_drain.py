@@ -589,7 +589,7 @@ def test_a_line_that_a_death_cut_short_does_not_keep_a_journal_for_ever(tmp_path
     with setup.journal.open("ab") as file:
         file.write(b'{"n":12,"c":"00000000","r":{"ki')
     assert setup.drain().run()
-    assert spool.backlog(setup.journal) > 0
+    assert spool.backlog(setup.journal) == 0
     done = setup.drain()
     assert done.abandon()
     setup.drain_to_the_end(done)

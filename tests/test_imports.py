@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = {"orbiter": ROOT, "orbiter_mlflow": ROOT / "integrations"}
 
 MAY_IMPORT_MLFLOW = {
+    "orbiter_mlflow.delivery.importable",
     "orbiter_mlflow.delivery.mlflow_errors",
     "orbiter_mlflow.delivery.opening",
     "orbiter_mlflow.delivery.sink",

@@ -130,13 +130,13 @@ import resource, signal, sys
 from pathlib import Path
 from journals import HEAD
 from orbiter_mlflow.delivery.journal import Journal
-from orbiter_mlflow.delivery.records import Tags
+from orbiter_mlflow.delivery.records import Metrics, Tags
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 journal = Journal(Path({str(path)!r}), HEAD)
 journal.append(Tags({{"first": "kept"}}))
 resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size + 20, resource.RLIM_INFINITY))
-journal.append(Tags({{"second": "torn"}}))
-journal.append(Tags({{"third": "lost"}}))
+journal.append(Metrics(1, 1, {{"second": 1.0}}))
+journal.append(Metrics(2, 2, {{"third": 1.0}}))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 journal.append(Tags({{"fourth": "kept"}}))
 assert journal.lost == 2, journal.lost

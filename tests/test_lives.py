@@ -532,5 +532,7 @@ def test_the_later_of_two_journals_does_not_go_before_the_earlier(tmp_path: Path
 
 def test_a_death_is_timed_as_the_trainer_would_have_timed_it() -> None:
     died = 1_700_000_000_250
-    assert lives.death_tags(died)[names.state_at("failed")] == "2023-11-14T22:13:20.250+00:00"
+    assert (
+        lives.death_tags(died, "train")[names.state_at("failed")] == "2023-11-14T22:13:20.250+00:00"
+    )
     assert utc(1_700_000_000_000) == "2023-11-14T22:13:20.000+00:00"

@@ -144,7 +144,7 @@ def test_what_is_not_known_at_the_end_is_told(
     (tmp_path / "go").touch()
     wait_for_provenance()
     assert outbox.path.stat().st_size == size
-    assert outbox.lost == 0
+    assert outbox._journal.lost == 0
     assert not outbox.path.with_suffix(".files").exists()
 
 

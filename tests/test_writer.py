@@ -1,9 +1,10 @@
 """Whether the writer of a journal is still there."""
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
+
+import pytest
 
 from orbiter_mlflow.delivery.records import Writer
 from orbiter_mlflow.delivery.writer import is_gone, runs_elsewhere, this_process
@@ -40,11 +41,19 @@ def test_a_running_process_is_there_and_a_killed_one_gone_also_as_a_zombie() -> 
 def test_a_later_process_of_the_same_pid_is_another_one() -> None:
     assert not is_gone(this_process())
     assert is_gone(replace(this_process(), started="1"))
-    assert is_gone(replace(this_process(), boot="before the last boot"))
 
 
-def test_a_process_of_another_machine_cannot_be_seen_to_be_gone() -> None:
-    there = replace(this_process(), host="another-machine", boot="x", pid=os.getpid())
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"host": "another-machine", "boot": "x"},
+        {"boot": "before the last boot"},  # or another machine that has the same name
+        {"namespace": "pid:[1]"},  # a container that has its host's name
+    ],
+    ids=["machine", "boot", "container"],
+)
+def test_a_pid_of_elsewhere_tells_nothing(other: dict[str, str]) -> None:
+    there = replace(this_process(), started="1", pid=2**22 + 1, **other)
     assert not is_gone(there)
     assert runs_elsewhere(there)
     assert not runs_elsewhere(this_process())

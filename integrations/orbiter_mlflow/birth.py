@@ -1,9 +1,11 @@
 """The birth of a run: what its journal begins with, and who delivers it."""
 
+import logging
 import uuid
 from pathlib import Path
 
 from orbiter_mlflow.clock import now
+from orbiter_mlflow.delivery import places
 from orbiter_mlflow.delivery.host import Host, OfflineHost, host_of
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.process import DeliveryProcess
@@ -14,6 +16,11 @@ from orbiter_mlflow.redact import Redactor
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.urls import without_userinfo
 from orbiter_mlflow.values import tag_value
+
+_logger = logging.getLogger(__name__)
+
+_told: set[Path] = set()
+"""The folders that were told to take the place of the home."""
 
 _HOSTS: dict[str, type[Host]] = {
     "process": DeliveryProcess,
@@ -44,12 +51,35 @@ def open_outbox(settings: MLflowSettings, redactor: Redactor, *, user: str | Non
         live=settings.delivery != "offline",
         folder=_working_folder(redactor),
     )
-    return Outbox(
-        settings.spool_dir,
-        head,
-        host_of(_HOSTS[settings.delivery]),
-        tracking_uri=settings.tracking_uri,
-        patience=settings.flush_timeout,
+    folders = settings.spool_folders
+    problem: OSError | None = None
+    for folder in folders:
+        try:
+            places.prepare(folder)
+            outbox = Outbox(
+                folder,
+                head,
+                host_of(_HOSTS[settings.delivery]),
+                tracking_uri=settings.tracking_uri,
+                patience=settings.flush_timeout,
+            )
+        except OSError as error:
+            problem = problem or error
+            continue
+        if len(folders) > 1 and places.is_fallback(folder):
+            _tell_fallback(folder, problem)
+        return outbox
+    raise problem or FileNotFoundError("no folder for journals")
+
+
+def _tell_fallback(folder: Path, problem: OSError | None) -> None:
+    if folder in _told:
+        return
+    _told.add(folder)
+    _logger.warning(
+        "%s: journals go to %s; set spool_dir to a folder that outlives this job",
+        "there is no home folder" if problem is None else f"no journal in the home ({problem})",
+        folder,
     )
 
 

@@ -103,10 +103,11 @@ commands.add_command(ui)
 
 
 def _journals(paths: tuple[Path, ...]) -> list[Path]:
+    from orbiter_mlflow.delivery.places import is_usable
     from orbiter_mlflow.delivery.sync import find
 
     try:
-        return find(paths or [folder for folder in [settings({}).spool_dir] if folder.exists()])
+        return find(paths or filter(is_usable, settings({}).spool_folders))
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
 

@@ -78,6 +78,16 @@ class MLflowTrainerMixin(Trainer):
         # A copy of a tracked trainer: it must not write into the same run.
         return self._track(inherited.model_copy(update={"run_id": None}))
 
+    def _begun_here(self) -> TrackedRun:
+        """The run of what begins now; in a forked child not that of the parent, which both would
+        write."""
+        run = self._tracked
+        if not run.is_parents:
+            return run
+        own = self._track(run.settings.model_copy(update={"run_id": None}))
+        own.forked_from(run)
+        return own
+
     def _late_settings(self) -> MLflowSettings:
         """Settings where it is too late to refuse them: an error now would be the training's."""
         try:
@@ -194,8 +204,8 @@ class MLflowTrainerMixin(Trainer):
 
     def _on_transition(self, before: TrainerState, after: TrainerState) -> None:
         super()._on_transition(before, after)
-        run = self._tracked
         with _harmless(f"state {after}"):
+            run = self._begun_here() if after is TrainerState.TRAINING else self._tracked
             run.moved(after, self.config)
 
     def _on_report(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
@@ -204,9 +214,8 @@ class MLflowTrainerMixin(Trainer):
 
     def _on_evaluate_started(self, test_data: Any) -> None:
         super()._on_evaluate_started(test_data)
-        run = self._tracked
         with _harmless("evaluate"):
-            run.evaluation_started(test_data, self.config)
+            self._begun_here().evaluation_started(test_data, self.config)
 
     async def _on_train_result(self, metrics: TrainMetrics) -> None:
         await super()._on_train_result(metrics)

@@ -16,9 +16,11 @@ from orbiter_mlflow.artifacts import RunArtifacts
 from orbiter_mlflow.birth import open_outbox
 from orbiter_mlflow.clock import now, utc
 from orbiter_mlflow.delivery.described import signed
+from orbiter_mlflow.delivery.exits import RUNS, at_worker_exit
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.records import (
     Close,
+    Dataset,
     Metrics,
     Params,
     Record,
@@ -64,7 +66,8 @@ class TrackedRun:
         self.step = 0
         self._class = trainer
         self._trainer = f"{trainer.__module__}:{trainer.__qualname__}"
-        self._pid = os.getpid()
+        self._pid: int | None = None  # of the process that has opened the journal
+        self._closed = False
         self._tracks = settings.enabled and tracks_here(settings)
         if settings.enabled and not self._tracks:
             _logger.info("this process is not rank 0: %s is not tracked here", self._trainer)
@@ -76,6 +79,7 @@ class TrackedRun:
         )
         self._early: list[Record] = []
         self._checks: list[str] = []
+        self._datasets: list[Dataset] = []
         self._config: TrainConfig | None = None
         self._params_written = False
         self._state = TrainerState.CREATED
@@ -88,8 +92,30 @@ class TrackedRun:
 
     @property
     def active(self) -> bool:
-        """Whether this process writes the run: not switched off, rank 0, and not a forked child."""
-        return self._tracks and os.getpid() == self._pid
+        """Whether this process writes the run: not switched off, rank 0, and not a forked child of
+        the process that has begun it."""
+        return self._tracks and self._pid in (None, os.getpid())
+
+    @property
+    def is_parents(self) -> bool:
+        """Whether the run is that of a process which has forked this one."""
+        return self._tracks and not self.active
+
+    def forked_from(self, parent: "TrackedRun") -> None:
+        """Begin as the run of a forked copy of a trainer whose own run, `parent`, has begun."""
+        assert parent.outbox is not None  # noqa: S101  it has begun
+        self._data, self._checks = parent._data, list(parent._checks)
+        self._datasets = list(parent._datasets)
+        self._early += self._datasets
+        self._tags({names.CHECKS: ",".join(self._checks), names.FORKED_FROM: parent.outbox.uid})
+        _logger.warning(
+            "%s has its run in process %d, and goes on in a fork of that, process %d: it has a run "
+            "of its own there (tag %s)",
+            self._trainer,
+            parent._pid,
+            os.getpid(),
+            names.FORKED_FROM,
+        )
 
     # -- events --------------------------------------------------------------------------------
 
@@ -103,6 +129,7 @@ class TrackedRun:
             for dataset in self._data.checked(
                 arguments.get("train_data"), arguments.get("test_data")
             ):
+                self._datasets.append(dataset)
                 self._append(dataset)
         self._tags({names.CHECKS: ",".join(self._checks)})
 
@@ -172,8 +199,9 @@ class TrackedRun:
 
     def close(self) -> None:
         """The trainer is gone, or the process ends: leave a run that tells the truth."""
-        if not self.active or self.outbox is None:
+        if not self.active or self.outbox is None or self._closed:
             return
+        self._closed = True
         self._write_params()
         if self._state is TrainerState.TRAINING:
             self.moved(TrainerState.FAILED, self._config or TrainConfig())
@@ -187,15 +215,14 @@ class TrackedRun:
             self._artifacts.finish(partial(self._close_journal, self.outbox))
 
     def _close_journal(self, outbox: Outbox) -> None:
-        if outbox.lost:
-            self._tags({names.LOST: str(outbox.lost)})
         self._append(Close())
         outbox.close()
 
     def delivered(self) -> bool:
         """Whether all that was handed over is in the store."""
         copying = self._artifacts is not None and self._artifacts.pending
-        return self.outbox is not None and not copying and self.outbox.delivered()
+        here = self.active and self.outbox is not None and not copying
+        return here and self.outbox is not None and self.outbox.delivered()
 
     async def flush(self) -> str | None:
         """Wait until all is in the store, up to `flush_timeout`; gives the trouble, if any."""
@@ -259,6 +286,8 @@ class TrackedRun:
                 self.broken,
             )
             return
+        self._pid = os.getpid()
+        at_worker_exit(self, TrackedRun.close, RUNS)
         self._tags({names.TRAINER: self._trainer, **source})
         for key, value in settings.tags.items():
             self.set_tag(key, value)

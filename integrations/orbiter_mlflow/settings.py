@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from orbiter_mlflow.delivery.places import fallbacks
 from orbiter_mlflow.delivery.spool import default_spool
 from orbiter_mlflow.delivery.store_uri import absolute
 from orbiter_mlflow.ranks import is_rank_zero
@@ -99,7 +100,10 @@ class MLflowSettings(BaseModel):
     @field_validator("spool_dir")
     @classmethod
     def _expanded(cls, folder: Path) -> Path:
-        return folder.expanduser().absolute()
+        try:
+            return folder.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(f"'{folder}': there is no home folder that ~ stands for") from error
 
     @model_validator(mode="after")
     def _one_experiment(self) -> "MLflowSettings":
@@ -109,6 +113,14 @@ class MLflowSettings(BaseModel):
                 "set: leave one out"
             )
         return self
+
+    @property
+    def spool_folders(self) -> list[Path]:
+        """Where the journals may lie, best first: in `spool_dir`; where nobody has set it, also in
+        the folders that take its place if it takes none."""
+        if "spool_dir" in self.model_fields_set:
+            return [self.spool_dir]
+        return list(dict.fromkeys([self.spool_dir, *fallbacks()]))
 
 
 def resolve(

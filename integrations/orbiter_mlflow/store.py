@@ -11,6 +11,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from orbiter_mlflow.delivery import importable  # noqa: F401
+
+# isort: split
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException

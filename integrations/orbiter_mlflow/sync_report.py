@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from orbiter_mlflow.delivery.presence import may_go_on
 from orbiter_mlflow.delivery.spool import Ack
 from orbiter_mlflow.delivery.sync import Backlog, deliver, look
 from orbiter_mlflow.delivery.worker import open_mlflow
-from orbiter_mlflow.delivery.writer import runs_elsewhere
 from orbiter_mlflow.escaping import message, plain
 from orbiter_mlflow.urls import without_userinfo
 
@@ -166,7 +166,7 @@ def _outcome(backlog: Backlog, destination: Destination) -> str:
     if backlog.problem:
         done = f"{run} is complete, but " if backlog.ack.settled else ""
         return f"{done}not delivered: {backlog.problem}"
-    if backlog.head is not None and runs_elsewhere(backlog.head.writer):
+    if backlog.head is not None and not may_go_on(backlog.journal, backlog.head.writer):
         return (
             f"all of it is in {run}, which still counts as running: its trainer ran on "
             f"{backlog.head.writer.host}; if that is over, add --ended"

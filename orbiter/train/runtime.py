@@ -17,7 +17,8 @@ def _renew_lock() -> None:
     _making = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_renew_lock)  # a thread of the parent may have held it
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)  # a thread of the parent may have held it
 
 
 class Runtime:

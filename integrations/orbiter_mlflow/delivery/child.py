@@ -17,13 +17,14 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.environment import apply
 from orbiter_mlflow.delivery.journal import read_head
-from orbiter_mlflow.delivery.records import Writer
+from orbiter_mlflow.delivery.presence import is_over
 from orbiter_mlflow.delivery.store_uri import same_store
 from orbiter_mlflow.delivery.trust import is_ours
 from orbiter_mlflow.delivery.worker import IDLE, Worker, open_mlflow
@@ -64,8 +65,7 @@ class Parent:
     """The training process, watched from outside."""
 
     def __init__(self, pid: int, started: str) -> None:
-        me = this_process()
-        self._writer = Writer(me.host, me.boot, pid, started)
+        self._writer = replace(this_process(), pid=pid, started=started)
         self.pidfd: int | None = None
         with contextlib.suppress(OSError, AttributeError):  # not Linux, or already dead
             self.pidfd = os.pidfd_open(pid)
@@ -117,7 +117,7 @@ def _adopt_orphans(worker: Worker, folder: Path, uris: Sequence[str]) -> None:
         with contextlib.suppress(OSError, ValueError):
             head = read_head(journal)
             uri = next((uri for uri in uris if same_store(uri, head.tracking_uri)), None)
-            if head.live and uri is not None and is_gone(head.writer):
+            if head.live and uri is not None and is_over(journal, head.writer):
                 worker.add(journal, uri, orphaned=True)
 
 

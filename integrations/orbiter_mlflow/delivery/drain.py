@@ -130,11 +130,12 @@ class Drain(Lane[spool.Ack]):
             if not (drain.abandon() if orphaned else drain.run()):
                 kind = HeldError if drain.ack.held else TransientError
                 raise kind(f"{drain.ack.problem} (an earlier part of this run: {journal})")
-            keep = read_head(journal).keep or not nothing_waits(journal)
-            if drain.ack.settled and not keep:
+            theirs = read_head(journal)
+            removable = nothing_waits(journal) and spool.may_be_removed(journal, theirs.writer)
+            if drain.ack.settled and removable and not theirs.keep:
                 spool.remove(journal)
         finally:
-            os.close(fd)
+            spool.give_back(fd)
 
     def _entries(self, sink: Sink, run_id: str) -> Iterator[Entry]:
         """What is not delivered, as it is told in this life of the run."""
@@ -292,8 +293,9 @@ class Drain(Lane[spool.Ack]):
     def _tell_death(self) -> None:
         # The last record is as near to the death as can be known, also for a `sync` days later.
         died = last_time(self.journal)
+        phase = lives.phase(entry.record for entry in read(self.journal))
         self._settle()
-        self._log(Batch(), self.ack.life.tags(lives.death_tags(died)))
+        self._log(Batch(), self.ack.life.tags(lives.death_tags(died, phase)))
         self._sink.set_status(self._run_id, Status("KILLED", died))
         self._write(status="KILLED", died=True)
 

@@ -9,6 +9,7 @@ import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from orbiter_mlflow.delivery.exits import DELIVERY, at_worker_exit
 from orbiter_mlflow.delivery.journal import read_head
 from orbiter_mlflow.delivery.spool import is_waiting, problem_of
 from orbiter_mlflow.delivery.store_uri import is_local
@@ -32,8 +33,7 @@ class Host(ABC):
         self._pid = os.getpid()
         self._journals: set[Path] = set()
         self._told: set[Path] = set()
-        # At exit, finalizers run last made, first run: those of the trainers come before this one.
-        weakref.finalize(Host, self._finish)
+        at_worker_exit(self, Host._finish, DELIVERY)
 
     def deliver(self, journal: Path, tracking_uri: str, patience: float) -> None:
         """Deliver a journal from now on.
@@ -80,13 +80,17 @@ class Host(ABC):
         if os.getpid() != self._pid:
             return
         deadline = time.monotonic() + self._exit_wait()
-        while self._under_way() and time.monotonic() < deadline:
+        while (self._under_way() or self._clears_up()) and time.monotonic() < deadline:
             self.hurry()
             time.sleep(_POLL)
         for journal in self._waiting():
             problem = problem_of(journal)
             if problem or not self._goes_on_without_us():
                 self.tell(journal, problem)
+
+    def _clears_up(self) -> bool:
+        """Whether journals that are delivered to their end are about to be removed here."""
+        return False
 
     def _goes_on_without_us(self) -> bool:
         """Whether delivery outlives this process."""
@@ -142,6 +146,16 @@ def host_of(kind: type[Host]) -> Host:
         return _hosts[kind]
 
 
+def _finish_all() -> None:
+    for host in list(_hosts.values()):
+        host._finish()
+
+
+# At exit, finalizers run last made, first run. This one is made before any trainer can be: the end
+# of each run has been written when delivery gets its moment.
+weakref.finalize(Host, _finish_all)
+
+
 def _forget_after_fork() -> None:
     """A forked child has none of its parent's threads, and must not keep its parent's journals."""
     global _lock
@@ -151,4 +165,5 @@ def _forget_after_fork() -> None:
     _hosts.clear()
 
 
-os.register_at_fork(after_in_child=_forget_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

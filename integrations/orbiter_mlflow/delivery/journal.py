@@ -10,20 +10,29 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery.descriptors import Descriptor
+from orbiter_mlflow.delivery.last_words import Unkept, is_last_word
+from orbiter_mlflow.delivery.presence import Presence
 from orbiter_mlflow.delivery.records import (
+    Close,
     DamagedLineError,
     Head,
     Metrics,
+    Params,
     Record,
+    Tags,
     decode,
     encode,
     split,
 )
+from orbiter_mlflow.delivery.room import DISK_FULL, RESERVE, Room, give_back
 
 _logger = logging.getLogger(__name__)
 
@@ -31,10 +40,16 @@ _BLOCK = 1 << 22
 """Bytes read at a time: some 10,000 records, so that memory stays flat in a journal of any size."""
 _END = 1 << 16
 """Bytes at the end of a journal that are looked through for the last time."""
+_LAST_TRIES, _LAST_PAUSE = 10, 0.02
+"""Tries, and seconds between them, to write last words on a disk that cannot allocate ahead: others
+may take the room that we have given back for them."""
 
 
 class Journal:
     """The writing end. Appends from any thread; silent in a forked child, which is not the writer.
+
+    On a full disk points are counted in `lost`, and the latest of each param and tag is kept in
+    memory for later. For how the run ends there is room: see `Room`.
 
     Args:
         path: the file to make; it must not exist. Only its owner may read it.
@@ -47,19 +62,31 @@ class Journal:
     def __init__(self, path: Path, head: Head) -> None:
         self.path = path
         self.lost = 0
+        self._told_lost = 0
+        self._warned = False
+        self._later = Unkept()
         self._numbers = itertools.count(1)
         self._pid = os.getpid()
         self._torn = False
+        self._ended = False
+        self._closed = False
         self._size = 0
         # Reentrant: a garbage collection in the middle of it may close the run of another trainer.
-        self._size_lock = threading.RLock()
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        self._lock = threading.RLock()
+        self._file = Descriptor(
+            os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+        )
+        self._room = Room()
+        self._presence = Presence(path)
         try:
-            self._write(encode(head, 0))
+            self._begin(encode(head, 0))
         except OSError:
-            os.close(self._fd)
+            self._file.close()
+            self._presence.close(remove=True)
             path.unlink()
             raise
+        if not self._room.supported:
+            self._presence.reserve(RESERVE)
 
     @property
     def size(self) -> int:
@@ -70,35 +97,128 @@ class Journal:
         """Keep a record; counted in `lost`, with one warning, where the disk does not take it."""
         if os.getpid() != self._pid:
             return
+        last = is_last_word(record)
+        if last:
+            self._catch_up(last=True)
+            self._tell_lost()
         for part in split(record):
-            try:
-                self._write(encode(part, next(self._numbers)))
-            except OSError as error:
-                self.lost += 1
-                if self.lost == 1:
-                    _logger.warning(
-                        "the journal %s takes no more records (%s): training goes on, and what "
-                        "could not be kept is counted in the run's tags",
-                        self.path,
-                        error.strerror,
-                    )
+            self._keep(part, last=last)
+        if self._later and isinstance(record, Params | Tags):
+            self._catch_up(last=False)  # there may be room again
 
     def close(self) -> None:
-        """Give the file back. Appends after it are counted as lost."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        """Give the journal's file back. Appends after it are counted as lost."""
+        if os.getpid() != self._pid or self._closed:
+            return
+        self._closed = True
+        if self._file.is_ours():
+            give_back(self._file.number)
+        self._file.close()
+        self._presence.close(remove=self._ended)
 
-    def _write(self, line: bytes) -> None:
+    def _begin(self, line: bytes) -> None:
+        try:
+            self._write(line, last=False)
+        except OSError:  # no room for a reserve
+            self._write(line, last=True)
+
+    def _keep(self, part: Record, *, last: bool) -> bool:
+        try:
+            self._write(encode(part, next(self._numbers)), last=last)
+        except OSError as error:
+            self._refused(part, error)
+            return False
+        self._later.forget(part)
+        self._ended = isinstance(part, Close)
+        return True
+
+    def _refused(self, part: Record, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            _logger.warning(
+                "the journal %s takes no more records (%s): training goes on, and what "
+                "could not be kept is counted in the run's tags",
+                self.path,
+                error.strerror,
+            )
+        if not self._later.takes(part):
+            self._lose(1)
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+        # Now and then, for a kill must not leave it untold; but not in the room of the last words.
+        if self._room.supported and self.lost >= 2 * self._told_lost:
+            self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        if self.lost > self._told_lost:
+            told = self.lost
+            with suppress(OSError):
+                told_record = Tags({names.LOST: str(told)})
+                self._write(encode(told_record, next(self._numbers)), last=True)
+                self._told_lost = told
+
+    def _catch_up(self, *, last: bool) -> None:
+        """Keep what the disk did not take before; what it does not take as last words is lost."""
+        for record in self._later.records():
+            for part in split(record):
+                try:
+                    self._write(encode(part, next(self._numbers)), last=last)
+                except OSError:
+                    if last:
+                        self._lose(1)
+                        self._later.forget(part)
+                else:
+                    self._later.forget(part)
+
+    def _write(self, line: bytes, *, last: bool) -> None:
+        try:
+            self._write_once(line, last=last)
+        except OSError as error:
+            if not last or self._room.supported or error.errno not in DISK_FULL:
+                raise
+        else:
+            return
+        self._presence.spend()
+        for tries_left in reversed(range(_LAST_TRIES)):
+            try:
+                self._write_once(line, last=last)
+            except OSError:
+                if not tries_left:
+                    raise
+                time.sleep(_LAST_PAUSE)
+            else:
+                return
+
+    def _write_once(self, line: bytes, *, last: bool) -> None:
+        fd = self._descriptor()
         was_torn = self._torn
         if was_torn:  # end the line that the disk cut short, or this one would be lost with it
             line = b"\n" + line
-        written = os.write(self._fd, line)
+        self._room.ensure(fd, self._size + len(line), last=last)
+        written = os.write(fd, line)
         self._torn = written < len(line)
         if self._torn:
             raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
-        with self._size_lock:
-            self._size = os.fstat(self._fd).st_size if was_torn else self._size + written
+        with self._lock:
+            self._size = os.fstat(fd).st_size if was_torn else self._size + written
+
+    def _descriptor(self) -> int:
+        """The journal's, opened anew where another part of this program has closed it.
+
+        Raises:
+            OSError: the journal is closed, or its file was removed or replaced.
+        """
+        if self._closed:
+            raise OSError(errno.EBADF, "it is closed")
+        self._presence.check()
+        if not self._file.stands():
+            with self._lock:
+                if not self._file.stands() and not self._file.renew(
+                    os.open(self.path, os.O_WRONLY | os.O_APPEND)
+                ):
+                    raise OSError(errno.ESTALE, "another file is in its place")
+        return self._file.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +253,38 @@ def read(path: Path, offset: int = 0, *, kind: str | None = None) -> Iterator[En
                     yield Entry(decode(line), offset)
                 except DamagedLineError as error:
                     yield Entry(None, offset, str(error))
+
+
+def whole_size(path: Path) -> int:
+    """Bytes of a journal up to the end of its last whole line: all that can ever be delivered.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _END)
+            file.seek(start)
+            if (newline := file.read(end - start).rfind(b"\n")) >= 0:
+                return start + newline + 1
+            end = start
+    return 0
+
+
+def is_closed(path: Path) -> bool:
+    """Whether the last whole line of a journal is a `Close`: its writer is done with it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    end = whole_size(path)
+    with path.open("rb") as file:
+        file.seek(max(0, end - 1024))
+        *_, line, _ = b"\n", *file.read(min(end, 1024)).split(b"\n")
+    with suppress(ValueError):
+        return isinstance(decode(line), Close)
+    return False
 
 
 def last_time(path: Path) -> int:

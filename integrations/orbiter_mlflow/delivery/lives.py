@@ -216,14 +216,29 @@ def changes_text(changes: Changes, number: int) -> str:
     return f"{', '.join(shown)}; all in the tag {names.in_life(names.CONFIG_CHANGED, number)}"
 
 
-def death_tags(died: int) -> dict[str, str]:
+def phase(records: Iterable[Record | None]) -> str | None:
+    """What a trainer was at when its journal ended; None where the records do not tell."""
+    validated = evaluated = False
+    for record in records:
+        if isinstance(record, Tags):
+            state = record.values.get(names.STATE)
+            if state == "training":
+                return "train"
+            validated = validated or state == "validated"
+        elif isinstance(record, Metrics):
+            evaluated = evaluated or any(key.startswith(EVALUATED) for key in record.values)
+    # What was neither validated nor trained has a run because it began to evaluate.
+    return "evaluate" if evaluated or not validated else None
+
+
+def death_tags(died: int, phase: str | None) -> dict[str, str]:
     """The tags of a run whose process is gone; `died` in milliseconds since the epoch."""
     return {
         names.STATE: "failed",
         names.state_at("failed"): utc(died),
         names.ERROR_TYPE: "ProcessDied",
-        names.ERROR_MESSAGE: "the training process ended without a word: killed or out of memory",
-        names.ERROR_PHASE: "train",
+        names.ERROR_MESSAGE: "the process ended without a word: killed or out of memory",
+        **({} if phase is None else {names.ERROR_PHASE: phase}),
     }
 
 

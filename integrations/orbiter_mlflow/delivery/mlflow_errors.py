@@ -13,6 +13,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from orbiter_mlflow.delivery import importable  # noqa: F401
+
+# isort: split
 from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
 
 from orbiter_mlflow.delivery.errors import (

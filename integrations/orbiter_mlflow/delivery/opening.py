@@ -6,7 +6,6 @@ user's own client finds none or all of it. A file that is ready is opened withou
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -18,12 +17,16 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from orbiter_mlflow.delivery import importable  # noqa: F401
+
+# isort: split
 from mlflow import MlflowClient
 from mlflow.store.db import utils as databases
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service import utils as tracking_service
 
+from orbiter_mlflow.delivery import locks
 from orbiter_mlflow.delivery.store_uri import sqlite_file
 
 _STILL = 5.0
@@ -53,7 +56,7 @@ def opening(tracking_uri: str) -> Iterator[None]:
     with (
         _quiet("alembic"),
         _quiet("mlflow.store.db.utils"),
-        _locked(database.with_name(f".{database.name}.opening")),
+        locks.exclusive(database.with_name(f".{database.name}.opening")),
     ):
         if not os.path.lexists(database):
             _create(database)
@@ -158,30 +161,6 @@ def _wait_until_created(database: Path) -> None:
         elif time.monotonic() > changed + _STILL:
             return
         time.sleep(_LOOK)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which is gone afterwards; do without where none can be had."""
-    while True:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError:  # a folder that only others write: who cannot lock cannot migrate either
-            yield
-            return
-        try:
-            # A disk without locks: a fresh store comes whole, an older one as with MLflow alone.
-            with contextlib.suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.fstat(fd).st_nlink == 0:  # the last holder removed it while we waited for it
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-        finally:
-            os.close(fd)
 
 
 @contextlib.contextmanager

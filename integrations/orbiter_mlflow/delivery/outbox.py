@@ -36,6 +36,7 @@ class Outbox:
     def __init__(
         self, folder: Path, head: Head, host: Host, *, tracking_uri: str, patience: float
     ) -> None:
+        self.uid = head.uid
         self._journal = open_journal(folder, head)
         self._host = host
         self._run_id: str | None = None
@@ -48,11 +49,6 @@ class Outbox:
     def path(self) -> Path:
         """The journal."""
         return self._journal.path
-
-    @property
-    def lost(self) -> int:
-        """Records that the disk did not take."""
-        return self._journal.lost
 
     def append(self, record: Record) -> None:
         """Keep a record. Never waits for the network, never raises."""

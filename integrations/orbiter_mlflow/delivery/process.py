@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
+from orbiter_mlflow.delivery.descriptors import Descriptor
 from orbiter_mlflow.delivery.environment import Environment, for_delivery
 from orbiter_mlflow.delivery.host import Host, host_of
 from orbiter_mlflow.delivery.thread import DeliveryThread
@@ -33,7 +34,7 @@ class DeliveryProcess(Host):
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        self._pipe = -1
+        self._pipe: Descriptor | None = None
         self._starts = 0
         self._orders: dict[Path, bytes] = {}
         self._unsent = b""
@@ -81,11 +82,12 @@ class DeliveryProcess(Host):
         with self._lock:
             if order.strip() or not self._unsent:
                 self._unsent += order
-            if self._pipe < 0:
+            if self._pipe is None or not self._pipe.is_ours():
+                self._close()
                 self._launch()
-            while self._unsent and self._pipe >= 0:
+            while self._unsent and self._pipe is not None:
                 try:
-                    self._unsent = self._unsent[os.write(self._pipe, self._unsent) :]
+                    self._unsent = self._unsent[os.write(self._pipe.number, self._unsent) :]
                 except BlockingIOError:  # the child is busy and its pipe full: later
                     return
                 except OSError:  # it was killed
@@ -101,7 +103,7 @@ class DeliveryProcess(Host):
                 raise OSError("it has died again and again")
             self._environment = Environment()
             spool = journals[0].parent if journals else None
-            self._pipe = _start_child(spool, self._folder or os.sep)
+            self._pipe = Descriptor(_start_child(spool, self._folder or os.sep))
         except OSError as error:
             _logger.warning(
                 "no delivery process can be started (%s): a thread delivers instead", error
@@ -115,9 +117,9 @@ class DeliveryProcess(Host):
         self._unsent = b"".join(self._orders[journal] for journal in journals)
 
     def _close(self) -> None:
-        pipe, self._pipe = self._pipe, -1
-        if pipe >= 0:
-            os.close(pipe)
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
 
 
 def _working_folder() -> str:
@@ -138,6 +140,8 @@ def _start_child(spool: Path | None, folder: str) -> int:
     Raises:
         OSError: it cannot be started.
     """
+    if not hasattr(os, "fork"):
+        raise OSError("this system has no fork")
     if not sys.executable:
         raise OSError("this Python does not know its own interpreter")
     me = this_process()

@@ -30,13 +30,15 @@ _Value = TypeVar("_Value", str, float)
 class Writer:
     """The process that writes a journal, so that its death can be told.
 
-    `boot` and `started` tell a process from a later one that was given the same `pid`.
+    `boot` and `started` tell a process from a later one that was given the same `pid`, `namespace`
+    from one in another container, whose pids count anew.
     """
 
     host: str
     boot: str
     pid: int
     started: str
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

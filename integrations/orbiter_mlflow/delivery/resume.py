@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import lives, spool
+from orbiter_mlflow.delivery import lives, presence, spool
 from orbiter_mlflow.delivery.journal import read, read_head
 from orbiter_mlflow.delivery.lives import Changes, Earlier, Life
 from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Head, Params, Status
 from orbiter_mlflow.delivery.trust import is_ours
-from orbiter_mlflow.delivery.writer import is_gone
 
 
 def begun(journal: Path, head: Head, earlier: Earlier) -> Life | None:
@@ -77,7 +76,7 @@ class Predecessors:
                 older = (theirs.start_time, theirs.uid) < (head.start_time, head.uid)
                 if not of_this_run or not older or ack.closed:
                     continue
-                gone = is_gone(theirs.writer)
+                gone = presence.is_over(journal, theirs.writer)
                 size = self._sizes.setdefault(journal, journal.stat().st_size)
                 if gone or ack.offset < size:
                     yield journal, gone

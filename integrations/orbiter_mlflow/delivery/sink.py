@@ -12,6 +12,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from orbiter_mlflow.delivery import importable  # noqa: F401
+
+# isort: split
 import mlflow
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException

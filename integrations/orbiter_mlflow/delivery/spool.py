@@ -1,6 +1,7 @@
 """The folder of journals, and the files beside each: ack, quarantine, kept artifacts.
 
     20261122T130501123-3f2a9c1e.jsonl       the journal
+    20261122T130501123-3f2a9c1e.writer      locked by its writer while it lives
     20261122T130501123-3f2a9c1e.ack         how far it is delivered (replaced by rename)
     20261122T130501123-3f2a9c1e.datasets.ack, .artifacts.ack: the same of the two other lanes
     20261122T130501123-3f2a9c1e.quarantine  what the store refused for good, one JSON line each
@@ -10,7 +11,7 @@
 Only the owner may read any of it.
 """
 
-import fcntl
+import contextlib
 import json
 import os
 import shutil
@@ -23,18 +24,24 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from orbiter_mlflow.delivery.journal import Journal
+from orbiter_mlflow.delivery import locks, places, presence
+from orbiter_mlflow.delivery.journal import Journal, is_closed, whole_size
 from orbiter_mlflow.delivery.lives import Life
-from orbiter_mlflow.delivery.records import Head, RunStatus
+from orbiter_mlflow.delivery.records import Head, RunStatus, Writer
+from orbiter_mlflow.delivery.replacing import replace_file
 from orbiter_mlflow.delivery.suspects import Suspect
 
 SUFFIX = ".jsonl"
 
 
 def default_spool(environ: Mapping[str, str] = os.environ) -> Path:
-    """`$XDG_STATE_HOME/orbiter-mlflow`, by default `~/.local/state/orbiter-mlflow`."""
-    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "orbiter-mlflow"
+    """`$XDG_STATE_HOME/orbiter-mlflow`, by default `~/.local/state/orbiter-mlflow`; for a user who
+    has no home the first of `places.fallbacks`."""
+    state = environ.get("XDG_STATE_HOME")
+    try:
+        return Path(state or Path.home() / ".local" / "state") / places.NAME
+    except RuntimeError:  # neither HOME nor an entry in the table of users
+        return places.fallbacks()[0]
 
 
 def open_journal(spool: Path, head: Head) -> Journal:
@@ -46,7 +53,12 @@ def open_journal(spool: Path, head: Head) -> Journal:
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     seconds, milliseconds = divmod(head.start_time, 1000)  # both: `journals` sorts by the name
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
-    return Journal(spool / f"{stamp}{milliseconds:03d}-{head.uid[:8]}{SUFFIX}", head)
+    journal = Journal(spool / f"{stamp}{milliseconds:03d}-{head.uid[:8]}{SUFFIX}", head)
+    with contextlib.suppress(OSError):  # now: on a disk that is full later, it is written over
+        write_ack(journal.path, Ack())
+        for lane in LANES:
+            write_lane_ack(journal.path, lane, LaneAck())
+    return journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +156,9 @@ def read_ack(journal: Path) -> Ack:
 
 
 def write_ack(journal: Path, ack: Ack) -> None:
-    """Replace the ack of a journal in one step, so that a reader sees the old or the new one."""
-    _replace(journal.with_suffix(".ack"), to_json(ack))
+    """Replace the ack of a journal in one step, so that a reader sees the old or the new one; on a
+    full disk too, see `replace_file`."""
+    replace_file(journal.with_suffix(".ack"), to_json(ack))
 
 
 def read_lane_ack(journal: Path, lane: str) -> LaneAck:
@@ -158,19 +171,12 @@ def read_lane_ack(journal: Path, lane: str) -> LaneAck:
 
 
 def write_lane_ack(journal: Path, lane: str, ack: LaneAck) -> None:
-    """Replace the ack of a lane in one step."""
-    _replace(_lane_path(journal, lane), to_json(ack))
+    """Replace the ack of a lane, as `write_ack` does."""
+    replace_file(_lane_path(journal, lane), to_json(ack))
 
 
 def _lane_path(journal: Path, lane: str) -> Path:
     return journal.with_suffix(f".{lane}.ack")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_suffix(".ack.new")
-    fresh.touch(mode=0o600)
-    fresh.write_bytes(content)
-    fresh.replace(path)
 
 
 def quarantine(journal: Path, entry: Mapping[str, object], reason: str) -> None:
@@ -182,29 +188,34 @@ def quarantine(journal: Path, entry: Mapping[str, object], reason: str) -> None:
 
 
 def take(journal: Path) -> int | None:
-    """Take a journal for draining: a descriptor that holds it until `os.close`, or None where
+    """Take a journal for draining: a descriptor that holds it until `give_back`, or None where
     another process or thread has it.
 
     Raises:
         OSError: the journal cannot be opened.
     """
-    fd = os.open(journal, os.O_RDWR)
+    return locks.take(journal)
+
+
+def give_back(fd: int) -> None:
+    """Let others take a journal again."""
+    locks.release(fd)
+
+
+def is_taken(journal: Path) -> bool:
+    """Whether somebody drains a journal; False where it cannot be told."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    if os.fstat(fd).st_nlink == 0:  # delivered and removed between our open and our lock
-        os.close(fd)
-        raise FileNotFoundError(journal)
-    return fd
+        return locks.is_taken(journal)
+    except OSError:
+        return False
 
 
 def backlog(journal: Path) -> int:
     """Bytes of a journal whose metrics, params, tags and statuses are not in the store; 0 as well
-    once it is delivered and removed."""
+    once it is delivered and removed, and for the half of a line that a full disk or a death has
+    left."""
     try:
-        return max(0, journal.stat().st_size - read_ack(journal).offset)
+        return max(0, whole_size(journal) - read_ack(journal).offset)
     except FileNotFoundError:
         return 0
 
@@ -212,7 +223,7 @@ def backlog(journal: Path) -> int:
 def is_waiting(journal: Path) -> bool:
     """Whether anything of a journal is not in the store, datasets and artifacts included."""
     try:
-        size = journal.stat().st_size
+        size = whole_size(journal)
     except FileNotFoundError:
         return False
     lanes = [read_lane_ack(journal, lane) for lane in LANES]
@@ -224,6 +235,19 @@ def problem_of(journal: Path) -> str:
     problems = [read_ack(journal).problem]
     problems += [read_lane_ack(journal, lane).problem for lane in LANES]
     return next(filter(None, problems), "")
+
+
+def may_be_removed(journal: Path, writer: Writer, *, ended: bool = False) -> bool:
+    """Whether nothing can be appended any more to a journal that is delivered.
+
+    Args:
+        journal: the file.
+        writer: as its head names it.
+        ended: somebody says that its writer, which cannot be seen from here, is gone.
+    """
+    if is_closed(journal) or presence.is_over(journal, writer):
+        return True
+    return ended and not presence.may_go_on(journal, writer)
 
 
 def journals(folder: Path) -> list[Path]:
@@ -238,4 +262,5 @@ def remove(journal: Path) -> None:
     journal.with_suffix(".ack").unlink(missing_ok=True)
     for lane in LANES:
         _lane_path(journal, lane).unlink(missing_ok=True)
+    presence.path_of(journal).unlink(missing_ok=True)
     shutil.rmtree(journal.with_suffix(".files"), ignore_errors=True)

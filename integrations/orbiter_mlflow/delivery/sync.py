@@ -3,7 +3,6 @@
 It uses the same drain as live delivery. To stop it at any point, or to run it twice, is safe.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +12,13 @@ from typing import Literal
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.environment import files_from
-from orbiter_mlflow.delivery.journal import read, read_head
+from orbiter_mlflow.delivery.journal import read, read_head, whole_size
+from orbiter_mlflow.delivery.presence import is_over, may_go_on
 from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Head, Metrics
 from orbiter_mlflow.delivery.side_lane import SideLane, side_lanes
 from orbiter_mlflow.delivery.spool import Ack, LaneAck
 from orbiter_mlflow.delivery.trust import goes_to, is_ours
-from orbiter_mlflow.delivery.writer import is_gone, runs_elsewhere
 
 State = Literal["delivered", "delivering", "waiting", "held", "refused", "unreadable"]
 
@@ -101,13 +100,13 @@ def look(journal: Path) -> Backlog:
     points = sum(len(record.values) for record in waiting if isinstance(record, Metrics))
     lanes = {lane: spool.read_lane_ack(journal, lane) for lane in spool.LANES}
     backlog = Backlog(journal, "waiting", head, ack, points, lanes)
-    fd = spool.take(journal)
-    if fd is None:
+    if spool.is_taken(journal):
         return replace(backlog, state="delivering")
-    os.close(fd)
-    if ack.settled and not backlog.lanes_waiting:
+    # One that has grown since it was closed is open again: its writer lives after all.
+    done = ack.settled and not spool.backlog(journal)
+    if done and not backlog.lanes_waiting:
         return replace(backlog, state="delivered")
-    if ack.held or (ack.settled and all(lanes[name].held for name in backlog.lanes_waiting)):
+    if ack.held or (done and all(lanes[name].held for name in backlog.lanes_waiting)):
         return replace(backlog, state="held")
     return backlog
 
@@ -137,7 +136,9 @@ def deliver(
         on_progress: called with the ack after each step.
     """
     before = look(journal)
-    if before.head is None or before.state in ("delivering", "delivered"):
+    if before.head is None or before.state == "delivering":
+        return before
+    if before.state == "delivered" and before.head.keep:
         return before
     uri = instead or goes_to(journal, before.head, in_force)
     if uri is None and trusted(before.head.tracking_uri):
@@ -151,7 +152,8 @@ def deliver(
     try:
         drain = Drain(journal, lambda _: open_sink(uri), on_progress=on_progress)
         lanes = side_lanes(journal, lambda _: open_sink(uri))
-        orphaned = is_gone(before.head.writer) or (ended and runs_elsewhere(before.head.writer))
+        writer = before.head.writer
+        orphaned = is_over(journal, writer) or (ended and not may_go_on(journal, writer))
         deadline = time.monotonic() + patience
         with files_from(Path(folder or ".")):
             while True:
@@ -164,13 +166,14 @@ def deliver(
                 if pause is None or time.monotonic() + pause > deadline:
                     break
                 time.sleep(pause)
-        size = journal.stat().st_size
-        if drain.ack.settled and all(lane.finished(size) for lane in lanes):
-            if not before.head.keep:
+        size = whole_size(journal)
+        done = drain.ack.settled and drain.ack.offset >= size
+        if done and all(lane.finished(size) for lane in lanes):
+            if not before.head.keep and spool.may_be_removed(journal, writer, ended=ended):
                 spool.remove(journal)
             return Backlog(journal, "delivered", before.head, drain.ack, 0)
     finally:
-        os.close(fd)
+        spool.give_back(fd)
     return look(journal)
 
 

@@ -30,6 +30,9 @@ class DeliveryThread(Host):
         self._worker.add(journal, tracking_uri)
         self._wake.set()
 
+    def _clears_up(self) -> bool:
+        return self._worker.clears_up()
+
     def _exit_wait(self) -> float:
         return self._patience
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -114,11 +113,18 @@ class Worker:
         """The journals that are not delivered to their end, but those a person must see to."""
         return [job.journal for job in list(self._jobs.values()) if not _is_stuck(job)]
 
+    def clears_up(self) -> bool:
+        """Whether a journal is delivered to its end, and about to be removed."""
+        return any(
+            job.drain is not None and job.drain.ack.settled and job.lanes_finished(job.delivered)
+            for job in list(self._jobs.values())
+        )
+
     def let_go(self) -> None:
         """Give all journals back, in a forked child: it has none of the threads that deliver."""
         for job in self._jobs.values():
             if job.fd is not None:
-                os.close(job.fd)
+                spool.give_back(job.fd)
         self._jobs.clear()
 
     def _serve(self, job: _Job) -> None:
@@ -146,7 +152,8 @@ class Worker:
         assert drain is not None  # noqa: S101  as `_take` has made it
         if size == job.delivered and drain.ack.settled:
             if job.lanes_finished(size):
-                if not read_head(job.journal).keep:
+                head = read_head(job.journal)
+                if not head.keep and spool.may_be_removed(job.journal, head.writer):
                     spool.remove(job.journal)
                 self._drop(job)
             return
@@ -201,7 +208,7 @@ def _give_back(job: _Job) -> None:
                 return
             held.callback(busy.release)
         if job.fd is not None:
-            os.close(job.fd)
+            spool.give_back(job.fd)
             job.fd = None
 
 

@@ -70,7 +70,7 @@ def carry_out(order: Order) -> list[str]:
     store = RunStore(order.settings.tracking_uri)
     experiment = source.experiment_of(order.settings, store)
     stored = source.named(store, order.runs, experiment=experiment)
-    waiting = source.waiting_here(order.settings.spool_dir)
+    waiting = source.waiting_here(*order.settings.spool_folders)
     runs, _ = source.gate_runs(store, order.policy, stored, (), waiting)
     metrics = require_fit(runs, order.policy)
     blessing = _blessing(order)

@@ -144,7 +144,7 @@ def _alone(
     question: Question, store: "RunStore", stored: Sequence[StoredRun], problem: str
 ) -> GateReport:
     """The report where the baseline cannot be had: bounds hold all the same."""
-    waiting = source.waiting_here(question.settings.spool_dir)
+    waiting = source.waiting_here(*question.settings.spool_folders)
     try:
         candidate, _ = source.gate_runs(store, question.policy, stored, [], waiting)
         return judge(
@@ -163,7 +163,7 @@ def _beside_runs(
 ) -> _Sides:
     """Candidates and baseline, both from the store."""
     given = question.policy.baseline
-    waiting = source.waiting_here(question.settings.spool_dir)
+    waiting = source.waiting_here(*question.settings.spool_folders)
     left_out: Sequence[LeftOut] = ()
     described = _described(question)
     if question.baseline is not None or given.run is not None:
@@ -205,7 +205,7 @@ def _beside_file(
 ) -> _Sides:
     """Candidates from the store, the baseline from a file here or at a git ref."""
     policy, path = question.policy, question.folder / (question.policy.baseline.file or "")
-    waiting = source.waiting_here(question.settings.spool_dir)
+    waiting = source.waiting_here(*question.settings.spool_folders)
     if ref is None:
         file, described = baseline_file.load(path), f"file {path}"
     else:

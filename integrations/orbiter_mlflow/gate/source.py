@@ -156,11 +156,11 @@ def _unfit(run: StoredRun, candidates: Collection[str], waiting: Mapping[str, Pa
     return undelivered(run, waiting)
 
 
-def waiting_here(folder: Path) -> dict[str, Path]:
-    """The journals of a spool that hold something their store has not got, by the ids of the
+def waiting_here(*folders: Path) -> dict[str, Path]:
+    """The journals in folders that hold something their store has not got, by the ids of the
     run and of the journal."""
     found: dict[str, Path] = {}
-    for journal in spool.journals(folder):
+    for journal in (one for folder in folders for one in spool.journals(folder)):
         if not spool.backlog(journal):
             continue
         ids = {spool.read_ack(journal).run_id}

@@ -1,0 +1,113 @@
+"""The file beside a journal that its writer locks while it lives.
+
+A pid tells of a death at once, but only in the container of the writer. The lock is seen by all who
+see the disk: while it is held the writer lives, and its journal is neither ended nor removed.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from orbiter_mlflow.delivery import locks
+from orbiter_mlflow.delivery.descriptors import Descriptor
+from orbiter_mlflow.delivery.records import Writer
+from orbiter_mlflow.delivery.writer import is_gone, runs_elsewhere
+
+_NOTE = 128
+"""Bytes at the beginning of the file that say what the lock is worth."""
+_CHECK = 1.0
+"""Seconds between looks at whether the lock is still ours."""
+
+
+class Presence:
+    """The lock of a journal that is being written by this process. Never raises: on a disk that
+    takes no file or has no locks, death is told by the pid alone.
+
+    Args:
+        journal: the file beside which it lies.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._path = path_of(journal)
+        self._file: Descriptor | None = None
+        self._next = time.monotonic() + _CHECK
+        with contextlib.suppress(OSError):
+            self._file = Descriptor(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            self._lock()
+
+    def check(self) -> None:
+        """Lock it again where another part of this program has closed its descriptor."""
+        now = time.monotonic()
+        if now < self._next or self._file is None:
+            return
+        self._next = now + _CHECK
+        with contextlib.suppress(OSError):
+            if not self._file.is_ours() and self._file.renew(os.open(self._path, os.O_RDWR)):
+                self._lock()
+
+    def reserve(self, size: int) -> None:
+        """Keep so many bytes of the disk, for `spend`."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.lseek(self._file.number, _NOTE, os.SEEK_SET)
+                os.write(self._file.number, bytes(size))
+
+    def spend(self) -> None:
+        """Give those bytes back to the disk."""
+        if self._file is not None and self._file.is_ours():
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.number, _NOTE)
+
+    def close(self, *, remove: bool) -> None:
+        """Give the lock back; the file stays where the journal does not end with a `Close`, as what
+        shows later on that its writer is gone."""
+        if self._file is None:
+            return
+        if remove:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        self._file.close()
+        self._file = None
+
+    def _lock(self) -> None:
+        assert self._file is not None  # noqa: S101  as both callers see to
+        fd = self._file.number
+        note = {"locked": locks.hold(fd), "inode": os.fstat(fd).st_ino}
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.write(fd, json.dumps(note).encode().ljust(_NOTE))
+
+
+def path_of(journal: Path) -> Path:
+    """The file that the writer of a journal locks."""
+    return journal.with_suffix(".writer")
+
+
+def is_over(journal: Path, writer: Writer) -> bool:
+    """Whether the writer of a journal is certainly gone."""
+    if not runs_elsewhere(writer):
+        return is_gone(writer)
+    # Of another machine the disk may not tell us the locks.
+    return writer.host == socket.gethostname() and _was_left(path_of(journal))
+
+
+def may_go_on(journal: Path, writer: Writer) -> bool:
+    """Whether the writer of a journal is known to live, so that nobody can say it has ended."""
+    if not runs_elsewhere(writer):
+        return not is_gone(writer)
+    try:
+        return locks.is_held(path_of(journal)) is True
+    except OSError:
+        return False
+
+
+def _was_left(path: Path) -> bool:
+    """Whether a lock was held, and is no longer; a copy of the file proves nothing."""
+    try:
+        with path.open("rb") as file:
+            note, inode = json.loads(file.read(_NOTE)), os.fstat(file.fileno()).st_ino
+        return note == {"locked": True, "inode": inode} and locks.is_held(path) is False
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,90 @@
+"""Room on the disk behind the end of a journal: its last words find a place on a full disk.
+
+Blocks are allocated ahead of what is written, without a change of the file's size. Ordinary records
+leave the last `RESERVE` bytes of them alone, so a disk that is full refuses these whole, and takes
+what tells how the run has ended.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+
+RESERVE = 1 << 16
+"""Bytes that are kept for the last words."""
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_STEP = 1 << 18
+"""Bytes that are allocated at a time, where the disk has them."""
+_KEEP_SIZE = 1
+"""FALLOC_FL_KEEP_SIZE of Linux' fallocate(2)."""
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EPERM})
+
+
+class Room:
+    """What is allocated for a journal.
+
+    Attributes:
+        supported: whether the disk and the system can allocate ahead.
+    """
+
+    def __init__(self) -> None:
+        self.supported = _fallocate() is not None
+        self._end = 0
+
+    def ensure(self, fd: int, end: int, *, last: bool) -> None:
+        """Allocate up to `end`, and the reserve behind it unless these are last words.
+
+        Raises:
+            OSError: the disk has not got that much; nothing is to be written then.
+        """
+        needed = end + (0 if last else RESERVE)
+        if needed <= self._end or not self.supported:
+            return
+        for goal in (needed + _STEP, needed):
+            error = _allocate(fd, self._end, goal - self._end)
+            if error == 0:
+                self._end = goal
+                return
+            if error in _UNSUPPORTED:
+                self.supported = False
+                return
+        raise OSError(error, os.strerror(error))
+
+
+def give_back(fd: int) -> None:
+    """Free what is allocated behind the end of a file."""
+    with suppress(OSError):
+        os.ftruncate(fd, os.fstat(fd).st_size)
+
+
+def _allocate(fd: int, offset: int, length: int) -> int:
+    """The errno of an allocation; 0 where it was made."""
+    import ctypes
+
+    fallocate = _fallocate()
+    if fallocate is None:
+        return errno.ENOSYS
+    while fallocate(fd, _KEEP_SIZE, offset, length):
+        if (error := ctypes.get_errno()) != errno.EINTR:
+            return error
+    return 0
+
+
+@cache
+def _fallocate() -> Callable[[int, int, int, int], int] | None:
+    """fallocate(2), which Python has only with a change of the size; None where there is none."""
+    if sys.platform != "linux":
+        return None
+    try:
+        import ctypes  # not with the module: a process that only reads journals does without
+
+        function = ctypes.CDLL(None, use_errno=True).fallocate
+    except (ImportError, OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    function.restype = ctypes.c_int
+    return function
