@@ -23,8 +23,8 @@ Event = Callable[[Tracked], Awaitable[None]]
 
 
 def expected(points: int = POINTS) -> list[tuple[int, float]]:
-    """The history of `train/loss` that `training` leaves, its result included."""
-    return [(step, step / 7) for step in range(points + 1)]
+    """The history of `train/loss` that `training` leaves; its result stands beside it."""
+    return [(step, step / 7) for step in range(points)]
 
 
 def training(middle: Event | None = None, points: int = POINTS) -> Body:
@@ -96,6 +96,8 @@ class Scene:
         """Each point once, one run, the right status and state; nothing refused or lost."""
         run = run or self.run()
         assert self.history(run) == expected()
+        result = [(POINTS, POINTS / 7)] if status == "FINISHED" else []
+        assert self.history(run, "train/final/loss") == result
         assert run.info.status == status
         tags = run.data.tags
         assert tags["orbiter.state"] == ("completed" if status == "FINISHED" else "failed")

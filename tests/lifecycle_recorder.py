@@ -31,6 +31,16 @@ class Watched(Trainer):
         super()._on_report(metrics, step)
         self.told.append(("report", metrics, step))
 
+    def _on_evaluation_report(
+        self, metrics: Mapping[str, Any] | TrainMetrics, step: int, data: Any
+    ) -> None:
+        super()._on_evaluation_report(metrics, step, data)
+        self.told.append(("evaluation report", metrics, step, data))
+
+    def _on_step(self, step: int) -> None:
+        super()._on_step(step)
+        self.told.append(("step", step))
+
     def _on_evaluate_started(self, test_data: Any) -> None:
         super()._on_evaluate_started(test_data)
         self.told.append(("evaluating", test_data))

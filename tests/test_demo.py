@@ -109,6 +109,8 @@ def _assert_whole(uri: str, run: Run, row: dict[str, str]) -> None:
     losses = history(uri, run, "train/loss")
     assert len(losses) > 40
     assert max(step for step, _ in losses) == end
+    ((at, _),) = history(uri, run, "train/final/loss")
+    assert at == end
 
     inputs = {
         tag.value: entry.dataset

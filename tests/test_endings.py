@@ -82,9 +82,7 @@ def send(number: int) -> Callable[["subprocess.Popen[bytes]"], None]:
 
 
 ENDINGS = {
-    "train returns": Ending(
-        "asyncio.run(validated().train())", "FINISHED", "completed", points=101
-    ),
+    "train returns": Ending("asyncio.run(validated().train())", "FINISHED", "completed"),
     "train raises": Ending(
         """
         async def boom(): raise ValueError("no such luck")
@@ -196,7 +194,6 @@ ENDINGS = {
         "FINISHED",
         "completed",
         ("ValueError", "evaluate"),
-        points=101,
     ),
     "evaluate raises and there was no training": Ending(
         """
@@ -240,7 +237,6 @@ ENDINGS = {
         """,
         "FINISHED",
         "completed",
-        points=101,
     ),
     "kill -9 after the training": Ending(
         """
@@ -253,7 +249,6 @@ ENDINGS = {
         "completed",
         then=send(signal.SIGKILL),
         exit_code=-signal.SIGKILL,
-        points=101,
     ),
 }
 

@@ -235,6 +235,14 @@ REFUSED = {
         HEAD + METRIC + '[comparable]\nrequire_equal = ["eval_set"]\n',
         "comparable.require_equal: 'eval_set' is no field: write params.<key> or datasets.<cont",
     ),
+    "data that must be equal": (
+        HEAD + METRIC + '[comparable]\nrequire_equal = ["data.eval"]\n',
+        "comparable.require_equal: 'data.eval' must be equal without being named: take it out",
+    ),
+    "no field to allow": (
+        HEAD + METRIC + '[comparable]\nallow_differ = ["eval"]\n',
+        "comparable.allow_differ: 'eval' is no field: write params.<key> or datasets.<context>, or",
+    ),
     "no list": (
         HEAD + METRIC + '[comparable]\nallow_differ = "params.x"\n',
         "comparable.allow_differ = 'params.x' should be a list: [\"...\"]",

@@ -33,6 +33,8 @@ _state=completed    .  .  K  K  .  K  K  .
 _state=failed       .  .  F  .  F  F  F  F
 _state=nonsense     .  .  .  .  .  .  .  .
 report              C  V  T  K  F  T  K  F
+report_eval         C  V  T  K  F  T  K  F
+at_step             C  V  T  K  F  T  K  F
 _require_validated  .  V  .  .  .  T  .  .
 """
 _head, *_rows = [line.split() for line in TABLE.strip().splitlines()]
@@ -53,6 +55,10 @@ async def act(trainer: Recorder, action: str) -> Any:
         return await getattr(trainer, action)()
     if action == "report":
         return trainer.report(METRICS, step=3)
+    if action == "report_eval":
+        return trainer.report(METRICS, step=3, phase="eval", data="given")
+    if action == "at_step":
+        return trainer.at_step(3)
     if action in ("check_agent", "check_dataset"):
         return getattr(trainer, action)("given")
     return getattr(trainer, action)()
@@ -74,6 +80,10 @@ def expected_events(trainer: Recorder, action: str, before: TrainerState) -> lis
             return [("evaluating", None), ("evaluated", trainer.evaluated, None)]
         case "report":
             return [("report", METRICS, 3)]
+        case "report_eval":
+            return [("evaluation report", METRICS, 3, "given")]
+        case "at_step":
+            return [("step", 3)]
         case "_require_validated":
             return []
     after = TrainerState(action.removeprefix("_state="))
@@ -237,6 +247,32 @@ def test_report_never_raises(error: Exception, caplog: pytest.LogCaptureFixture)
     assert "Broken._on_report" in record.getMessage()
     assert record.exc_info is not None
     assert record.exc_info[1] is error
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"phase": "evl"}, "report(phase='evl') is neither 'train' nor 'eval'"),
+        ({"phase": None}, "report(phase=None) is neither 'train' nor 'eval'"),
+        ({"data": [1]}, "data need phase='eval'"),
+    ],
+)
+def test_a_report_of_no_phase_is_refused_and_said(
+    given: dict[str, Any], says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Recorder()
+    trainer.report({"loss": 1.0}, step=1, **given)
+    assert trainer.told == []
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert says in record.getMessage()
+
+
+def test_a_hook_for_reports_hears_of_the_training_alone() -> None:
+    trainer = Recorder()
+    trainer.report({"loss": 1.0}, step=1, phase="train")
+    trainer.report({"loss": 2.0}, step=1, phase="eval")
+    assert trainer.heard("report") == [("report", {"loss": 1.0}, 1)]
 
 
 def test_the_contract_imports_nothing_heavy() -> None:

@@ -263,6 +263,12 @@ class BrokenHooks(Recorder):
     def _on_report(self, metrics: Any, step: int) -> None:
         raise RuntimeError("hook")
 
+    def _on_evaluation_report(self, metrics: Any, step: int, data: Any) -> None:
+        raise RuntimeError("hook")
+
+    def _on_step(self, step: int) -> None:
+        raise RuntimeError("hook")
+
     def _on_evaluate_started(self, test_data: Any) -> None:
         raise RuntimeError("hook")
 
@@ -274,7 +280,9 @@ async def test_hooks_that_fail_are_logged_and_break_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def body(trainer: Recorder) -> None:
+        trainer.at_step(1)
         trainer.report({"loss": 1.0}, step=1)
+        trainer.report({"loss": 1.0}, step=1, phase="eval")
 
     trainer = BrokenHooks(body)
     trainer.check_agent(object())
@@ -287,7 +295,9 @@ async def test_hooks_that_fail_are_logged_and_break_nothing(
         "_on_check_passed failed",
         "_on_transition failed",
         "_on_evaluate_started failed",
+        "_on_step failed",
         "_on_report failed",
+        "_on_evaluation_report failed",
     ]  # of three transitions the first: the same again is told once a minute
 
 

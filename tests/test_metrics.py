@@ -267,10 +267,9 @@ class RewardMetrics(TrainMetrics):
 
 
 def test_a_subclass_gives_its_own_fields() -> None:
-    flat = flatten(RewardMetrics(extra={"reward": 9}))
-    assert flat.numbers["train/reward"] == 1.5
-    assert flat.numbers["train/extra/reward"] == 9.0
-    assert flat.texts == {"orbiter.train.history": "[]"}
+    flat = flatten(RewardMetrics(extra={"reward": 9}, reward=1.5, history=[0.5]))
+    assert flat.numbers == {"train/reward": 1.5, "train/extra/reward": 9.0}
+    assert flat.texts == {"orbiter.train.history": "[0.5]"}
 
 
 def test_odd_train_metrics_survive() -> None:

@@ -84,8 +84,8 @@ class MixinFirst(MLflowTrainerMixin, Plain): ...
     [
         (Tracked, (TrainConfig(epochs=4),), 1),
         (MixinLast, (TrainConfig(epochs=4),), 1),
-        (OwnBody, (TrainConfig(epochs=4),), 2),
-        (Grandchild, (TrainConfig(epochs=4),), 3),
+        (OwnBody, (TrainConfig(epochs=4),), 1),
+        (Grandchild, (TrainConfig(epochs=4),), 2),
         (OwnInit, (16,), 1),
         (NoSuperInit, (TrainConfig(epochs=4),), 1),
         (MixinNeverReached, (), 1),
@@ -244,7 +244,7 @@ async def test_a_run_is_continued_by_its_id(sqlite_uri: str) -> None:
     assert info.start_time == ended.start_time
     assert info.end_time > ended.end_time
     points = history(sqlite_uri, second, "train/loss")
-    assert points == [(1, 2.0), (2, 0.0), (3, 1.0), (4, 0.0)]
+    assert points == [(1, 2.0), (3, 1.0)]
     assert len(MlflowClient(sqlite_uri).search_runs(["0"])) == 1
 
 
@@ -270,7 +270,7 @@ async def test_trainers_at_once_never_mix(sqlite_uri: str) -> None:
         run = stored(sqlite_uri, trainer)
         assert run.data.params["epochs"] == str(number)
         assert {value for _, value in history(sqlite_uri, trainer, "train/loss")} == {number}
-        assert len(history(sqlite_uri, trainer, "train/loss")) == 51
+        assert len(history(sqlite_uri, trainer, "train/loss")) == 50
         assert [key for key in run.data.metrics if "only" in key] == [f"train/only {number}"]
 
 

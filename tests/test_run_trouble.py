@@ -83,7 +83,9 @@ async def test_a_server_that_starts_late_gets_everything_once(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    body = reporting(*[({"x": 1.0}, step) for step in range(500)], result=TrainMetrics(steps=500))
+    body = reporting(
+        *[({"x": 1.0}, step) for step in range(500)], result=TrainMetrics(0.0, steps=500)
+    )
     trainer = tracked(uri, TrainConfig(epochs=9), body, flush_timeout=0.5)
     trainer.set_tag("kept", "yes")
     await trained(trainer)

@@ -54,8 +54,8 @@ class DatasetInfo:
     profile: str
     """JSON: `num_rows` where that is known, and in `digest` how much of the data was read."""
     context: str
-    identity: str
-    """Tells these data from others in this process; those that were not read, by the object."""
+    certain: bool
+    """The digest has seen all objects in the data: others would most likely have another one."""
     given_name: str | None
     """`name` where the data have one of their own."""
 
@@ -96,7 +96,7 @@ def describe(data: Any, *, role: str) -> DatasetInfo | None:
         schema=told.get("schema") or _schema(data),
         profile=told.get("profile") or json.dumps({**size, "digest": seen.how_much}),
         context=role,
-        identity=seen.digest if seen.certain else f"{seen.digest}@{id(data)}",
+        certain=seen.certain,
         given_name=given_name,
     )
 

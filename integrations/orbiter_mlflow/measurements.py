@@ -10,11 +10,9 @@ from orbiter.train import TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.clock import now
 from orbiter_mlflow.delivery.records import Metrics, Record, Tags
-from orbiter_mlflow.metrics import Flat, MetricKeys
+from orbiter_mlflow.metrics import Flat, MetricKeys, Prefix
 from orbiter_mlflow.redact import REDACTED, Redactor
 from orbiter_mlflow.values import tag_value
-
-KeyPrefix = str | tuple[str | int, ...]
 
 _STEPS_REMEMBERED = 1000
 """Steps whose last time is kept: several tasks may report at steps of their own at once."""
@@ -37,10 +35,18 @@ class Measurements:
         self._told: dict[str, str] = {}
 
     def records(
-        self, prefix: KeyPrefix, metrics: Mapping[str, Any] | TrainMetrics, step: int
+        self, prefix: Prefix, metrics: Mapping[str, Any] | TrainMetrics, step: int
     ) -> Iterator[Record]:
-        """The records of one report or result at `step`, under keys that begin with `prefix`."""
-        flat = self.keys.flatten(prefix, metrics)
+        """The records of a report or an evaluation at `step`; their keys begin with `prefix`."""
+        return self._records(self.keys.flatten(prefix, metrics), step)
+
+    def records_of_training(
+        self, metrics: Mapping[str, Any] | TrainMetrics, step: int
+    ) -> Iterator[Record]:
+        """The records of what a training has come to at `step`: beside the curves, not on them."""
+        return self._records(self.keys.flatten_result(names.TRAIN, metrics), step)
+
+    def _records(self, flat: Flat, step: int) -> Iterator[Record]:
         if flat.numbers:
             yield Metrics(step, self._time_of(step), flat.numbers)
         if flat.texts or flat.nonfinite or flat.renamed:

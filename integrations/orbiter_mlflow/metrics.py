@@ -5,30 +5,27 @@ training loop: it does no I/O, takes no lock, and survives whatever value it is 
 where the result is written is left to others.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
-from hashlib import sha256
-from itertools import count
 from math import isfinite
 from typing import Any, NamedTuple
 
+from orbiter.train.measured import left_at_default
 from orbiter.train.trainer import TrainMetrics
 from orbiter_mlflow import names
+from orbiter_mlflow.metric_sources import Source, claim, doubled_by, escape, path_of, shortened
 from orbiter_mlflow.values import placeholder, read, tag_value, text_of, to_float, type_name
 
-__all__ = ["Flat", "MetricKeys"]
+__all__ = ["Flat", "MetricKeys", "Prefix"]
 
 MAX_DEPTH = 64
 """Mappings nested deeper than this are kept as text."""
 
 _PLAIN = frozenset({float, int, bool})
 
-_NEEDS_ESCAPE = re.compile(r"[^\w.\- :]|:(?:[0-9a-f]+|empty):|^\.\.|^\.\Z")
-_ESCAPED = re.compile(r"[^\w.\- ]|^\.\.+|^\.\Z")
-_SEPARATOR = re.compile(r"(?<=[^/])/(?=.)", re.DOTALL)
-"""A slash between two segments; one at an end, or after another, belongs to its segment."""
+Prefix = str | tuple[str | int, ...]
+"""What keys begin with: `train`, `eval`, `eval/<name of the data>`; or its parts."""
 
 
 class Flat(NamedTuple):  # made on each report: a frozen dataclass costs three times as much
@@ -42,6 +39,8 @@ class Flat(NamedTuple):  # made on each report: a frozen dataclass costs three t
     """Metric keys that are NaN or infinite here for the first time in this run."""
     renamed: dict[str, str]
     """Keys used here for the first time that are not what was given: key logged -> as given."""
+    late: list[tuple[Source, float]]
+    """Numbers that get their key after all others of the report; empty once it is flattened."""
 
 
 class MetricKeys:
@@ -49,8 +48,9 @@ class MetricKeys:
 
     A source is a path of keys in what was reported, under a prefix. Its key is the path
     joined by `/`, with what MLflow refuses escaped the same way in each run (`pass@1` becomes
-    `pass:40:1`). Only where two sources would meet on one key (`{"a/b": 1, "a": {"b": 2}}`) does
-    the later one get `:2`, `:3` and so on. Threads may share it.
+    `pass:40:1`). What others have put before it already is not put there twice: `train_loss` is
+    `train/loss`, where no other source has that key. Only where two sources would meet on one key
+    (`{"a/b": 1, "a": {"b": 2}}`) does the later one get `:2`, `:3` and so on. Threads may share it.
 
     Args:
         redact: takes the secrets out of a key; called once for each.
@@ -58,33 +58,45 @@ class MetricKeys:
 
     def __init__(self, redact: Callable[[str], str] = str) -> None:
         self._redact = redact
-        self._roots: dict[str | tuple[str | int, ...], _Source] = {}
-        self._user_tags: dict[str, _Source] = {}
-        self._metric_owners: dict[str, _Source] = {}
-        self._tag_owners: dict[str, _Source] = {}
+        self._roots: dict[Prefix, Source] = {}
+        self._user_tags: dict[str, Source] = {}
+        self._metric_owners: dict[str, Source] = {}
+        self._tag_owners: dict[str, Source] = {}
         self._nonfinite: set[str] = set()
 
-    def flatten(
-        self, prefix: str | tuple[str | int, ...], metrics: Mapping[Any, Any] | TrainMetrics
-    ) -> Flat:
+    def flatten(self, prefix: Prefix, metrics: Mapping[Any, Any] | TrainMetrics) -> Flat:
         """Flatten one report.
 
         Args:
-            prefix: what each key begins with: `train`, `eval`, `eval/<name of the data>`; or its
-                parts. Of the parts, a number and a name that reads like it (`("eval", 2)` and
-                `("eval", "2")`) never share keys.
-            metrics: a mapping gives just its keys. A `TrainMetrics` gives all of its fields, and
-                the content of `extra` beside them; what there has the name of a field goes to
-                `<prefix>/extra/<key>`. Nested mappings are flattened.
+            prefix: what each key begins with. Of its parts, a number and a name that reads like it
+                (`("eval", 2)` and `("eval", "2")`) never share keys.
+            metrics: a mapping gives just its keys. A `TrainMetrics` gives those of its fields that
+                were set, and the content of `extra` beside them; what there has the name of a field
+                goes to `<prefix>/extra/<key>`. Nested mappings are flattened.
 
         Raises:
             TypeError: where `metrics` is neither a mapping nor a dataclass. Nothing in it raises.
         """
-        flat = Flat({}, {}, [], {})
-        root = self._roots.get(prefix) or self._root(prefix)
+        return self._flatten(self._roots.get(prefix) or self._root(prefix), metrics, None)
+
+    def flatten_result(self, prefix: str, metrics: Mapping[Any, Any] | TrainMetrics) -> Flat:
+        """Flatten what a whole phase has come to: a mean, a maximum, the last value.
+
+        Keys that were reported under `prefix` keep their curve: the number goes to
+        `<prefix>/final/<key>`. Arguments and errors are those of `flatten`.
+        """
+        return self._flatten(self._root(prefix), metrics, self._root((prefix, names.FINAL)))
+
+    def _flatten(
+        self, root: Source, metrics: Mapping[Any, Any] | TrainMetrics, final: Source | None
+    ) -> Flat:
+        flat = Flat({}, {}, [], {}, [])
         given = metrics if isinstance(metrics, dict) else _as_mapping(metrics)
-        self._walk(root, given, flat, (id(given),))
+        self._walk(root, given, flat, (id(given),), final)
         numbers = flat.numbers
+        while flat.late:
+            source, number = flat.late.pop(0)
+            numbers[source.metric or self._name_metric(source, flat)] = number
         if not isfinite(sum(numbers.values())):  # true as well where finite ones overflow
             for key, number in numbers.items():
                 if not isfinite(number) and key not in self._nonfinite:
@@ -97,143 +109,88 @@ class MetricKeys:
         source = self._user_tags.get(key)
         if source is None:
             shown = self._redact(key)
-            source = self._user_tags.setdefault(key, _Source(_escape(shown), shown, 0))
+            source = self._user_tags.setdefault(key, Source(escape(shown), shown, 0))
         if source.tag is None:
-            source.tag = _claim(source.path, source, self._tag_owners)
+            source.tag = claim(source.path, source, self._tag_owners)
         return source.tag
 
-    def _root(self, prefix: str | tuple[str | int, ...]) -> "_Source":
+    def _root(self, prefix: Prefix) -> Source:
         parts = (prefix,) if isinstance(prefix, str) else prefix
         given = "/".join(str(part) for part in parts)
-        path = "/".join(_escape(str(part)) for part in parts)
-        self._roots[prefix] = root = self._roots.setdefault(parts, _Source(path, given, 0))
+        fresh = Source(path_of(parts), given, 0, doubled_by(parts))
+        self._roots[prefix] = root = self._roots.setdefault(parts, fresh)
         return root
 
     def _walk(
-        self, source: "_Source", mapping: Mapping[Any, Any], flat: Flat, above: tuple[int, ...]
+        self,
+        source: Source,
+        mapping: Mapping[Any, Any],
+        flat: Flat,
+        above: tuple[int, ...],
+        final: Source | None,
     ) -> bool:
-        """Flatten `mapping`; `above` identifies those it lies in. False where it is empty."""
+        """Flatten `mapping`; `above` identifies those it lies in. False where it is empty.
+
+        `final` is the source of numbers whose own key was reported before; None for a report.
+        """
         items = _items(mapping)
         numbers, known = flat.numbers, source.known
         seen: dict[tuple[str, str], int] = {}
+        seen_beside: dict[tuple[str, str], int] = {}
         for key, value in items:
             kind = type(value)
-            if kind in _PLAIN and type(key) is str and key in known:
+            if kind in _PLAIN and type(key) is str and key in known and final is None:
                 numbers[known[key]] = value if kind is float else to_float(value)
                 continue
             child = source.child(key, seen, self._redact)
+            beside = None if final is None else final.child(key, seen_beside, self._redact)
             what = read(value)
             if isinstance(what, float):
+                if beside is not None and self._was_reported(child, flat):
+                    child = beside
+                if child.metric is None and child.undoubled is not None:
+                    flat.late.append((child, what))
+                    continue
                 metric = child.metric or self._name_metric(child, flat)
-                if type(key) is str:
+                if type(key) is str and final is None:
                     known[key] = metric
                 numbers[metric] = what
                 continue
             if isinstance(what, Mapping):
+                inside = (*above, id(what))
                 if id(what) in above:
                     what = f"<{type_name(what)}: contains itself>"
-                elif child.depth < MAX_DEPTH and self._walk(child, what, flat, (*above, id(what))):
+                elif child.depth < MAX_DEPTH and self._walk(child, what, flat, inside, beside):
                     continue
                 else:
                     what = text_of(what)
             flat.texts[child.tag or self._name_tag(child, flat)] = what
         return bool(items)
 
-    def _name_metric(self, source: "_Source", flat: Flat) -> str:
-        key = source.metric = _claim(source.path, source, self._metric_owners)
+    def _was_reported(self, source: Source, flat: Flat) -> bool:
+        """Whether the key that `source` has, or would have, had a value before this report."""
+        key = source.metric or shortened(source.path)
+        return key in self._metric_owners and key not in flat.numbers
+
+    def _name_metric(self, source: Source, flat: Flat) -> str:
+        path, owners = source.path, self._metric_owners
+        if source.undoubled is not None:
+            shorter = shortened(source.undoubled)
+            if owners.setdefault(shorter, source) is source:  # atomic, as in `claim`
+                path = shorter
+        key = source.metric = claim(path, source, owners)
         if key != source.given:
             flat.renamed[key] = tag_value(source.given)
         return key
 
-    def _name_tag(self, source: "_Source", flat: Flat) -> str:
+    def _name_tag(self, source: Source, flat: Flat) -> str:
         def dotted(path: str) -> str:
             return f"{names.ORBITER}.{path.replace('/', '.')}"
 
-        key = source.tag = _claim(dotted(source.path), source, self._tag_owners)
+        key = source.tag = claim(dotted(source.path), source, self._tag_owners)
         if key != dotted(source.given):
             flat.renamed[key] = tag_value(source.given)
         return key
-
-
-class _Source:
-    """One place in what is reported, and the keys that it owns once it has needed them."""
-
-    __slots__ = ("children", "depth", "given", "known", "metric", "path", "tag")
-
-    def __init__(self, path: str, given: str, depth: int) -> None:
-        self.path = path
-        self.given = given
-        self.depth = depth
-        self.metric: str | None = None
-        self.tag: str | None = None
-        self.children: dict[str | tuple[str, str, int], _Source] = {}
-        self.known: dict[str, str] = {}  # of the children: key -> metric key
-
-    def child(
-        self, key: Any, seen: dict[tuple[str, str], int], redact: Callable[[str], str]
-    ) -> "_Source":
-        """The source of `key`; `seen` counts the keys of one mapping that read alike.
-
-        Keys that are no strings are told apart by type, text and order, not by themselves: keys
-        that are made anew for each report must find their source again.
-        """
-        if isinstance(key, str):
-            text = str.__str__(key)
-            identity: str | tuple[str, str, int] = text
-        else:
-            kind, text = type_name(key), _key_text(key)
-            seen[kind, text] = order = seen.get((kind, text), 0) + 1
-            identity = (kind, text, order)
-        child = self.children.get(identity)
-        if child is None:
-            shown = redact(text)
-            path, given = f"{self.path}/{_escape(shown)}", f"{self.given}/{shown}"
-            child = self.children.setdefault(identity, _Source(path, given, self.depth + 1))
-        return child
-
-
-# -- keys ----------------------------------------------------------------------------------------
-
-
-def _escape(key: str) -> str:
-    """`key` as MLflow takes it: legal, and never what another key becomes.
-
-    MLflow allows `[/\\w.\\- :]*` and only paths that `posixpath.normpath` leaves alone
-    (mlflow/utils/validation.py, 3.17). A segment that breaks this, or that could be read as
-    escaped, gets each colon and each offender as `:<hex code point>:`; so escaped and plain
-    segments never meet, and the escapes can be read back.
-    """
-    if not key:
-        return ":empty:"
-    return "/".join(
-        _ESCAPED.sub(_code_points, segment) if _NEEDS_ESCAPE.search(segment) else segment
-        for segment in _SEPARATOR.split(key)
-    )
-
-
-def _code_points(match: re.Match[str]) -> str:
-    return "".join(f":{ord(character):x}:" for character in match[0])
-
-
-def _claim(key: str, source: _Source, owners: dict[str, _Source]) -> str:
-    """Make `source` the owner of `key`, shortened to the limit, or of the first free variant."""
-    if len(key) > names.MAX_KEY:
-        digest = sha256(key.encode()).hexdigest()[:16]
-        key = f"{key[: names.MAX_KEY - 17]}:{digest}"
-    variant = key
-    for number in count(2):  # `setdefault` is atomic: of two threads one owns, the other goes on
-        if owners.setdefault(variant, source) is source:
-            break
-        suffix = f":{number}"
-        variant = key[: names.MAX_KEY - len(suffix)] + suffix
-    return variant
-
-
-def _key_text(key: object) -> str:
-    try:
-        return str.__str__(str(key))
-    except Exception as error:
-        return placeholder(key, error)
 
 
 # -- reports ---
@@ -245,8 +202,8 @@ def _as_mapping(metrics: object) -> Mapping[Any, Any]:
         return metrics
     if not is_dataclass(metrics) or isinstance(metrics, type):
         raise TypeError(f"metrics must be a mapping or a TrainMetrics, not {type_name(metrics)}")
-    own = _field_names(type(metrics))
-    merged: dict[Any, Any] = {name: _field(metrics, name) for name in own}
+    own, unset = _field_names(type(metrics)), left_at_default(metrics)
+    merged: dict[Any, Any] = {name: _field(metrics, name) for name in own if name not in unset}
     extra = merged.get(names.EXTRA)
     if isinstance(extra, Mapping):
         del merged[names.EXTRA]

@@ -212,6 +212,16 @@ class MLflowTrainerMixin(Trainer):
         super()._on_report(metrics, step)
         self._tracked.reported(metrics, step)
 
+    def _on_evaluation_report(
+        self, metrics: Mapping[str, Any] | TrainMetrics, step: int, data: Any
+    ) -> None:
+        super()._on_evaluation_report(metrics, step, data)
+        self._tracked.evaluation_reported(metrics, step, data, self.config)
+
+    def _on_step(self, step: int) -> None:
+        super()._on_step(step)
+        self._tracked.steps.told(step)
+
     def _on_evaluate_started(self, test_data: Any) -> None:
         super()._on_evaluate_started(test_data)
         with _harmless("evaluate"):

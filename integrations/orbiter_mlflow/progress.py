@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orbiter.train import TrainMetrics
+from orbiter.train.measured import left_at_default
 from orbiter_mlflow.escaping import plain
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ class _RichBar:
 
 def _values(metrics: Mapping[str, Any] | TrainMetrics) -> str:
     if isinstance(metrics, TrainMetrics):
-        metrics = {"loss": metrics.loss, "accuracy": metrics.accuracy}
+        unset = left_at_default(metrics)
+        metrics = {
+            name: getattr(metrics, name) for name in ("loss", "accuracy") if name not in unset
+        }
     numbers = [(key, value) for key, value in metrics.items() if isinstance(value, int | float)]
     return "  ".join(f"{key} {value:.4g}" for key, value in numbers[:_SHOWN])

@@ -5,7 +5,7 @@ this module; how the records get there is the outbox' business.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,6 @@ from orbiter_mlflow.delivery.exits import RUNS, at_worker_exit
 from orbiter_mlflow.delivery.outbox import Outbox
 from orbiter_mlflow.delivery.records import (
     Close,
-    Dataset,
     Metrics,
     Params,
     Record,
@@ -29,16 +28,17 @@ from orbiter_mlflow.delivery.records import (
     Tags,
 )
 from orbiter_mlflow.description import Description
-from orbiter_mlflow.evaluations import RunData
+from orbiter_mlflow.evaluations import Evaluation, RunData
 from orbiter_mlflow.logged_config import log_config
-from orbiter_mlflow.measurements import KeyPrefix, Measurements
+from orbiter_mlflow.measurements import Measurements
 from orbiter_mlflow.progress import Bar, open_bar
 from orbiter_mlflow.provenance.gathering import Gathering
 from orbiter_mlflow.provenance.seeds import seed_tags
 from orbiter_mlflow.provenance.source import source_tags
 from orbiter_mlflow.redact import Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
-from orbiter_mlflow.values import bounded_int, tag_value, type_name
+from orbiter_mlflow.steps import Steps
+from orbiter_mlflow.values import tag_value, type_name
 
 _logger = quiet_logger(__name__)
 
@@ -63,7 +63,7 @@ class TrackedRun:
         self.outbox: Outbox | None = None
         self.broken: str | None = None
         self.status: Status = Status("RUNNING")
-        self.step = 0
+        self.steps = Steps()
         self._class = trainer
         self._trainer = f"{trainer.__module__}:{trainer.__qualname__}"
         self._pid: int | None = None  # of the process that has opened the journal
@@ -73,13 +73,13 @@ class TrackedRun:
             _logger.info("this process is not rank 0: %s is not tracked here", self._trainer)
         self._redactor = Redactor(settings.redact)
         self._measurements = Measurements(self._redactor)
-        self._data = RunData(self._redactor)
+        self._data = RunData(self._redactor, settings.eval_names)
         self._description = Description(
             self._trainer, self._redactor.text(settings.description or "")
         )
         self._early: list[Record] = []
         self._checks: list[str] = []
-        self._datasets: list[Dataset] = []
+        self._inputs: list[Record] = []
         self._config: TrainConfig | None = None
         self._params_written = False
         self._state = TrainerState.CREATED
@@ -105,8 +105,8 @@ class TrackedRun:
         """Begin as the run of a forked copy of a trainer whose own run, `parent`, has begun."""
         assert parent.outbox is not None  # noqa: S101  it has begun
         self._data, self._checks = parent._data, list(parent._checks)
-        self._datasets = list(parent._datasets)
-        self._early += self._datasets
+        self._inputs = list(parent._inputs)
+        self._early += self._inputs
         self._tags({names.CHECKS: ",".join(self._checks), names.FORKED_FROM: parent.outbox.uid})
         _logger.warning(
             "%s has its run in process %d, and goes on in a fork of that, process %d: it has a run "
@@ -126,11 +126,9 @@ class TrackedRun:
         if check not in self._checks:
             self._checks.append(check)
         if check == "check_dataset":
-            for dataset in self._data.checked(
-                arguments.get("train_data"), arguments.get("test_data")
-            ):
-                self._datasets.append(dataset)
-                self._append(dataset)
+            inputs = self._data.checked(arguments.get("train_data"), arguments.get("test_data"))
+            self._inputs += inputs
+            self._append_all(inputs)
         self._tags({names.CHECKS: ",".join(self._checks)})
 
     def moved(self, state: TrainerState, config: TrainConfig) -> None:
@@ -147,11 +145,27 @@ class TrackedRun:
     def reported(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
         """Progress from inside `train`."""
         if self.active:
-            at = self._bounded(step)
-            self.step = max(self.step, at)
-            self._measured(names.TRAIN, metrics, at)
+            at = self.steps.reported(step)
+            self._append_all(self._measurements.records(names.TRAIN, metrics, at))
             if self._bar is not None:
                 self._bar.moved(metrics, at)
+
+    def evaluation_reported(
+        self,
+        metrics: Mapping[str, Any] | TrainMetrics,
+        step: int,
+        data: Any,
+        config: TrainConfig,
+    ) -> None:
+        """An evaluation that nobody awaits, on `data` or, where None, those of the checks."""
+        if not self.active:
+            return
+        self._config = config
+        self._be_born()
+        self._evaluated = True
+        prefix, news = self._data.prefix(data)
+        self._append_all(news)
+        self._append_all(self._measurements.records(prefix, metrics, self.steps.reported(step)))
 
     def trained(self, metrics: TrainMetrics, state: TrainerState) -> None:
         """The outermost `train` returned."""
@@ -159,8 +173,8 @@ class TrackedRun:
             return
         if self._is_metrics("train", metrics):
             steps = metrics.steps if isinstance(metrics, TrainMetrics) else 0
-            self.step = max(self.step, self._bounded(steps))
-            self._describe_result(self._measured(names.TRAIN, metrics, self.step))
+            at = self.steps.ended(steps)
+            self._append_result(self._measurements.records_of_training(metrics, at))
         self._end("FINISHED" if state is TrainerState.COMPLETED else "FAILED")
 
     def evaluation_started(self, test_data: Any, config: TrainConfig) -> None:
@@ -169,17 +183,21 @@ class TrackedRun:
             return
         self._config = config
         self._be_born()
-        for dataset in self._data.evaluation_started(test_data, self.step):
-            self._append(dataset)
+        self._append_all(self._data.started(test_data, self.steps.present))
 
     def evaluated(self, metrics: TrainMetrics, test_data: Any) -> None:
         """The outermost `evaluate` returned."""
         if not self.active:
             return
         self._evaluated = True
+        evaluation = self._data.ended()
+        if evaluation is None:  # its start was not told: a hook that left out its `super()`
+            prefix, news = self._data.prefix(test_data)
+            self._append_all(news)
+            evaluation = Evaluation(prefix, self.steps.present)
         if self._is_metrics("evaluate", metrics):
-            prefix = self._data.prefix(test_data, self.step)
-            self._describe_result(self._measured(prefix, metrics, self.step))
+            prefix, step = evaluation
+            self._append_result(self._measurements.records(prefix, metrics, step))
 
     def failed(self, phase: str, error: BaseException, *, on_purpose: bool) -> None:
         """`train` or `evaluate` ended with an exception; of one that is no failure a tag tells."""
@@ -196,6 +214,7 @@ class TrackedRun:
             self._end(status if isinstance(error, Exception) else "KILLED")
         else:
             self._bad_evaluation = status
+            self._data.ended()
 
     def close(self) -> None:
         """The trainer is gone, or the process ends: leave a run that tells the truth."""
@@ -266,6 +285,10 @@ class TrackedRun:
         else:
             self.outbox.append(record)
 
+    def _append_all(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._append(record)
+
     def _tags(self, tags: Mapping[str, str]) -> None:
         self._append(Tags({key: tag_value(value) for key, value in tags.items()}))
 
@@ -291,8 +314,7 @@ class TrackedRun:
         self._tags({names.TRAINER: self._trainer, **source})
         for key, value in settings.tags.items():
             self.set_tag(key, value)
-        for record in self._early:
-            self._append(record)
+        self._append_all(self._early)
         self._early.clear()
         self._artifacts = RunArtifacts(self.outbox, self._redactor, settings.flush_timeout)
         self._gathering = Gathering(
@@ -332,18 +354,11 @@ class TrackedRun:
             self._bar.stop()
             self._bar = None
 
-    def _measured(
-        self, prefix: KeyPrefix, metrics: Mapping[str, Any] | TrainMetrics, step: int
-    ) -> dict[str, float]:
-        measured: dict[str, float] = {}
-        for record in self._measurements.records(prefix, metrics, step):
+    def _append_result(self, records: Iterable[Record]) -> None:
+        for record in records:
             self._append(record)
             if isinstance(record, Metrics):
-                measured = record.values
-        return measured
-
-    def _describe_result(self, values: Mapping[str, float]) -> None:
-        self._description.measured(values)
+                self._description.measured(record.values)
         self._describe()
 
     def _describe(self) -> None:
@@ -357,13 +372,6 @@ class TrackedRun:
 
     def _status_without_training(self) -> RunStatus:
         return self._bad_evaluation or ("FINISHED" if self._evaluated else "KILLED")
-
-    def _bounded(self, step: Any) -> int:
-        try:
-            return bounded_int(step)
-        except (TypeError, ValueError) as error:
-            _logger.warning("%s: recorded at step %d instead", str(error), self.step)
-            return self.step
 
     def _is_metrics(self, phase: str, metrics: object) -> bool:
         if isinstance(metrics, TrainMetrics | Mapping):

@@ -56,6 +56,9 @@ class MLflowSettings(BaseModel):
     """Show the run nested under that one."""
     tags: dict[str, str] = {}
     """More tags of the run."""
+    eval_names: dict[str, Annotated[str, Field(min_length=1, max_length=250)]] = {}
+    """Names for evaluation data, by their digest or by the name that they have: the metrics on
+    them go to `eval/<name>/`."""
     description: str | None = None
     """Shown on the run's page; Markdown."""
     spool_dir: Path = Field(default_factory=default_spool)
@@ -151,8 +154,8 @@ def _explicit(settings: MLflowSettings | None) -> dict[str, Any]:
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """The settings that environment variables set: `ORBITER_MLFLOW_<FIELD>`, else MLflow's own.
 
-    `ORBITER_MLFLOW_TAGS` is a JSON object, `ORBITER_MLFLOW_REDACT` and
-    `ORBITER_MLFLOW_SKIP_PROVENANCE` are comma-separated lists.
+    `ORBITER_MLFLOW_TAGS` and `ORBITER_MLFLOW_EVAL_NAMES` are JSON objects, `ORBITER_MLFLOW_REDACT`
+    and `ORBITER_MLFLOW_SKIP_PROVENANCE` are comma-separated lists.
     """
     values: dict[str, Any] = {}
     for name in MLflowSettings.model_fields:
@@ -168,7 +171,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _parsed(name: str, text: str) -> Any:
     if name in ("redact", "skip_provenance"):
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    if name == "tags":
+    if name in ("tags", "eval_names"):
         try:
             return json.loads(text)
         except ValueError:

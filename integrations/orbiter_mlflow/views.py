@@ -58,10 +58,12 @@ def _params(columns: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def main_metrics(keys: Iterable[str]) -> list[str]:
-    """What every trainer has before the rest, and what was evaluated before what was trained."""
+    """What every trainer has before the rest, what was evaluated before what was trained, and
+    curves before what they came to."""
 
-    def rank(key: str) -> tuple[bool, bool, str]:
+    def rank(key: str) -> tuple[bool, bool, bool, str]:
         prefix, _, name = key.rpartition("/")
-        return name not in _FIRST, not prefix.startswith(names.EVAL), key
+        of_training = not prefix.startswith(names.EVAL)
+        return name not in _FIRST, of_training, prefix == f"{names.TRAIN}/{names.FINAL}", key
 
     return sorted((key for key in keys if not key.endswith("/steps")), key=rank)

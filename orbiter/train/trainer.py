@@ -7,25 +7,30 @@ the state, and tells cooperative hooks what happened. What comes of these events
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from orbiter.train.enforce import Phase, enforce, tell
+from orbiter.train.measured import UNMEASURED, NotesSetFields
+from orbiter.train.repeats import quiet_logger
 from orbiter.train.runtime import runtime_of
 from orbiter.train.states import TrainerError, TrainerState, require_move, require_state
 
 __all__ = ["TrainConfig", "TrainMetrics", "Trainer", "TrainerError", "TrainerState"]
 
+_logger = quiet_logger(__name__)
+
 
 @dataclass(slots=True)
-class TrainMetrics:
+class TrainMetrics(NotesSetFields):
     """What a training or an evaluation measured.
 
     `loss` and `accuracy` are plain numbers, `steps` counts optimizer steps, `extra` holds whatever
-    else was measured, by name; it may nest.
+    else was measured, by name; it may nest. A field that was left at its default was not measured,
+    one that was set to 0.0 was; in all else the two are equal.
     """
 
-    loss: float = 0.0
-    accuracy: float = 0.0
+    loss: float = UNMEASURED
+    accuracy: float = UNMEASURED
     steps: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -162,14 +167,47 @@ class Trainer(_EnforcedAtLast, ABC):
 
     # -- progress ------------------------------------------------------------------------------
 
-    def report(self, metrics: Mapping[str, Any] | TrainMetrics, *, step: int) -> None:
-        """Tell progress from inside `train`. Without tracking this does nothing; it never raises.
+    def report(
+        self,
+        metrics: Mapping[str, Any] | TrainMetrics,
+        *,
+        step: int,
+        phase: Literal["train", "eval"] = "train",
+        data: Any = None,
+    ) -> None:
+        """Tell progress from inside `train`, or an evaluation from wherever one cannot await.
+
+        Without tracking this does nothing. It never raises: what cannot be recorded is logged as an
+        error.
 
         Args:
-            metrics: a mapping logs just its keys, a `TrainMetrics` all of its fields.
+            metrics: a mapping logs just its keys, a `TrainMetrics` the fields that were set.
             step: how far training is, in optimizer steps; it should grow.
+            phase: `eval` for what was measured on data that are not trained on, as by a callback of
+                the framework that trains.
+            data: with `phase="eval"`, the data it was measured on; the test data of `check_dataset`
+                where left out.
         """
-        tell(self._on_report, metrics, step)
+        given: str = phase  # untyped code may pass anything
+        if given == "eval":
+            tell(self._on_evaluation_report, metrics, step, data)
+        elif given != "train":
+            _logger.error("not recorded: report(phase=%r) is neither 'train' nor 'eval'", given)
+        elif data is not None:
+            _logger.error("not recorded: report(data=...) of phase 'train'; data need phase='eval'")
+        else:
+            tell(self._on_report, metrics, step)
+
+    def at_step(self, step: int) -> None:
+        """Say to which step of the training belongs what comes next: `evaluate`, above all.
+
+        An `evaluate` stands at the step that was told last, here or by `report`; before that at 0.
+        It never raises.
+
+        Args:
+            step: how far training is, in optimizer steps.
+        """
+        tell(self._on_step, step)
 
     # -- hooks ---------------------------------------------------------------------------------
     # One for each event, all no-ops here. A mixin overrides those it wants and calls `super()`.
@@ -183,7 +221,15 @@ class Trainer(_EnforcedAtLast, ABC):
         """The state has moved."""
 
     def _on_report(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
-        """`report` was called."""
+        """`report` was called, of a training."""
+
+    def _on_evaluation_report(
+        self, metrics: Mapping[str, Any] | TrainMetrics, step: int, data: Any
+    ) -> None:
+        """`report` was called, of an evaluation on `data`: those of the checks, for None."""
+
+    def _on_step(self, step: int) -> None:
+        """`at_step` was called."""
 
     def _on_evaluate_started(self, test_data: Any) -> None:
         """An `evaluate` was admitted and is about to run."""

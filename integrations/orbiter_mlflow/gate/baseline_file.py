@@ -48,6 +48,8 @@ class BlessedRun(_Part):
     start_time: int
     params: dict[str, str]
     datasets: dict[str, str]
+    data: dict[str, str] = {}
+    """Prefix of metric keys -> the data they were measured on, as in `GateRun`."""
 
 
 class BlessedMetric(_Part):
@@ -111,6 +113,7 @@ class BaselineFile(_Part):
                     if label in metric.values
                 },
                 start_time=run.start_time,
+                data=run.data,
             )
             for label, run in self.runs.items()
         ]
@@ -148,6 +151,7 @@ def of_runs(
                 start_time=run.start_time,
                 params=_without_secrets(run.params),
                 datasets=dict(run.datasets),
+                data=dict(run.data),
             )
             for label, run in zip(labels, runs, strict=True)
         },

@@ -6,7 +6,7 @@ without a word.
 
 from collections.abc import Mapping, Sequence
 
-from orbiter_mlflow.gate.comparability import compare_fields
+from orbiter_mlflow.gate.comparability import compare_data, compare_fields
 from orbiter_mlflow.gate.model import (
     BaselineSource,
     GateReport,
@@ -136,7 +136,15 @@ def _metrics(
     keys = {key for run in (*candidate, *baseline) for key in run.metrics}
     alpha = policy.gate.alpha
     found = [
-        look(metric, wanted, candidate, baseline, alpha=alpha, against=against)
+        look(
+            metric,
+            wanted,
+            candidate,
+            baseline,
+            alpha=alpha,
+            against=against,
+            apart=compare_data(policy, metric, candidate, baseline),
+        )
         for metric, wanted in expand(policy, keys).items()
     ]
     adjusted = iter(holm([one.result.p_value or 0.0 for one in found if one.tested]))

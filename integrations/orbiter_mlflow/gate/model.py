@@ -1,12 +1,15 @@
 """What the gate is given and what it finds, as data: nothing here decides, reads or prints."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
 LARGEST = 1.797e308
 """From here on a value stands for an infinity: MLflow's stores keep one as the largest float."""
+
+ALL_OTHERS = "..."
+"""In place of the prefixes that had no room in the tag of a run's data."""
 
 Direction = Literal["higher", "lower", "target"]
 Severity = Literal["fail", "warn", "info"]
@@ -23,6 +26,9 @@ class GateRun:
         datasets: context -> `name:digest`, sorted and comma-separated where a run has several.
         metrics: the value of each metric at the point that the policy names; a metric that the run
             lacks is not in it. NaN and infinities are values.
+        data: prefix of metric keys -> `name:digest` of the data they were measured on, sorted and
+            comma-separated where the lives of a run had several; `ALL_OTHERS` stands for prefixes
+            of which the run could not say it. Empty for runs that say nothing of it.
     """
 
     run_id: str
@@ -34,6 +40,7 @@ class GateRun:
     undelivered: str = ""
     start_time: int = 0
     """Milliseconds since the epoch."""
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,9 @@ class Baseline(_Table):
 class Comparable(_Table):
     """`[comparable]`: what candidate and baseline must have in common.
 
-    Fields are `params.<key>` and `datasets.<context>`; `*`, `?` and `[...]` are patterns.
+    Fields are `params.<key>` and `datasets.<context>`; `*`, `?` and `[...]` are patterns. The data
+    behind a metric that is judged must be the same besides, unless `allow_differ` has
+    `data.<prefix of its key>`.
     """
 
     require_equal: tuple[str, ...] = Field(default=("datasets.eval",), strict=False)
@@ -109,10 +111,16 @@ class Comparable(_Table):
 
     @field_validator("require_equal", "allow_differ")
     @classmethod
-    def _fields(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
+    def _fields(cls, fields: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        required = info.field_name == "require_equal"
         for field in fields:
-            if not re.fullmatch(r"(params|datasets)\..+", field, re.DOTALL):
-                raise ValueError(f"{field!r} is no field: write params.<key> or datasets.<context>")
+            if required and field.startswith("data."):
+                raise ValueError(f"{field!r} must be equal without being named: take it out")
+            if not re.fullmatch(r"(params|datasets|data)\..+", field, re.DOTALL):
+                also = "" if required else ", or data.<prefix of metrics>"
+                raise ValueError(
+                    f"{field!r} is no field: write params.<key> or datasets.<context>{also}"
+                )
         return fields
 
     @model_validator(mode="after")

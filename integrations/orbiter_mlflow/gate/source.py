@@ -4,6 +4,7 @@ It reads no more of a store than it takes: pages as they are needed, a history o
 policy asks for another than the latest value.
 """
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.journal import read_head
 from orbiter_mlflow.gate.errors import CannotCompareError
-from orbiter_mlflow.gate.model import LARGEST, GateRun, LeftOut
+from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, GateRun, LeftOut
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.stored_run import FilterError, StoredRun
@@ -241,6 +242,7 @@ def _gate_run(
         metrics=metrics,
         undelivered=undelivered(run, waiting),
         start_time=run.start_time,
+        data=_data(run.tags),
     )
 
 
@@ -270,3 +272,24 @@ def _datasets(run: StoredRun) -> dict[str, str]:
     for one in run.datasets:
         by_context.setdefault(one.context, set()).add(f"{one.name}:{one.digest}")
     return {context: ",".join(sorted(found)) for context, found in by_context.items()}
+
+
+def _data(tags: Mapping[str, str]) -> dict[str, str]:
+    """The data behind each prefix of metric keys, as all lives of a run tell it."""
+    found: dict[str, dict[str, str]] = {}
+    for tag, text in tags.items():
+        if tag != names.EVALUATED_DATA and not tag.startswith(f"{names.EVALUATED_DATA}."):
+            continue
+        try:
+            table = json.loads(text)
+            for prefix, data in table.items():
+                if prefix != ALL_OTHERS:
+                    found.setdefault(prefix, {})[str(data["digest"])] = str(data["name"])
+                else:
+                    found.setdefault(prefix, {})
+        except (ValueError, TypeError, KeyError, AttributeError):  # changed by hand: not known
+            found.setdefault(ALL_OTHERS, {})
+    return {
+        prefix: ",".join(sorted(f"{name}:{digest}" for digest, name in data.items()))
+        for prefix, data in found.items()
+    }

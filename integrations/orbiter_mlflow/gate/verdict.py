@@ -67,8 +67,14 @@ def look(
     *,
     alpha: float,
     against: Against,
+    apart: str = "",
 ) -> Found:
-    """Judge a metric as far as it can be done without the others."""
+    """Judge a metric as far as it can be done without the others.
+
+    `apart` says why this one cannot be compared, where the runs as a whole can.
+    """
+    if apart and against is Against.BASELINE:
+        against = Against.NOTHING_ALIKE
     ours, theirs = _sample(metric, candidate), _sample(metric, baseline)
     result = MetricResult(
         metric=metric,
@@ -112,7 +118,8 @@ def look(
         reason = f"not judged: there is no baseline yet; {held}"
         return Found(replace(result, verdict=Verdict.UNJUDGED, reason=reason))
     if against is Against.NOTHING_ALIKE:
-        return Found(replace(result, reason="not compared: see what keeps the runs from it"))
+        reason = apart or "not compared: see what keeps the runs from it"
+        return Found(replace(result, reason=reason))
     if compared is None:
         return Found(replace(result, reason=f"the baseline's {_not_finite(theirs)}"))
     return _against_limits(wanted, result, compared, sides)
