@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,10 +152,7 @@ class Worker:
         assert drain is not None  # noqa: S101  as `_take` has made it
         if size == job.delivered and drain.ack.settled:
             if job.lanes_finished(size):
-                head = read_head(job.journal)
-                if not head.keep and spool.may_be_removed(job.journal, head.writer):
-                    spool.remove(job.journal)
-                self._drop(job)
+                self._clear_up(job)
             return
         waits_for_writer = not job.orphaned or drain.ack.closed
         if size == job.delivered and waits_for_writer and drain.next_trial() != 0.0:
@@ -165,6 +162,16 @@ class Worker:
         if drain.abandon() if job.orphaned else drain.run():
             job.delivered = size
         self._wake_lanes()
+
+    def _clear_up(self, job: _Job) -> None:
+        head = read_head(job.journal)
+        with _at_rest(job) as at_rest:
+            if not at_rest:  # a lane that looks at the journal now would make its ack again
+                return
+            if not head.keep and spool.may_be_removed(job.journal, head.writer):
+                spool.remove(job.journal)
+            self._jobs.pop(job.journal, None)
+            _close(job)
 
     def _sink(self, tracking_uri: str) -> Sink:
         key = (threading.get_ident(), tracking_uri)
@@ -200,16 +207,29 @@ class Worker:
         _give_back(job)
 
 
-def _give_back(job: _Job) -> None:
-    """Let others have the journal; where a lane is still at work, its thread does so afterwards."""
+@contextlib.contextmanager
+def _at_rest(job: _Job) -> Iterator[bool]:
+    """Whether no lane is at work on the journal; none begins within the `with` block then."""
     with contextlib.ExitStack() as held:
         for busy in job.busy.values():
             if not busy.acquire(blocking=False):
+                yield False
                 return
             held.callback(busy.release)
-        if job.fd is not None:
-            spool.give_back(job.fd)
-            job.fd = None
+        yield True
+
+
+def _give_back(job: _Job) -> None:
+    """Let others have the journal; where a lane is still at work, its thread does so afterwards."""
+    with _at_rest(job) as at_rest:
+        if at_rest:
+            _close(job)
+
+
+def _close(job: _Job) -> None:
+    if job.fd is not None:
+        spool.give_back(job.fd)
+        job.fd = None
 
 
 def _run_lane(lane: SideLane) -> None:
