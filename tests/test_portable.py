@@ -25,7 +25,7 @@ import asyncio, concurrent.futures, multiprocessing.util, os, signal, subprocess
 for name in (
     "chown", "fchmod", "fchown", "fork", "forkpty", "getegid", "geteuid", "getgid", "getpgid",
     "getuid", "killpg", "lchown", "pidfd_open", "posix_fallocate", "register_at_fork", "setsid",
-    "statvfs", "uname", "O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_DIRECTORY", "O_TMPFILE",
+    "uname", "O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_DIRECTORY", "O_TMPFILE",
     "sched_getaffinity", "sysconf", "ttyname", "wait3", "wait4", "WNOHANG",
 ):
     if hasattr(os, name):
