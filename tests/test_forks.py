@@ -76,7 +76,7 @@ def test_a_trainer_is_tracked_where_it_trains(leave: str, sqlite_uri: str) -> No
     (run,), said = runs_after(script, sqlite_uri, 1)
     assert run.info.status == "FINISHED"
     assert run.data.tags[names.CHECKS] == "check_dataset"
-    assert points(sqlite_uri, run) == 101
+    assert points(sqlite_uri, run) == 100
     assert run.data.metrics["eval/accuracy"] == 0.5
     assert said == ""
 
@@ -95,7 +95,7 @@ def test_a_daemon_is_tracked(sqlite_uri: str) -> None:
     """
     (run,), _ = runs_after(script, sqlite_uri, 1)
     assert run.info.status == "FINISHED"
-    assert points(sqlite_uri, run) == 101
+    assert points(sqlite_uri, run) == 100
 
 
 def test_a_forked_copy_of_a_validated_trainer_has_a_run_of_its_own(sqlite_uri: str) -> None:
@@ -111,7 +111,7 @@ def test_a_forked_copy_of_a_validated_trainer_has_a_run_of_its_own(sqlite_uri: s
     assert (parent.info.status, parent.data.tags["orbiter.state"]) == ("KILLED", "validated")
     assert points(sqlite_uri, parent) == 0
     assert (child.info.status, child.data.tags["orbiter.state"]) == ("FINISHED", "completed")
-    assert points(sqlite_uri, child) == 101
+    assert points(sqlite_uri, child) == 100
     assert child.data.params["epochs"] == "7"
     assert child.data.tags[names.CHECKS] == "check_dataset"
     assert len(child.inputs.dataset_inputs) == 2
@@ -129,7 +129,7 @@ def test_both_sides_of_a_fork_train_into_runs_of_their_own(sqlite_uri: str) -> N
     """
     runs, _ = runs_after(script, sqlite_uri, 2)
     assert [run.info.status for run in runs] == ["FINISHED"] * 2
-    assert [points(sqlite_uri, run) for run in runs] == [101] * 2
+    assert [points(sqlite_uri, run) for run in runs] == [100] * 2
 
 
 def test_a_fork_that_only_reports_or_looks_changes_nothing(sqlite_uri: str) -> None:
@@ -145,7 +145,7 @@ def test_a_fork_that_only_reports_or_looks_changes_nothing(sqlite_uri: str) -> N
     """
     (run,), _ = runs_after(script, sqlite_uri, 1)
     assert run.info.status == "FINISHED"
-    assert points(sqlite_uri, run) == 101
+    assert points(sqlite_uri, run) == 100
     assert "forked" not in run.data.tags
 
 
@@ -206,7 +206,7 @@ def test_delivery_by_a_thread_gets_its_moment_in_a_child(sqlite_uri: str) -> Non
     """
     (run,), _ = runs_after(script, sqlite_uri, 1, **THREAD)
     assert run.info.status == "FINISHED"
-    assert points(sqlite_uri, run) == 101
+    assert points(sqlite_uri, run) == 100
 
 
 @pytest.mark.parametrize(
