@@ -583,3 +583,13 @@ def test_a_list_of_marked_objects_is_read_without_a_note(caplog: pytest.LogCaptu
     config = Config(loras=[DeepLora(1), Lora(alpha=float("nan"))])
     assert carried(back(config)) == carried(config)
     assert caplog.messages == []
+
+
+def test_a_secret_that_stands_first_of_two_is_hidden() -> None:
+    secret = "hunter2-5f1c9e"
+    for items in (
+        [f"https://u:{secret}@h/2", "x"],
+        ["x", f"https://u:{secret}@h"],
+        ["pwd", secret],
+    ):
+        assert secret not in str(encode_config(TrainConfig(extra={"v": items})))
