@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found.
-.PHONY: demo ui test faults campaign lint types bench setup clean
+.PHONY: demo ui test test-integrations faults campaign lint types bench setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -37,6 +37,24 @@ ui: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --ignore-glob='tests/test_faults_*'
+
+# The configs of the large libraries, in an environment of their own. verl comes without what it
+# needs: only its config files are read. torch has no wheel for each new Python at once.
+INTEGRATIONS := .venv-integrations
+INTEGRATIONS_PYTHON ?= $(shell for p in python3.11 python3.12 $(PYTHON); do \
+	$$p -E -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
+test-integrations: $(INTEGRATIONS)/.done
+	$(INTEGRATIONS)/bin/python -m pytest -n 0 tests/config/check_integrations.py
+
+$(INTEGRATIONS)/.done: pyproject.toml constraints.txt
+	@echo "Installing into $(INTEGRATIONS); the first time this takes some minutes"
+	@rm -rf $(INTEGRATIONS)
+	@$(INTEGRATIONS_PYTHON) -m venv $(INTEGRATIONS)
+	@$(INTEGRATIONS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+		-c constraints.txt -e '.[integrations]'
+	@$(INTEGRATIONS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+		--no-deps 'verl>=0.9,<0.10'
+	@touch $@
 
 # Those that kill, cut lines and fill disks.
 faults: $(VENV)/.dev
@@ -79,4 +97,4 @@ $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.demo)
 
 clean:
-	rm -rf $(VENV) $(EXAMPLE) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(INTEGRATIONS) $(EXAMPLE) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -142,11 +142,11 @@ def test_the_yaml_is_for_people_and_for_either_version_of_yaml() -> None:
         "extra:\n"
         "  lora:\n"
         "    r: 8\n"
-        '  lr: "1e-05"\n'
-        "  'on': [1, 'off']\n"
         "  prompt: |\n"
         "    Be brief.\n"
         "    Be kind.\n"
+        '  lr: "1e-05"\n'
+        "  'on': [1, 'off']\n"
         "batch_size: 8\n"
         "epochs: 1\n"
         "output_dir: ''\n"
@@ -155,7 +155,7 @@ def test_the_yaml_is_for_people_and_for_either_version_of_yaml() -> None:
 
 def test_the_json_keeps_short_lists_on_a_line() -> None:
     text = json_text(config_to_params(TrainConfig(extra={"t": (1, 2), "l": list(range(60))})))
-    assert '    "t": {"$tuple": [1, 2]}\n' in text
+    assert '    "t": {"$tuple": [1, 2]},\n' in text
     assert '    "l": [\n      0,\n' in text
 
 

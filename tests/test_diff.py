@@ -24,6 +24,7 @@ from logged import as_stored, log_to, params_and_tags, run_with
 from orbiter.train import TrainConfig
 from orbiter_mlflow import config_to_params, names
 from orbiter_mlflow.cli import commands
+from orbiter_mlflow.codec.order import ORDER
 from orbiter_mlflow.diff import (
     Change,
     Difference,
@@ -137,7 +138,7 @@ def test_a_redacted_value_is_neither_equal_nor_different() -> None:
         (PurePosixPath("/x"), "PurePosixPath('/x')"),
         (Color.RED, "configs.Color.RED"),
         (DeepLora(2), "configs.DeepLora()"),
-        ([Lora(1)], "[configs.Lora(alpha=0.5, r=1, targets=('q', 'v'))]"),
+        ([Lora(1)], "[configs.Lora(r=1, alpha=0.5, targets=('q', 'v'))]"),
         (Point(1.0, None), "configs.Point(x=1.0, y=None)"),
         ({1: (2,)}, "{1: (2,)}"),
         (1 << 3000, hex(1 << 3000)),
@@ -170,8 +171,16 @@ def test_what_differs_is_shown_to_differ(one: Any, two: Any) -> None:
     differing = {
         key for key in columns[0] | columns[1] if columns[0].get(key) != columns[1].get(key)
     }
-    assert set(rows(found.config)) == differing
+    shown_rows = {name for name in rows(found.config) if not name.endswith(" (order)")}
+    assert shown_rows == differing - {ORDER}
     assert all(a != b for a, b in rows(found.config).values())
+
+
+def test_the_order_of_a_dict_is_a_difference() -> None:
+    found = of_extras({"w": {"b": 1, "a": 2}}, {"w": {"a": 2, "b": 1}}, {"w": {"b": 1, "a": 2}})
+    assert rows(found.config) == {"extra.w (order)": ("b, a", "a, b", "b, a")}
+    more = of_extras({"w": {"b": 1, "a": 2}}, {"w": {"b": 1, "c": 0, "a": 2}})
+    assert rows(more.config) == {"extra.w.c": (None, "0")}
 
 
 def test_params_of_other_tools_are_compared_as_they_are() -> None:

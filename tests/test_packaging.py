@@ -77,7 +77,7 @@ def test_the_metadata_say_what_is_needed(metadata: Message) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "demo", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "demo", "dev", "integrations"}
     needs = [need for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need]
     assert {re.split(r"[<>=]", need)[0] for need in needs} == {
         *("click", "mlflow", "numpy", "pydantic", "pyyaml", "rich", "scipy"),

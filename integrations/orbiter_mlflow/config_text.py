@@ -16,6 +16,7 @@ from orbiter_mlflow.codec.classes import class_name
 from orbiter_mlflow.codec.config_error import ConfigError
 from orbiter_mlflow.codec.document import from_document, to_document
 from orbiter_mlflow.codec.json_text import Json
+from orbiter_mlflow.codec.unmarking import named_in
 from orbiter_mlflow.escaping import in_json
 from orbiter_mlflow.params import config_from_params
 
@@ -193,16 +194,7 @@ def _importable(name: object) -> tuple[str, str]:
     raise ConfigError("the config", {f"{name}": "is no class that can be imported by its name"})
 
 
-def _modules(value: Json) -> Iterator[str]:
-    """The modules of the classes that markers name; they must be imported to be found."""
-    if type(value) is list:
-        for item in value:
-            yield from _modules(item)
-    elif type(value) is dict:
-        for key, item in value.items():
-            if key in ("$type", "$namedtuple"):
-                yield _importable(item)[0]
-            elif key == "$enum" and type(item) is list and item:
-                yield _importable(item[0])[0]
-            else:
-                yield from _modules(item)
+def _modules(document: Json) -> Iterator[str]:
+    """The modules that what the config names is in; they must be imported to be found."""
+    for name in named_in(document):
+        yield _importable(f"{name}x" if name.endswith(":") else name)[0]

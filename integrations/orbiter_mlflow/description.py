@@ -5,6 +5,7 @@ came of it, and how to get it back. Markdown, in which nothing that others wrote
 from collections.abc import Mapping
 
 from orbiter_mlflow import names
+from orbiter_mlflow.codec.order import ORDER
 from orbiter_mlflow.codec.splitting import join_values
 from orbiter_mlflow.escaping import markdown_code, markdown_text, shortened
 from orbiter_mlflow.views import main_metrics
@@ -36,7 +37,8 @@ class Description:
 
     def configured(self, params: Mapping[str, str]) -> None:
         """The config is logged as these params; secrets are redacted."""
-        self._params = {key: _as_it_is(text) for key, text in join_values(params).items()}
+        own = join_values(params)
+        self._params = {key: _as_it_is(text) for key, text in own.items() if key != ORDER}
 
     def measured(self, values: Mapping[str, float]) -> None:
         """A result of `train` or `evaluate`."""

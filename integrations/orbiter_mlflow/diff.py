@@ -14,6 +14,7 @@ from typing import Literal
 
 from orbiter_mlflow import names
 from orbiter_mlflow.codec.config_error import ConfigError
+from orbiter_mlflow.codec.order import ORDER, different_orders
 from orbiter_mlflow.codec.splitting import join_values
 from orbiter_mlflow.param_text import is_redacted, shown
 from orbiter_mlflow.stored_run import StoredRun
@@ -142,7 +143,10 @@ def differing(columns: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
 
 def _config(runs: Sequence[StoredRun]) -> tuple[tuple[Difference, ...], tuple[str, ...]]:
     columns = [_joined(run.params) for run in runs]
-    rows = [_as_python(row) for row in differing(columns)]
+    rows = [_as_python(row) for row in differing(columns) if row.name != ORDER]
+    for path, orders in different_orders(columns).items():
+        values = tuple(None if keys is None else ", ".join(keys) for keys in orders)
+        rows.append(Difference(f"{path} (order)", values))
     rows.sort(key=lambda row: row.name)
     known = {row.name for row in rows}
     secret = {path for column in columns for path, text in column.items() if is_redacted(text)}

@@ -1,6 +1,7 @@
 """A config as a run logs it: its params, and the tags that say how to read them back."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,10 @@ from orbiter_mlflow.values import tag_value
 
 @dataclass(frozen=True, slots=True)
 class LoggedConfig:
-    """The records of a config, and the paths in it that can be shown but not loaded back."""
+    """The records of a config, and what in it can be shown but not loaded back: path -> why."""
 
     records: tuple[Record, ...]
-    unencodable: tuple[str, ...]
+    unencodable: Mapping[str, str]
 
 
 def log_config(config: Any, redactor: Redactor) -> LoggedConfig:
@@ -31,7 +32,7 @@ def log_config(config: Any, redactor: Redactor) -> LoggedConfig:
     kind = type(config)
     lists = {
         names.CONFIG_FIELDS: encoded.fields,
-        names.CONFIG_UNENCODABLE: encoded.unencodable,
+        names.CONFIG_UNENCODABLE: [*encoded.unencodable],
         names.CONFIG_REDACTED: encoded.redacted,
     }
     tags = {

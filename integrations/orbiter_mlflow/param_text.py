@@ -3,12 +3,13 @@
 Only for showing: what differs as a param differs here too, but what this gives is not read back.
 """
 
-import base64
 from collections.abc import Callable
 
 from orbiter_mlflow.codec.config_error import UnreadableError
 from orbiter_mlflow.codec.json_text import Json, parse
-from orbiter_mlflow.codec.markers import REDACTED, TEXT, holds
+from orbiter_mlflow.codec.kinds.registry import KINDS
+from orbiter_mlflow.codec.markers import DICT, ITEMS, JSON, NAMEDTUPLE, REDACTED, STR, TYPE, holds
+from orbiter_mlflow.codec.text_only import TEXT
 
 __all__ = ["is_redacted", "shown"]
 
@@ -40,14 +41,30 @@ def _shown(value: Json) -> str:
         return repr(value)
     name = next((key for key in value if key[:1] == "$"), None)
     try:
-        if name in ("$type", "$namedtuple"):
+        if TEXT in value:
+            inner = value[TEXT]
+            return f"<{inner if type(inner) is str else _shown(inner)}>"
+        if name in (TYPE, NAMEDTUPLE):
             fields = (f"{key}={_shown(item)}" for key, item in value.items() if key != name)
             return f"{_dotted(value[name])}({', '.join(fields)})"
+        if name in KINDS and value.keys() <= {name, ITEMS}:
+            return _kind(value, name)
         if name is not None and len(value) == 1:
             return _MARKED[name](value[name]) if name in _MARKED else _call(name, value[name])
     except (TypeError, ValueError, LookupError, AttributeError):
         pass  # no marker of ours, whatever it looks like
     return f"{{{', '.join(f'{key!r}: {_shown(item)}' for key, item in value.items())}}}"
+
+
+def _kind(value: dict[str, Json], name: str) -> str:
+    kind, payload = KINDS[name], value[name]
+    if kind.items is None:
+        return kind.show(payload, _shown) if kind.show else _call(name, payload)
+    inner = _shown(value.get(ITEMS, {}))
+    if kind.show is not None:
+        return f"{kind.show(payload, _shown)}({inner})"
+    head = "" if payload is None else f"{_shown(payload)}, "
+    return f"{name[1:]}({head}{inner})"
 
 
 def _call(name: str, payload: Json) -> str:
@@ -75,30 +92,17 @@ def _dict(pairs: list[list[Json]]) -> str:
     return f"{{{', '.join(f'{_shown(key)}: {_shown(item)}' for key, item in pairs)}}}"
 
 
-def _enum(payload: list[Json]) -> str:
-    kind, member = payload
-    return f"{_dotted(kind)}.{member}" if type(member) is str else f"{_dotted(kind)}({member!r})"
-
-
 def _redacted(visible: str | None) -> str:
     return "redacted" if visible is None else f"redacted: {visible!r}"
 
 
 _MARKED: dict[str, Callable[[Json], str]] = {
     REDACTED: _redacted,
-    TEXT: lambda inner: f"<{inner if type(inner) is str else _shown(inner)}>",
     "$leaf": lambda inner: _shown(inner),
-    "$json": lambda inner: _shown(inner),
-    "$float": lambda text: str(text),
-    "$int": lambda text: str(text),
-    "$str": lambda parts: repr("".join(parts)),
+    JSON: lambda inner: _shown(inner),
+    STR: lambda parts: repr("".join(parts)),
     "$tuple": _tuple,
     "$set": _set,
     "$frozenset": lambda items: f"frozenset({_set(items) if items else ''})",
-    "$dict": _dict,
-    "$enum": _enum,
-    "$bytes": lambda text: repr(base64.b64decode(text, validate=True)),
-    "$bytearray": lambda text: f"bytearray({base64.b64decode(text, validate=True)!r})",
-    "$path": lambda payload: f"{payload[0]}({payload[1]!r})",
-    "$numpy": lambda payload: f"numpy.dtype({payload[0]!r}).type({_shown(payload[1])})",
+    DICT: _dict,
 }

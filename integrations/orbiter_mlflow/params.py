@@ -6,31 +6,40 @@ shown, listed and refused on reading; it is never silently wrong.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 from orbiter_mlflow import names
-from orbiter_mlflow.codec.classes import class_name, rebuild
+from orbiter_mlflow.codec.classes import class_name
 from orbiter_mlflow.codec.config_error import ConfigError, UnreadableError
 from orbiter_mlflow.codec.flatten import ROOT, flatten_config
-from orbiter_mlflow.codec.hints import hints_of
-from orbiter_mlflow.codec.json_text import Json, canonical, parse
-from orbiter_mlflow.codec.markers import JSON, REDACTED
-from orbiter_mlflow.codec.masking import mask_entries
-from orbiter_mlflow.codec.reading import Checked, Reading
+from orbiter_mlflow.codec.hints import ANY, hints_of
+from orbiter_mlflow.codec.json_text import Json, canonical, parse, to_text
+from orbiter_mlflow.codec.markers import JSON, MORE, REDACTED
+from orbiter_mlflow.codec.masking import mask_config
+from orbiter_mlflow.codec.order import ORDER, read_order
+from orbiter_mlflow.codec.reading import At, Checked, Reading, is_text
+from orbiter_mlflow.codec.rebuild import rebuild
 from orbiter_mlflow.codec.splitting import join_values, split_value
+from orbiter_mlflow.codec.text_only import TEXT
 from orbiter_mlflow.codec.tree import Node, tree
 from orbiter_mlflow.codec.unflatten import read_node
+from orbiter_mlflow.codec.unmarking import read_state
 from orbiter_mlflow.redact import Redactor
 
 __all__ = ["CODEC_VERSION", "ConfigError", "EncodedConfig", "config_from_params"]
 __all__ += ["config_to_params", "encode_config", "join_values", "own_params", "params_digest"]
 __all__ += ["read_config", "split_value"]
 
-CODEC_VERSION = "1"
-"""Of the encoding; another number means that this module may read the params wrongly."""
+CODEC_VERSION = "2"
+"""Of the encoding. 2 keeps the order of dicts and all that an instance carries."""
+READABLE = frozenset({"1", CODEC_VERSION})
+"""Versions that this module reads; params of another one it may read wrongly."""
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -41,14 +50,16 @@ class EncodedConfig:
 
     Attributes:
         params: key -> value, within MLflow's limits on both.
-        fields: names of the config's own fields; params of other names are not ours.
-        unencodable: paths that are shown as text and cannot be loaded back.
+        fields: names of the config's own fields, and of its attributes beyond them; params of other
+            names are not ours.
+        unencodable: paths that are shown as text and cannot be loaded back, each with the reason
+            and the way out.
         redacted: paths that hold a secret. `[]` stands for any item of a list.
     """
 
     params: dict[str, str]
     fields: tuple[str, ...]
-    unencodable: tuple[str, ...] = ()
+    unencodable: Mapping[str, str] = field(default_factory=dict)
     redacted: tuple[str, ...] = ()
 
     @cached_property
@@ -87,12 +98,12 @@ def encode_config(config: object, redactor: Redactor | None = None) -> EncodedCo
     """
     if not is_dataclass(config) or isinstance(config, type):
         raise TypeError(f"a config is a dataclass instance, not {type(config).__qualname__}")
-    masked = mask_entries(flatten_config(config), redactor or Redactor())
+    flat = flatten_config(config)
+    masked = mask_config(flat, redactor or Redactor())
     params: dict[str, str] = {}
     for path, text in masked.texts.items():
         params.update(split_value(".".join(path), text, names.MAX_PARAM_VALUE))
-    fields = tuple(hints_of(type(config)))
-    return EncodedConfig(params, fields, masked.unencodable, masked.redacted)
+    return EncodedConfig(params, flat.names, masked.unencodable, masked.redacted)
 
 
 def config_from_params(params: Mapping[str, str], config_type: type[T]) -> T:
@@ -110,7 +121,11 @@ def config_from_params(params: Mapping[str, str], config_type: type[T]) -> T:
             as text only.
         TypeError: when `config_type` is no dataclass.
     """
-    return read_config(params, config_type, Checked())
+    reading = Checked()
+    config = read_config(params, config_type, reading)
+    for note in reading.of_construction:
+        _logger.warning("the config: %s", note)
+    return config
 
 
 def read_config(params: Mapping[str, str], config_type: type[T], reading: Reading) -> T:
@@ -130,12 +145,19 @@ def read_config(params: Mapping[str, str], config_type: type[T], reading: Readin
         problems |= error.problems
         params = {k: v for k, v in params.items() if k.rpartition(":")[0] not in problems}
     nodes = tree((key.split("."), text) for key, text in params.items()).children
-    nodes |= _fields_apart(nodes.pop(ROOT, None), problems)
+    order, root = nodes.pop(ORDER, None), nodes.pop(ROOT, None)
+    try:
+        reading.order = read_order(None if order is None else order.text)
+    except UnreadableError as error:
+        problems[ORDER] = str(error)
+    head, apart = _root_parts(root, problems)
+    nodes |= apart
+    more = head.get(MORE, [])
     reading.expect(nodes)
     values: dict[str, Any] = {}
     for name, node in nodes.items():
-        if name in hints:
-            values[name] = read_node(node, hints[name], name, reading)
+        if name in hints or name in more:
+            values[name] = read_node(node, hints.get(name, ANY), name, reading)
         elif not reading.leaves_out(config_type, name):
             reading.unknown(config_type, name)
     for name in hints.keys() - values.keys():
@@ -143,7 +165,9 @@ def read_config(params: Mapping[str, str], config_type: type[T], reading: Readin
             reading.missing(config_type, name)
     if not problems:
         try:
-            return rebuild(config_type, values)
+            state = read_state(config_type, head, values, At(reading, ROOT))
+            found: T = reading.rebuilt(rebuild(config_type, state))
+            return found
         except UnreadableError as error:
             problems["the config"] = str(error)
     shown = Redactor().text
@@ -153,18 +177,25 @@ def read_config(params: Mapping[str, str], config_type: type[T], reading: Readin
     )
 
 
-def _fields_apart(node: Node | None, problems: dict[str, str]) -> dict[str, Node]:
-    """Fields whose name is no key for MLflow; they share one param."""
+def _root_parts(
+    node: Node | None, problems: dict[str, str]
+) -> tuple[dict[str, Json], dict[str, Node]]:
+    """What the config's own param says of it, and the fields whose name is no key for MLflow."""
     if node is None:
-        return {}
+        return {}, {}
     try:
-        apart = parse(node.text or "")
+        own = parse(node.text or "")
     except UnreadableError as error:
-        apart, problems[ROOT] = {}, str(error)
-    if type(apart) is not dict or node.children:
+        own, problems[ROOT] = {}, str(error)
+    if type(own) is not dict or node.children:
         problems[ROOT] = "is no object"
-        return {}
-    return {name: Node(canonical(_untyped(item))) for name, item in apart.items()}
+        return {}, {}
+    head = {key: item for key, item in own.items() if key[:1] == "$"}
+    if type(more := head.get(MORE, [])) is not list:
+        problems[ROOT] = is_text(more) if type(more) is dict and TEXT in more else "is malformed"
+        head = {}
+    apart = {name: Node(to_text(_untyped(x))) for name, x in own.items() if name not in head}
+    return head, apart
 
 
 def _untyped(item: Json) -> Json:
@@ -179,5 +210,5 @@ def own_params(params: Mapping[str, str], fields: Iterable[str]) -> dict[str, st
         params: all params of the run; scripts log their own beside ours.
         fields: `EncodedConfig.fields`.
     """
-    roots = {*fields, ""}
+    roots = {*fields, "", ORDER}
     return {k: v for k, v in params.items() if k.partition(".")[0].partition(":")[0] in roots}

@@ -92,6 +92,8 @@ class Redactor:
         """Whether two items that stand alone are a secret's name and the secret."""
         if _NAME.fullmatch(item) and names_secret(item):  # two names
             return False
+        if self.text(key) != key:  # a secret itself, as a URL with a password
+            return False
         text = f"({key!r}, {item!r})"
         return self.text(text) != text
 

@@ -6,7 +6,8 @@ import code. What reads the store is `store`; runs of other tools are read by `f
 
 import json
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 from orbiter.train import TrainConfig
@@ -15,10 +16,12 @@ from orbiter_mlflow.codec.checksums import differences
 from orbiter_mlflow.codec.classes import class_name, find_class, is_dataclass_class
 from orbiter_mlflow.codec.config_error import ConfigError, UnreadableError
 from orbiter_mlflow.codec.loading import Loading
+from orbiter_mlflow.codec.moved import Moved, import_named, missing_modules
+from orbiter_mlflow.codec.rebuild import kept
 from orbiter_mlflow.codec.splitting import join_values
 from orbiter_mlflow.escaping import plain
 from orbiter_mlflow.foreign import read_foreign
-from orbiter_mlflow.params import CODEC_VERSION, own_params, params_digest, read_config
+from orbiter_mlflow.params import READABLE, own_params, params_digest, read_config
 from orbiter_mlflow.settings import MLflowSettings, resolve
 from orbiter_mlflow.stored_run import RunNotFoundError, StoredRun
 
@@ -30,6 +33,8 @@ _TAGS = frozenset(
         *(names.CONFIG_DIGEST, names.CONFIG_CHECKSUMS),
     }
 )
+
+_MODULES = "the modules of its classes"
 
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +48,8 @@ def load_config(
     *,
     tracking_uri: str | None = None,
     secrets: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    import_modules: Iterable[str] = (),
     allow_unknown: bool = False,
 ) -> TrainConfig: ...
 @overload
@@ -52,6 +59,8 @@ def load_config(
     *,
     tracking_uri: str | None = None,
     secrets: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    import_modules: Iterable[str] = (),
     allow_unknown: bool = False,
 ) -> T: ...
 def load_config(
@@ -60,6 +69,8 @@ def load_config(
     *,
     tracking_uri: str | None = None,
     secrets: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    import_modules: Iterable[str] = (),
     allow_unknown: bool = False,
 ) -> Any:
     """The config that a run has logged, equal to what it was: types included, NaN as NaN.
@@ -80,6 +91,9 @@ def load_config(
             a `TrainConfig` and imported already.
         tracking_uri: where the run is; as the environment says, where left out.
         secrets: values for what was redacted, by path: `extra.hf_token`, `clients[1].api_key`.
+        overrides: values for what was kept as text, by path: `{"extra.collate": my_function}`.
+        import_modules: packages that may be imported, with their modules, where the config names
+            classes or functions in them; no other one is.
         allow_unknown: leave out what is no field of its class any more.
 
     Raises:
@@ -97,7 +111,14 @@ def load_config(
         run = store.get(run_id)
     except RunNotFoundError as error:
         raise RunNotFoundError(f"{error}{store.near(run_id)}") from None
-    return config_of(run, config_type, secrets=secrets, allow_unknown=allow_unknown)
+    return config_of(
+        run,
+        config_type,
+        secrets=secrets,
+        overrides=overrides,
+        import_modules=import_modules,
+        allow_unknown=allow_unknown,
+    )
 
 
 def config_of(
@@ -105,6 +126,8 @@ def config_of(
     config_type: type[Any] | None = None,
     *,
     secrets: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    import_modules: Iterable[str] = (),
     allow_unknown: bool = False,
 ) -> Any:
     """The config of a run that was read already; all else is as in `load_config`.
@@ -118,21 +141,28 @@ def config_of(
         raise TypeError(f"a config's type is a dataclass, not {config_type!r}")
     subject = f"the config of run {run.run_id}"
     if not _is_ours(run, subject):
-        return _best_effort(run, config_type or TrainConfig, secrets, subject)
+        return _best_effort(run, config_type or TrainConfig, secrets, overrides, subject)
     params, problems = config_params(run)
-    cls, named = config_type, _tags(run, subject).get(names.CONFIG_TYPE, "")
-    if cls is None:
+    named = _tags(run, subject).get(names.CONFIG_TYPE, "")
+    moved = _moved(named, config_type) if given and config_type is not None else None
+    problems |= _without_modules(params, "" if given else named, moved, import_modules)
+    if config_type is None:
         try:
-            cls = _named_class(named)
+            config_type = _named_class(named)
         except UnreadableError as error:
             raise ConfigError(subject, {"its class": str(error), **problems}) from None
-    reading = Loading(secrets or {}, allow_unknown=allow_unknown, moved=_moved(named, cls))
+    cls = config_type
+    if _MODULES in problems:
+        raise ConfigError(f"{subject} ({class_name(cls)})", problems)
+    reading = Loading(secrets or {}, overrides or {}, allow_unknown=allow_unknown, moved=moved)
     reading.problems |= problems
     try:
-        config = read_config(params, cls, reading)
+        with kept({**(secrets or {}), **(overrides or {})}):
+            config = read_config(params, cls, reading)
     except ConfigError as error:
         raise ConfigError(f"{subject} ({class_name(cls)})", error.problems) from None
     notes = [*_of_another_class(named, cls), *_of_later_lives(run), *reading.notes]
+    notes += reading.of_construction
     if notes:
         _logger.warning("%s: %s", subject, "; ".join(notes))
     return config
@@ -152,10 +182,10 @@ def config_params(run: StoredRun) -> tuple[dict[str, str], dict[str, str]]:
         raise ConfigError(subject, {"its params": "were not logged by a tracked trainer"})
     tags = _tags(run, subject)
     version = tags[names.CONFIG_CODEC]
-    if version != CODEC_VERSION:
+    if version not in READABLE:
+        known = " and ".join(repr(one) for one in sorted(READABLE))
         raise ConfigError(
-            subject,
-            {names.CONFIG_CODEC: f"is {version!r}; this orbiter_mlflow reads {CODEC_VERSION!r}"},
+            subject, {names.CONFIG_CODEC: f"is {version!r}; this orbiter_mlflow reads {known}"}
         )
     try:
         fields = json.loads(tags.get(names.CONFIG_FIELDS, "null"))
@@ -225,11 +255,37 @@ def _named_class(name: str) -> type[Any]:
     return cls
 
 
-def _moved(named: str, cls: type) -> tuple[str, str] | None:
+def _moved(named: str, cls: type) -> Moved | None:
     """The module that the class was in and the one it is in, where it has moved."""
     module, _, qualname = named.partition(":")
     same_name = qualname == cls.__qualname__
-    return (module, cls.__module__) if same_name and module != cls.__module__ else None
+    return Moved(module, cls.__module__) if same_name and module != cls.__module__ else None
+
+
+def _without_modules(
+    params: Mapping[str, str], named: str, moved: Moved | None, packages: Iterable[str]
+) -> dict[str, str]:
+    """The problem of all modules that must be imported first, as one; `named` is the class."""
+    packages = (packages,) if isinstance(packages, str) else tuple(packages)
+    try:
+        whole = join_values(params)
+    except ConfigError:  # as will be said when they are read
+        whole = dict(params)
+    needed = missing_modules(whole, moved)
+    module = named.partition(":")[0]
+    if module and module not in sys.modules and module != "__main__":
+        needed = sorted({*needed, module})
+    failed = import_named(needed, packages)
+    lines = [f"import {name}" for name in needed if name not in sys.modules and name not in failed]
+    problems = [f"{name} cannot be imported: {why}" for name, why in failed.items()]
+    if lines:
+        roots = sorted({line.split()[1].partition(".")[0] for line in lines})
+        problems.insert(
+            0,
+            f"are not imported: {'; '.join(lines)}; or allow it: import_modules="
+            f"({', '.join(repr(root) for root in roots)},)",
+        )
+    return {_MODULES: plain("; ".join(problems))} if problems else {}
 
 
 def _of_another_class(named: str, cls: type) -> list[str]:
@@ -245,11 +301,18 @@ def _of_later_lives(run: StoredRun) -> list[str]:
 
 
 def _best_effort(
-    run: StoredRun, cls: type[T], secrets: Mapping[str, Any] | None, subject: str
+    run: StoredRun,
+    cls: type[T],
+    secrets: Mapping[str, Any] | None,
+    overrides: Mapping[str, Any] | None,
+    subject: str,
 ) -> T:
-    if secrets:
-        reason = "is in `secrets`, but another tool has logged this run: nothing was redacted"
-        raise ConfigError(subject, dict.fromkeys(secrets, reason))
+    for what, given in (("secrets", secrets), ("overrides", overrides)):
+        if given:
+            reason = (
+                f"is in `{what}`, but another tool has logged this run: all is as it was logged"
+            )
+            raise ConfigError(subject, dict.fromkeys(given, reason))
     try:
         found = read_foreign(run.params, cls)
     except ConfigError as error:

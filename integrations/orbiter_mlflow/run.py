@@ -341,8 +341,9 @@ class TrackedRun:
         self._describe()
         if logged.unencodable:
             _logger.warning(
-                "config values that can be shown but not loaded back: %s",
-                ", ".join(logged.unencodable),
+                "config values that can be shown but not loaded back, unless load_config is given "
+                "them in overrides=: %s",
+                "; ".join(f"{path} ({why})" for path, why in logged.unencodable.items()),
             )
 
     def _show_progress(self) -> None:

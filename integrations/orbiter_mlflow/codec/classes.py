@@ -1,26 +1,20 @@
-"""Classes by name, and dataclasses from their fields.
+"""Classes and functions by name, looked up among the modules that are imported already.
 
-A name is looked up among the modules that are imported already: reading params runs no import.
+Reading params runs no import: a name from a store must not decide which code is loaded.
 """
 
-import copy
 import sys
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from enum import Enum
-from typing import Any, TypeVar
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
 
 from orbiter_mlflow.codec.config_error import UnreadableError
-from orbiter_mlflow.codec.sameness import same
 
-__all__ = ["ATOMS", "class_name", "find_class", "is_dataclass_class", "is_dataclass_value"]
-__all__ += ["is_findable", "rebuild"]
+__all__ = ["ATOMS", "class_name", "find_class", "find_reference", "is_dataclass_class"]
+__all__ += ["is_findable", "is_reference", "reference_name"]
 
-T = TypeVar("T")
-_UNSET = object()
 ATOMS = frozenset({str, int, float, bool, type(None)})
 """Types whose values are plain, and never change."""
-_MORE_THAN_FIELDS = (type, Enum, dict, list, tuple, set, frozenset, str, bytes, int, float)
 
 
 def class_name(cls: type) -> str:
@@ -28,12 +22,7 @@ def class_name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def find_class(name: object) -> type:
-    """The class of that name.
-
-    Raises:
-        UnreadableError: when its module is not imported, or has no such class.
-    """
+def _find(name: object) -> Any:
     if not isinstance(name, str):
         raise UnreadableError("a class is named by a text")
     module, _, qualname = name.partition(":")
@@ -43,9 +32,56 @@ def find_class(name: object) -> type:
     for part in qualname.split("."):
         # Not `getattr`: of a lazy module it would run an import.
         found = getattr(found, "__dict__", {}).get(part)
+    return found
+
+
+def find_class(name: object) -> type:
+    """The class of that name.
+
+    Raises:
+        UnreadableError: when its module is not imported, or has no such class.
+    """
+    found = _find(name)
     if not isinstance(found, type):
+        module = str(name).partition(":")[0]
         raise UnreadableError(f"needs {name}, but {module} has no such class")
     return found
+
+
+def is_reference(value: object) -> bool:
+    """Whether it is a class or a function: what a module defines under a name."""
+    kind = type(value)
+    return issubclass(kind, type | FunctionType | BuiltinFunctionType) or (
+        kind.__qualname__ == "ufunc" and kind.__module__ == "numpy"
+    )
+
+
+def find_reference(name: object) -> Any:
+    """The class or function of that name.
+
+    Raises:
+        UnreadableError: when its module is not imported, or has no such class or function.
+    """
+    found = _find(name)
+    if not is_reference(found):
+        module = str(name).partition(":")[0]
+        raise UnreadableError(f"needs {name}, but {module} has no such class or function")
+    return found
+
+
+def reference_name(value: Any) -> str | None:
+    """The name by which `find_reference` finds this very class or function, if there is one."""
+    module = getattr(value, "__module__", None)
+    own_names = (getattr(value, "__qualname__", None), getattr(value, "__name__", None))
+    # The second is that of functions which a module has taken from a class, as `torch.relu`.
+    names = [f"{module}:{name}" for name in own_names if name]
+    for name in names:
+        try:
+            if _find(name) is value:
+                return name
+        except UnreadableError:
+            continue
+    return None
 
 
 def is_findable(cls: type) -> bool:
@@ -58,54 +94,4 @@ def is_findable(cls: type) -> bool:
 
 def is_dataclass_class(cls: type) -> bool:
     """Whether the class is a dataclass, or inherits the fields of one."""
-    return hasattr(cls, "__dataclass_fields__")
-
-
-def is_dataclass_value(value: object) -> bool:
-    """Whether its fields are all there is to it: an instance that is no container besides."""
-    return is_dataclass_class(type(value)) and not issubclass(type(value), _MORE_THAN_FIELDS)
-
-
-def rebuild(cls: type[T], values: Mapping[str, Any]) -> T:
-    """An instance whose fields have exactly these values; those left out are what the class makes.
-
-    It is constructed as usual. Where that fails or changes a field, as a `__post_init__` may that
-    does not expect its own results, the fields are set afterwards.
-
-    Raises:
-        UnreadableError: when the class refuses both.
-    """
-    all_fields: tuple[Any, ...] = fields(cls)  # type: ignore[arg-type]  # a dataclass
-    given = [f for f in all_fields if f.name in values]
-    try:
-        made = _construct(cls, {f.name: values[f.name] for f in given if f.init})
-        for f in given:
-            if not same(getattr(made, f.name, _UNSET), values[f.name]):
-                object.__setattr__(made, f.name, values[f.name])
-        for f in all_fields:
-            if f.name not in values and getattr(made, f.name, _UNSET) is _UNSET:
-                object.__setattr__(made, f.name, _default(f))
-        if all(same(getattr(made, f.name, _UNSET), values[f.name]) for f in given):
-            return made
-    except Exception:
-        raise UnreadableError(f"{class_name(cls)} cannot be constructed") from None
-    raise UnreadableError(f"{class_name(cls)} does not keep the values of its fields")
-
-
-def _default(field: Any) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def _construct(cls: type[T], values: dict[str, Any]) -> T:
-    try:
-        # A copy, since a constructor may change what it is given, and we compare with the original.
-        made = cls(**{name: _copied(value) for name, value in values.items()})
-        if type(made) is cls:
-            return made
-    except Exception:  # noqa: S110 - whatever it was, the fields are set without it
-        pass
-    return object.__new__(cls)
-
-
-def _copied(value: Any) -> Any:
-    return value if type(value) in ATOMS else copy.deepcopy(value)
+    return hasattr(cls, "__dataclass_fields__") and not issubclass(cls, Enum)

@@ -1,7 +1,7 @@
 """The params of a config as one nested JSON object, and the params back from it.
 
-The object has the config's own names and shape, with the codec's markers for what JSON lacks. An
-object that stands in one param though it could be several is wrapped: `{"$leaf": {...}}`.
+The object has the config's own names, shape and order, with the codec's markers for what JSON
+lacks. An object that stands in one param though it could be several is wrapped: `{"$leaf": {...}}`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from orbiter_mlflow.codec.config_error import ConfigError, UnreadableError
 from orbiter_mlflow.codec.flatten import is_key
 from orbiter_mlflow.codec.json_text import Json, parse, to_text
+from orbiter_mlflow.codec.order import ORDER, Order, in_order, is_sorted, read_order
 from orbiter_mlflow.codec.splitting import join_values
 from orbiter_mlflow.codec.tree import Node, tree
 
@@ -29,15 +30,21 @@ def to_document(params: Mapping[str, str], fields: Iterable[str] = ()) -> dict[s
     """
     problems: dict[str, str] = {}
     nodes = tree((key.split("."), text) for key, text in join_values(params).items()).children
+    keys: Order = {}
+    if ORDER in nodes:
+        try:
+            keys = read_order(nodes.pop(ORDER).text)
+        except UnreadableError as error:
+            problems[ORDER] = str(error)
     order = [name for name in dict.fromkeys(fields) if name in nodes]
     order += sorted(nodes.keys() - set(order))
-    document = {name: _object(nodes[name], name, problems) for name in order}
+    document = {name: _object(nodes[name], name, problems, keys) for name in order}
     if problems:
         raise ConfigError("the config", problems)
     return document
 
 
-def _object(node: Node, path: str, problems: dict[str, str]) -> Json:
+def _object(node: Node, path: str, problems: dict[str, str], order: Order) -> Json:
     own: Json = {}
     if node.text is not None:
         try:
@@ -54,8 +61,8 @@ def _object(node: Node, path: str, problems: dict[str, str]) -> Json:
     for key in sorted(node.children):
         if key in own:
             problems[f"{path}.{key}"] = f"is there twice, also inside {path}"
-        own[key] = _object(node.children[key], f"{path}.{key}", problems)
-    return own
+        own[key] = _object(node.children[key], f"{path}.{key}", problems, order)
+    return in_order(own, order.get(path))
 
 
 def from_document(document: Mapping[str, Json]) -> dict[str, str]:
@@ -66,17 +73,26 @@ def from_document(document: Mapping[str, Json]) -> dict[str, str]:
     """
     params: dict[str, str] = {}
     problems: dict[str, str] = {}
+    order: dict[str, list[str]] = {}
     for name, value in document.items():
         if type(name) is str:
-            _flatten(name, value, params, problems)
+            _flatten(name, value, params, problems, order)
         else:
             problems[str(name)] = "is a field's name, but no string: put it in quotes"
     if problems:
         raise ConfigError("the config", problems)
+    if order:
+        params[ORDER] = to_text(order)
     return params
 
 
-def _flatten(path: str, value: Json, params: dict[str, str], problems: dict[str, str]) -> None:
+def _flatten(
+    path: str,
+    value: Json,
+    params: dict[str, str],
+    problems: dict[str, str],
+    order: dict[str, list[str]],
+) -> None:
     if type(value) is not dict or value.keys() == {_LEAF}:
         whole = value[_LEAF] if type(value) is dict else value
         _check(whole, path, problems)
@@ -87,8 +103,11 @@ def _flatten(path: str, value: Json, params: dict[str, str], problems: dict[str,
     if rest or not below:
         _check(rest, path, problems)
         params[path] = "" if problems else to_text(rest)
+    keys = [key for key in value if type(key) is str and key[:1] != "$"]
+    if below and not is_sorted(keys):
+        order[path] = keys
     for key, item in below.items():
-        _flatten(f"{path}.{key}", item, params, problems)
+        _flatten(f"{path}.{key}", item, params, problems, order)
 
 
 def _check(value: Json, path: str, problems: dict[str, str]) -> None:

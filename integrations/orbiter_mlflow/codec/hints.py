@@ -5,20 +5,27 @@ annotation that cannot be resolved counts as `Any`.
 """
 
 import collections.abc
+import datetime
+import decimal
+import ipaddress
+import pathlib
+import re
 import sys
 import types
 import typing
+import uuid
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from pydantic import TypeAdapter
 
-__all__ = ["ANY", "Hint", "hints_of"]
+__all__ = ["ANY", "Hint", "Rule", "hints_of", "is_scalar_value"]
 
 _ATOMS = frozenset({int, float, str, bool, type(None), None, Any, object})
 _LISTS = frozenset(
@@ -32,6 +39,17 @@ _LISTS = frozenset(
 )
 _DICTS = frozenset({dict, collections.abc.Mapping, collections.abc.MutableMapping})
 _NATIVE = _ATOMS | _LISTS | _DICTS
+_SCALARS = frozenset(
+    {
+        *(int, float, str, bool, bytes, bytearray, complex, type(None), None),
+        *(decimal.Decimal, uuid.UUID, re.Pattern),
+        *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
+        *(pathlib.Path, pathlib.PurePath, pathlib.PosixPath, pathlib.WindowsPath),
+        *(pathlib.PurePosixPath, pathlib.PureWindowsPath),
+        *(ipaddress.IPv4Address, ipaddress.IPv6Address),
+    }
+)
+"""Types that pydantic writes and reads as one text or number, without any code of a user."""
 _WRAPPERS = frozenset(
     getattr(typing, name)
     for name in ("Final", "ClassVar", "Required", "NotRequired", "ReadOnly")
@@ -39,6 +57,25 @@ _WRAPPERS = frozenset(
 )
 _DEEPEST = 20
 """Levels of an annotation that are looked at; an alias may contain itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How plain JSON stands for the values of an annotation, besides None.
+
+    Attributes:
+        form: of the values; `scalar` is what `Hint.scalar` converts.
+        cls: a dataclass or a NamedTuple.
+        inner: the hint of the items, or of the values under keys.
+        parts: the hints of a tuple's items, one each.
+        keys: the hint of the keys, where they are not just strings.
+    """
+
+    form: Literal["list", "set", "frozenset", "tuple", "dict", "dataclass", "namedtuple", "scalar"]
+    cls: Any = None
+    inner: "Hint | None" = None
+    parts: "tuple[Hint, ...] | None" = None
+    keys: "Hint | None" = None
 
 
 class Hint:
@@ -50,7 +87,25 @@ class Hint:
     @cached_property
     def native(self) -> bool:
         """Whether JSON alone tells the value; then the annotation is not asked when reading."""
-        return _is_native(self.annotation) or self.adapter is None
+        return _is_native(self.annotation)
+
+    @cached_property
+    def atoms(self) -> frozenset[type]:
+        """Types of plain values that the annotation names itself."""
+        return frozenset({m for m in _members(self.annotation) if m in (str, int, float, bool)})
+
+    @cached_property
+    def rule(self) -> Rule | None:
+        """How values are written shorter than with a marker; None where only a marker tells."""
+        members = [m for m in _members(self.annotation) if m not in (None, type(None))]
+        if members and all(map(_is_scalar, members)):
+            return Rule("scalar")
+        return _rule(members[0]) if len(members) == 1 else None
+
+    @cached_property
+    def scalar(self) -> TypeAdapter[Any] | None:
+        """What converts the values of a `scalar` rule."""
+        return self.adapter if self.rule is not None and self.rule.form == "scalar" else None
 
     @cached_property
     def dataclass(self) -> type | None:
@@ -98,7 +153,7 @@ _known: WeakKeyDictionary[type, Mapping[str, Hint]] = WeakKeyDictionary()
 
 
 def hints_of(cls: type) -> Mapping[str, Hint]:
-    """The fields of a dataclass, in their order, with their hints."""
+    """The fields of a dataclass, in their order, with their hints; nothing of other classes."""
     found = _known.get(cls)
     if found is None:
         found = _known[cls] = _hints_of(cls)
@@ -106,6 +161,8 @@ def hints_of(cls: type) -> Mapping[str, Hint]:
 
 
 def _hints_of(cls: type) -> dict[str, Hint]:
+    if not is_dataclass(cls):
+        return {}
     all_fields: tuple[Any, ...] = fields(cls)
     resolved: dict[str, Any] = {}
     try:
@@ -174,6 +231,54 @@ def _is_native_member(annotation: Any, depth: int) -> bool:
             and _is_native(arguments[1], depth)
         )
     return False
+
+
+def is_scalar_value(value: object) -> bool:
+    """Whether the value is of a type that a `scalar` rule may write."""
+    return type(value) in _SCALARS or issubclass(type(value), Enum)
+
+
+def _is_scalar(annotation: Any) -> bool:
+    if typing.get_origin(annotation) is typing.Literal:
+        return True
+    if typing.get_origin(annotation) is re.Pattern:
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return True
+    return _hashable_in(annotation, _SCALARS)
+
+
+def _rule(annotation: Any) -> Rule | None:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if isinstance(annotation, type) and origin is None:
+        if is_dataclass(annotation):
+            return Rule("dataclass", annotation)
+        if issubclass(annotation, tuple) and hasattr(annotation, "_fields"):
+            return Rule("namedtuple", annotation, parts=_namedtuple_hints(annotation))
+    if typing.is_typeddict(annotation):
+        return Rule("dict")
+    if origin in _LISTS and len(arguments) == 1:
+        return Rule("list", inner=Hint(arguments[0]))
+    if origin in (set, frozenset) and len(arguments) == 1:
+        return Rule("set" if origin is set else "frozenset", inner=Hint(arguments[0]))
+    if origin is tuple and arguments:
+        if len(arguments) == 2 and arguments[1] is ...:
+            return Rule("tuple", inner=Hint(arguments[0]))
+        return Rule("tuple", parts=tuple(map(Hint, arguments)))
+    if origin in _DICTS and len(arguments) == 2:
+        keys = Hint(arguments[0])
+        if keys.annotation is str:
+            return Rule("dict")
+        return Rule("dict", keys=keys) if keys.scalar is not None else None
+    return None
+
+
+def _namedtuple_hints(cls: Any) -> tuple[Hint, ...]:
+    try:
+        resolved = typing.get_type_hints(cls)
+    except Exception:
+        resolved = {}
+    return tuple(_shared(resolved.get(name, Any)) for name in cls._fields)
 
 
 def _hashable_in(annotation: Any, known: frozenset[Any]) -> bool:

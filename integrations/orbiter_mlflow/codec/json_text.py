@@ -1,6 +1,6 @@
 """JSON values and their one canonical text; a string that is no JSON itself stands bare.
 
-The text is compact, sorted, unescaped but for control characters and lone surrogates. `is_json` is
+The text is compact, unescaped but for control characters and lone surrogates. `is_json` is
 the one strict predicate of both directions: what it says of a string decides about its quotes.
 """
 
@@ -33,6 +33,12 @@ _ENCODER = json.JSONEncoder(
     ensure_ascii=False,
     check_circular=False,
     allow_nan=False,
+    separators=(",", ":"),
+)
+_SORTING = json.JSONEncoder(
+    ensure_ascii=False,
+    check_circular=False,
+    allow_nan=False,
     sort_keys=True,
     separators=(",", ":"),
 )
@@ -42,8 +48,11 @@ _GRAMMAR = json.JSONDecoder(parse_constant=_refuse, parse_int=len)
 
 
 def canonical(value: Json) -> str:
-    """The canonical JSON text."""
-    text = _ENCODER.encode(value)
+    """The one JSON text of a value, whatever the order of its keys."""
+    return _escaped(_SORTING.encode(value))
+
+
+def _escaped(text: str) -> str:
     if text.isascii():
         return text
     return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
@@ -66,13 +75,13 @@ def is_json(text: str) -> bool:
 
 
 def to_text(value: Json) -> str:
-    """The text of a JSON value; `parse` reads it back."""
+    """The text of a JSON value, keys in their order; `parse` reads it back."""
     if type(value) is int or type(value) is float:
         return repr(value)  # as the encoder would write it, which takes longer to set up
     if type(value) is str and not _needs_quotes(value):
         text: str = value
         return text
-    return canonical(value)
+    return _escaped(_ENCODER.encode(value))
 
 
 def _needs_quotes(text: str) -> bool:

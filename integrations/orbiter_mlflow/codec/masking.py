@@ -3,24 +3,27 @@
 What is redacted stays recognisable as such, `{"$redacted": ...}`, and is listed by path.
 """
 
-import base64
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orbiter_mlflow.codec.flatten import Entry
+from orbiter_mlflow.codec.flatten import Entry, Flat
 from orbiter_mlflow.codec.json_text import Json, canonical, to_text
-from orbiter_mlflow.codec.markers import REDACTED, TEXT
+from orbiter_mlflow.codec.kinds.registry import KINDS
+from orbiter_mlflow.codec.loading import values_of
+from orbiter_mlflow.codec.markers import COLLECTIONS, DICT, JSON, REDACTED, STR, is_marked
+from orbiter_mlflow.codec.order import ORDER
+from orbiter_mlflow.codec.text_only import TEXT, WHY, advice
 from orbiter_mlflow.escaping import shortened
 from orbiter_mlflow.redact import Redactor
 from orbiter_mlflow.secret_names import is_special_token
 
-__all__ = ["Masked", "mask_entries"]
+__all__ = ["Masked", "mask_config"]
 
 _LONGEST_TEXT = 2_000
 """Characters that are shown of what cannot be loaded anyway."""
-_WRAPPERS = frozenset({"$json", "$tuple", "$set", "$frozenset", "$dict"})
-_BYTES = frozenset({"$bytes", "$bytearray"})
+_WRAPPERS = frozenset({JSON, DICT, *COLLECTIONS})
 _SECRET: Json = {REDACTED: None}
 
 
@@ -31,22 +34,22 @@ class Masked:
     Attributes:
         texts: the text of each param by its path.
         redacted: paths of what was redacted.
-        unencodable: paths of what is kept as text only.
+        unencodable: paths of what is kept as text only, with the reason and the way out.
     """
 
     texts: dict[tuple[str, ...], str]
     redacted: tuple[str, ...]
-    unencodable: tuple[str, ...]
+    unencodable: dict[str, str]
 
 
-def mask_entries(entries: Iterable[Entry], redactor: Redactor) -> Masked:
-    """The params of these entries without their secrets."""
+def mask_config(flat: Flat, redactor: Redactor) -> Masked:
+    """The params of a config without their secrets."""
     texts: dict[tuple[str, ...], str] = {}
     verdicts: dict[str, tuple[bool, bool]] = {}
     collapsed: set[tuple[str, ...]] = set()
     redacted: dict[str, None] = {}
-    unencodable: dict[str, None] = {}
-    for entry in entries:
+    unencodable: dict[str, str] = {}
+    for entry in flat.entries:
         secret = _secret_part(entry, redactor, verdicts)
         if secret is not None:
             collapsed.add(secret)
@@ -54,11 +57,30 @@ def mask_entries(entries: Iterable[Entry], redactor: Redactor) -> Masked:
             texts[secret] = canonical(_SECRET)
         elif entry.path not in collapsed:
             masked, paths, has_text = _mask_leaf(entry, redactor)
-            texts[entry.path] = masked
+            texts[entry.path] = to_text(masked) if masked is not entry.leaf.json else entry.text
             redacted.update(dict.fromkeys(paths))
             if has_text:
-                unencodable[".".join(entry.path)] = None
-    return Masked(texts, tuple(redacted), tuple(unencodable))
+                for place, own in values_of(masked, ".".join(entry.path), TEXT):
+                    unencodable[place] = advice(own.get(WHY))
+    order = _order(flat.order, collapsed, redactor)
+    if order:
+        texts[(ORDER,)] = to_text(order)
+    return Masked(texts, tuple(redacted), unencodable)
+
+
+def _order(
+    order: Mapping[tuple[str, ...], list[str]],
+    collapsed: Iterable[tuple[str, ...]],
+    redactor: Redactor,
+) -> dict[str, list[str]]:
+    """The order of keys, where none of them is a secret or inside of one."""
+    gone = set(collapsed)
+    return {
+        ".".join(path): keys
+        for path, keys in order.items()
+        if not any(path[:length] in gone for length in range(1, len(path) + 1))
+        and not any(redactor.text(key) != key for key in keys)
+    }
 
 
 def _secret_part(
@@ -80,23 +102,23 @@ def _secret_part(
     return None
 
 
-def _mask_leaf(entry: Entry, redactor: Redactor) -> tuple[str, list[str], bool]:
+def _mask_leaf(entry: Entry, redactor: Redactor) -> tuple[Json, list[str], bool]:
     json = entry.leaf.json
     is_atom = entry.leaf.named is None and type(json) is not dict and type(json) is not list
     if is_atom and (type(json) is not str or redactor.text(json) == json):
-        return entry.text, [], False
+        return json, [], False
     path = ".".join(entry.path)
     by_name, mask = _Mask(redactor), _Mask(redactor)
     try:
+        masked = mask.json(json, path)
         if entry.leaf.named is not None:
             named = by_name.json(entry.leaf.named, path)
-            if by_name.paths:
-                return to_text(named), by_name.paths, by_name.has_text
-        masked = mask.json(entry.leaf.json, path)
-        text = entry.text if masked is entry.leaf.json else to_text(masked)
+            if set(by_name.paths) > set(mask.paths):
+                whole = named if is_marked(named) else {JSON: named}
+                return whole, by_name.paths, by_name.has_text
     except RecursionError:  # called from so deep that it could not be looked through
-        return canonical(_SECRET), [path], False
-    return text, mask.paths, mask.has_text
+        return _SECRET, [path], False
+    return masked, mask.paths, mask.has_text
 
 
 def _is_harmless(name: str, value: Json) -> bool:
@@ -149,16 +171,16 @@ class _Mask:
 
     def _object(self, value: dict[str, Json], path: str) -> Json:
         if TEXT in value:
-            return self._text(value[TEXT], path)
+            return self._text(value, path)
+        if REDACTED in value:  # a type that hides what it holds
+            self.paths.append(path)
+            return value
         if len(value) == 1:
             [(key, inner)] = value.items()
-            if key in _BYTES:
-                hidden = base64.b64decode(inner).decode("latin-1")
+            hidden = _hidden(key, inner)
+            if hidden is not None:
                 return value if self.redactor.text(hidden) == hidden else self._redacted(path)
-            if key == "$str":
-                whole = "".join(inner)
-                return value if self.redactor.text(whole) == whole else self._redacted(path)
-            if key == "$dict":
+            if key == DICT:
                 pairs = [self._pair(pair, path) for pair in inner]
                 return {key: pairs} if _differ(pairs, inner) else value
         masked = {}
@@ -187,16 +209,34 @@ class _Mask:
         masked = self._named(key, item, path) if type(key) is str and key else self.json(item, path)
         return pair if masked is item else [key, masked]
 
-    def _text(self, inner: Json, path: str) -> Json:
+    def _text(self, value: dict[str, Json], path: str) -> Json:
         self.has_text = True
+        inner = value[TEXT]
         if type(inner) is str:
             visible = self.redactor.text(inner)
             if visible != inner:
                 self.paths.append(path)
         else:
             visible = canonical(self.json(inner, path))
-        return {TEXT: shortened(visible, _LONGEST_TEXT)}
+        return {**value, TEXT: _bounded(visible)}
+
+
+def _hidden(key: str, payload: Json) -> str | None:
+    """The text that a marker's payload does not show as it is."""
+    if key == STR:
+        return "".join(payload)
+    kind = KINDS.get(key)
+    return None if kind is None or kind.hidden is None else kind.hidden(payload)
 
 
 def _differ(masked: Iterable[Any], items: Iterable[Any]) -> bool:
     return any(a is not b for a, b in zip(masked, items, strict=True))
+
+
+def _bounded(text: str) -> str:
+    """The text, or its beginning and what tells it from all others that begin so."""
+    shown = shortened(text, _LONGEST_TEXT)
+    if shown == text:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{shown} SHA-256 {digest}"

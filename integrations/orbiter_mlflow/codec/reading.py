@@ -7,17 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orbiter_mlflow.codec.classes import class_name
 from orbiter_mlflow.codec.config_error import UnreadableError
 from orbiter_mlflow.codec.hints import Hint
 from orbiter_mlflow.codec.json_text import Json, canonical
-from orbiter_mlflow.codec.leaves import is_adapted, read_leaf
-from orbiter_mlflow.codec.markers import REDACTED, TEXT, build, holds
+from orbiter_mlflow.codec.leaves import has_rule, read_leaf, validated
+from orbiter_mlflow.codec.markers import holds_markers
+from orbiter_mlflow.codec.objects import State, shape_of
+from orbiter_mlflow.codec.order import Order
+from orbiter_mlflow.codec.rebuild import Rebuilt, rebuild
+from orbiter_mlflow.codec.text_only import TEXT, WHY, advice
 from orbiter_mlflow.codec.tree import Node
 
-__all__ = ["IS_SECRET", "IS_TEXT", "Changes", "Checked", "Reading", "changes_of"]
+__all__ = ["IS_SECRET", "Changes", "Checked", "Reading", "changes_of", "is_text"]
 
 IS_SECRET = "is a secret, which was redacted when it was logged"  # noqa: S105  says so
-IS_TEXT = "was logged as text only, since it has no exact encoding"
+
+
+def is_text(own: Json) -> str:
+    """Why a value that was logged as text cannot be read."""
+    return f"was logged as text only: {advice(own.get(WHY))}"
 
 
 class Reading:
@@ -25,24 +34,21 @@ class Reading:
 
     Attributes:
         problems: what is wrong so far: path -> reason.
+        order: of the keys of dicts, by path.
+        unconstructed: classes of which an instance was made without the constructor, since that
+            fails for what was logged.
     """
 
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
+        self.order: Order = {}
+        self.unconstructed: dict[str, None] = {}
 
     def expect(self, nodes: Mapping[str, Node]) -> None:
         """Look at the params of all fields before they are read."""
 
-    def json(self, own: Json, hint: Hint, path: str, *, is_leaf: bool) -> Json:
-        """The object or list in a param, where it is no secret as a whole.
-
-        Raises:
-            UnreadableError: it holds a secret, or what was logged as text only.
-        """
-        if holds(own, REDACTED):
-            raise UnreadableError(IS_SECRET)
-        if holds(own, TEXT):
-            raise UnreadableError(IS_TEXT)
+    def json(self, own: Json, path: str) -> Json:
+        """The object or list in a param, as it is to be read."""
         return own
 
     def secret(self, path: str) -> Any:
@@ -53,21 +59,57 @@ class Reading:
         """
         raise UnreadableError(IS_SECRET)
 
+    def stand_in(self, own: Json, path: str) -> Any:
+        """What stands for JSON that does not hold the value itself.
+
+        Raises:
+            UnreadableError: nothing does.
+        """
+        raise UnreadableError(is_text(own) if TEXT in own else IS_SECRET)
+
+    def validated(self, json: Json, hint: Hint, path: str) -> Any:
+        """What the annotation makes of JSON that no rule of ours reads.
+
+        Raises:
+            UnreadableError: it has no value.
+        """
+        return validated(json, hint, At(self, path))
+
     def leaf(self, own: Json, hint: Hint, path: str) -> Any:
         """The value of a param that has none below it.
 
         Raises:
             UnreadableError: it has no value.
         """
-        return read_leaf(own, hint)
+        return read_leaf(own, hint, At(self, path))
 
-    def build(self, cls: type, values: Mapping[str, Any], path: str) -> Any:
-        """The dataclass from the values of its fields.
+    def build(self, cls: type, state: State, path: str) -> Any:
+        """The object that carries this.
 
         Raises:
             UnreadableError: when it is none, has other fields, or refuses the values.
         """
-        return build(cls, values)
+        shape = shape_of(cls)
+        known = shape.fields.keys() if shape is not None else state.fields.keys()
+        if known != state.fields.keys():
+            wrong = ", ".join(sorted(known ^ state.fields.keys()))
+            raise UnreadableError(f"{class_name(cls)} has missing or unknown fields: {wrong}")
+        return self.rebuilt(rebuild(cls, state))
+
+    @property
+    def of_construction(self) -> list[str]:
+        """What the user should know of how objects were made, a sentence or none."""
+        if not self.unconstructed:
+            return []
+        which = ", ".join(self.unconstructed)
+        why = "made without their constructors, which refuse these values, with all fields set"
+        return [f"{why}: {which}"]
+
+    def rebuilt(self, found: Rebuilt) -> Any:
+        """The object, of which it is noted how it came about."""
+        if not found.constructed:
+            self.unconstructed[class_name(type(found.value))] = None
+        return found.value
 
     def leaves_out(self, cls: type, path: str) -> bool:
         """Whether a param is not even read, which is no field of its class."""
@@ -82,12 +124,29 @@ class Reading:
         self.problems[path] = "is missing"
 
 
+@dataclass(frozen=True, slots=True)
+class At:
+    """A reading at one path: what makes the objects in the JSON of one param."""
+
+    reading: Reading
+    path: str
+
+    def build(self, cls: type, state: State) -> Any:
+        return self.reading.build(cls, state, self.path)
+
+    def validated(self, json: Json, hint: Hint) -> Any:
+        return self.reading.validated(json, hint, self.path)
+
+    def stand_in(self, own: Json) -> Any:
+        return self.reading.stand_in(own, self.path)
+
+
 class Checked(Reading):
     """Also sees fields that pydantic would pass over, or add, inside a list or the like."""
 
     def leaf(self, own: Json, hint: Hint, path: str) -> Any:
         value = super().leaf(own, hint, path)
-        if is_adapted(own, hint):
+        if has_rule(own, hint) and hint.rule is None and not holds_markers(own):
             changes = changes_of(own, hint, value, path)
             if changes.gone or changes.new:
                 wrong = ", ".join([*changes.gone, *changes.new])
@@ -139,12 +198,12 @@ def _unordered(value: Json) -> str:
 
 
 def changes_of(own: Json, hint: Hint, value: Any, path: str) -> Changes:
-    """How the JSON differs from what pydantic makes of the value that was read from it.
-
-    When it was logged, the JSON was what pydantic makes of the value.
-    """
+    """How the JSON differs from what pydantic makes of the value that was read from it."""
     changes = Changes()
     if hint.adapter is not None:
-        now = hint.adapter.dump_python(value, mode="json", warnings=False)
+        try:
+            now = hint.adapter.dump_python(value, mode="json", warnings=False)
+        except Exception:  # a part of the value is of no type that pydantic knows
+            return changes
         changes.compare(own, now, path)
     return changes

@@ -1,39 +1,34 @@
 """When two values are the same: not merely equal, but of the same types through and through.
 
-`1`, `1.0` and `True` are three values, `0.0` and `-0.0` are two; NaN is one. The order of a plain
-dict or set does not matter. What cannot be compared is not the same.
+`1`, `1.0` and `True` are three values, `0.0` and `-0.0` are two; NaN is one. The order of a dict
+counts, that of a set does not. Of an instance all counts that it carries, as `objects` reads it;
+of other types what the registry writes. What cannot be compared is not the same. No code of the
+values' own classes is run.
 """
 
-import sys
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
-from enum import Enum
-from pathlib import PurePath
 from typing import Any
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
-__all__ = ["same"]
+from orbiter_mlflow.codec.kinds.registry import kind_of
+from orbiter_mlflow.codec.objects import UNSET, Shape, shape_of, state_of
+
+__all__ = ["HOLE", "same"]
+
+
+class _Hole:
+    """Stands for a value that is kept as text; it is the same as any."""
+
+
+HOLE = _Hole()
 
 _BY_EQUALITY = (str, int, bool, bytes, bytearray)
-# Their repr tells more than their `==`: fold, time zone, sign of zero, trailing zeros.
-_BY_REPR = (
-    *(float, complex, Decimal, UUID),
-    *(datetime, date, time, timedelta, timezone, ZoneInfo),
-)
-
-_STR = frozenset({str})
-_BESIDES = ("__dict__", "maxlen", "default_factory")
 
 
 def same(a: object, b: object) -> bool:
     """Whether the two are the same value. It never raises."""
     try:
         return _same(a, b)
-    except Exception:  # of a property, an `__eq__`, a `__repr__`, or of too deep a recursion
+    except Exception:  # of a property, or of too deep a recursion
         return False
 
 
@@ -42,10 +37,10 @@ def _same(a: Any, b: Any) -> bool:
         return True
     kind = type(a)
     if kind is not type(b):
-        return False
+        return a is HOLE or b is HOLE
     if kind in _BY_EQUALITY:
         return bool(a == b)
-    if kind in _BY_REPR:
+    if kind is float:
         return repr(a) == repr(b)
     if kind is list or kind is tuple:
         return _same_items(a, b)
@@ -53,69 +48,68 @@ def _same(a: Any, b: Any) -> bool:
         return _same_mapping(a, b)
     if kind is set or kind is frozenset:
         return _same_members(a, b)
-    return _same_objects(a, b)
+    return _same_objects(a, b, kind)
 
 
-def _same_objects(a: Any, b: Any) -> bool:
-    if isinstance(a, Enum):  # members are one each, save the combinations of a flag
-        return a.name == b.name and _same(a.value, b.value)
-    if isinstance(a, PurePath) or _is_numpy_scalar(a):
-        return repr(a) == repr(b) and getattr(a, "dtype", None) == getattr(b, "dtype", None)
-    if isinstance(a, dict):
-        return _same_items(list(a.items()), list(b.items())) and _same_besides(a, b)
-    if isinstance(a, list | tuple | deque):
-        return _same_items(a, b) and _same_besides(a, b)
-    if isinstance(a, set | frozenset):
-        return _same_members(a, b) and _same_besides(a, b)
-    if is_dataclass(a):
-        return all(_same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
-    return (a == b) is True and _same_besides(a, b)
-
-
-def _same_besides(a: object, b: object) -> bool:
-    """Whether they agree in what a container's items, or an `__eq__`, may not show."""
-    return all(_same(getattr(a, name, None), getattr(b, name, None)) for name in _BESIDES)
-
-
-def _same_items(a: Collection[Any], b: Collection[Any]) -> bool:
-    return len(a) == len(b) and all(map(_same, a, b))
-
-
-def _same_mapping(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
-    if len(a) != len(b):
-        return False
-    if _STR.issuperset(map(type, a)) and _STR.issuperset(map(type, b)):
-        if a.keys() != b.keys():
+def _same_objects(a: Any, b: Any, cls: type) -> bool:
+    kind = kind_of(cls)
+    if kind is not None:
+        if not _same(kind.write(a), kind.write(b)):
             return False
-        return all(map(_same, a.values(), map(b.__getitem__, a)))
-    return _paired(a.items(), {key: (key, value) for key, value in b.items()})
+        return kind.items is None or _same_held(kind.items(a), kind.items(b))
+    shape = shape_of(cls)
+    if shape is not None:
+        return _same_states(a, b, shape)
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return _same_items(tuple.__iter__(a), tuple.__iter__(b))
+    return False
+
+
+def _same_held(a: Any, b: Any) -> bool:
+    return _same_items(a, b) if type(a) is list else _same_mapping(a, b)
+
+
+def _same_states(a: Any, b: Any, shape: Shape) -> bool:
+    one, other = state_of(a, shape), state_of(b, shape)
+    if list(one.more) != list(other.more):
+        return False
+    if one.given != other.given or one.inherited != other.inherited:
+        return False
+    if not _same(dict(one.private or {}), dict(other.private or {})):
+        return False
+    pairs = ((one.fields, other.fields), (one.more, other.more))
+    return all(_same(left[name], right[name]) for left, right in pairs for name in left)
+
+
+def _same_items(a: Iterable[Any], b: Iterable[Any]) -> bool:
+    try:
+        return all(_same(x, y) for x, y in zip(a, b, strict=True))
+    except ValueError:  # not as many
+        return False
+
+
+def _same_mapping(a: Mapping[Any, Any], b: Mapping[Any, Any]) -> bool:
+    return len(a) == len(b) and all(
+        _same(key, other) and _same(value, b_value)
+        for (key, value), (other, b_value) in zip(a.items(), b.items(), strict=True)
+    )
 
 
 def _same_members(a: Collection[Any], b: Collection[Any]) -> bool:
-    return len(a) == len(b) and _paired(((x, None) for x in a), {x: (x, None) for x in b})
-
-
-def _paired(pairs: Iterable[tuple[Any, Any]], others: Mapping[Any, tuple[Any, Any]]) -> bool:
-    """Whether each pair has one of its own among as many others; those are found by their key."""
-    left = dict(others)
+    if len(a) != len(b):
+        return False
+    left = {item: item for item in b}
     odd = []
-    for key, value in pairs:
-        other = left.pop(key, None)
-        if other is None:  # a key that does not equal itself, as NaN
-            odd.append((key, value))
-        elif not (_same(key, other[0]) and _same(value, other[1])):
+    for item in a:
+        other = left.pop(item, UNSET)
+        if other is UNSET:  # one that does not equal itself, as NaN
+            odd.append(item)
+        elif not _same(item, other):
             return False
     rest = list(left.values())
-    for key, value in odd:
-        for i, other in enumerate(rest):
-            if _same(key, other[0]) and _same(value, other[1]):
-                del rest[i]
-                break
-        else:
+    for item in odd:
+        at = next((i for i, other in enumerate(rest) if _same(item, other)), None)
+        if at is None:
             return False
+        del rest[at]
     return True
-
-
-def _is_numpy_scalar(value: object) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and isinstance(value, numpy.generic)

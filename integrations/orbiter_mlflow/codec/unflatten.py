@@ -5,13 +5,19 @@ All problems are collected, by path: a config that cannot be rebuilt says everyt
 
 from typing import Any
 
-from orbiter_mlflow.codec.classes import class_name, find_class, is_dataclass_class
+from orbiter_mlflow.codec.classes import class_name, find_class
 from orbiter_mlflow.codec.config_error import UnreadableError
 from orbiter_mlflow.codec.hints import ANY, Hint, hints_of
 from orbiter_mlflow.codec.json_text import Json, parse
-from orbiter_mlflow.codec.markers import REDACTED, TYPE, is_marked, unmark
-from orbiter_mlflow.codec.reading import Reading
+from orbiter_mlflow.codec.kinds.kind import Kind
+from orbiter_mlflow.codec.kinds.registry import KINDS
+from orbiter_mlflow.codec.markers import HEAD, MORE, REDACTED, TYPE, is_marked
+from orbiter_mlflow.codec.objects import shape_of
+from orbiter_mlflow.codec.order import in_order
+from orbiter_mlflow.codec.reading import At, Reading
+from orbiter_mlflow.codec.text_only import TEXT
 from orbiter_mlflow.codec.tree import Node
+from orbiter_mlflow.codec.unmarking import read_kind, read_state, unmark
 
 __all__ = ["read_node"]
 
@@ -27,7 +33,7 @@ def read_node(node: Node, hint: Hint, path: str, reading: Reading) -> Any:
             if type(own) is dict and REDACTED in own:
                 return reading.secret(path)
             if type(own) is dict or type(own) is list:
-                own = reading.json(own, hint, path, is_leaf=not node.children)
+                own = reading.json(own, path)
             elif hint.native and not node.children:
                 return own
             if not node.children:
@@ -38,47 +44,84 @@ def read_node(node: Node, hint: Hint, path: str, reading: Reading) -> Any:
                 return None
             own = None
     try:
-        cls, values = _own_part(own, hint, path, reading)
+        part = _own_part(own, hint, path, reading)
     except UnreadableError as error:
         problems.setdefault(path, str(error))
-        cls, values = None, {}  # goes on, for what is wrong below
-    hints = {} if cls is None else hints_of(cls)
+        part = _Part({}, {})  # goes on, for what is wrong below
+    values = part.values
+    hints = {} if part.cls is None else hints_of(part.cls)
     for key, child in node.children.items():
-        if cls is not None and key not in hints and reading.leaves_out(cls, f"{path}.{key}"):
+        below = hint.child(key) if part.cls is None else hints.get(key, ANY)
+        if (
+            part.cls is not None
+            and not part.has(key)
+            and reading.leaves_out(part.cls, f"{path}.{key}")
+        ):
             continue
-        below = hint.child(key) if cls is None else hints.get(key, ANY)
         if key in values:
             problems[f"{path}.{key}"] = f"is there twice, also inside {path}"
         values[key] = read_node(child, below, f"{path}.{key}", reading)
     if len(problems) > known:
         return None
-    if cls is None:
-        return values
     try:
-        return reading.build(cls, values, path)
+        return part.made(values, path, reading)
     except UnreadableError as error:
         problems[path] = str(error)
-        return None
+    except Exception:  # whatever a type says of a payload that is not its own
+        problems[path] = "holds a malformed value"
+    return None
 
 
-def _own_part(
-    own: Json, hint: Hint, path: str, reading: Reading
-) -> tuple[type | None, dict[Any, Any]]:
-    """What the parent's own param says of a value with children: its class, and some values."""
+class _Part:
+    """What the parent's own param says of a value with children."""
 
-    def make(cls: type, values: Any) -> Any:
-        return reading.build(cls, values, path)
+    def __init__(
+        self,
+        own: dict[str, Json],
+        values: dict[Any, Any],
+        cls: type | None = None,
+        kind: Kind | None = None,
+    ) -> None:
+        self.own = own
+        self.values = values
+        self.cls = cls
+        self.kind = kind
+        shape = None if cls is None else shape_of(cls)
+        self._known = {*(() if shape is None else shape.fields), *own.get(MORE, ())}
 
+    def has(self, key: str) -> bool:
+        """Whether the object has an attribute of this name."""
+        return key in self._known
+
+    def made(self, values: dict[Any, Any], path: str, reading: Reading) -> Any:
+        """The value."""
+        maker = At(reading, path)
+        if self.cls is not None:
+            return maker.build(self.cls, read_state(self.cls, self.own, values, maker))
+        items = in_order(values, reading.order.get(path))
+        return items if self.kind is None else read_kind(self.kind, self.own, items, maker)
+
+
+def _own_part(own: Json, hint: Hint, path: str, reading: Reading) -> _Part:
+    maker = At(reading, path)
     if own is None:
-        return hint.dataclass, {}
-    if type(own) is not dict:
+        return _Part({}, {}, hint.dataclass)
+    if type(own) is not dict or TEXT in own:
         raise UnreadableError("has params below it, but is no object itself")
-    if TYPE in own:
-        cls = find_class(own[TYPE])
-        if not is_dataclass_class(cls):
-            raise UnreadableError(f"{class_name(cls)} is no dataclass")
-        return cls, {key: unmark(item, make) for key, item in own.items() if key != TYPE}
-    values: Any = unmark(own, make)
-    if type(values) is not dict:
+    if not HEAD.isdisjoint(own):
+        cls = find_class(own[TYPE]) if TYPE in own else hint.dataclass
+        if cls is None or shape_of(cls) is None:
+            name = "the field's type" if cls is None else class_name(cls)
+            raise UnreadableError(f"{name} is no dataclass")
+        head = {key: item for key, item in own.items() if key[:1] == "$"}
+        values = {key: unmark(x, maker) for key, x in own.items() if key[:1] != "$"}
+        return _Part(head, values, cls)
+    kind = next((KINDS[key] for key in own if key in KINDS), None)
+    if kind is not None:
+        if kind.items is None:
+            raise UnreadableError("has params below it, but is no object itself")
+        return _Part(own, {}, None, kind)
+    read: Any = unmark(own, maker)
+    if type(read) is not dict:
         raise UnreadableError("has params below it, but is no object itself")
-    return (None if is_marked(own) else hint.dataclass), values
+    return _Part({}, read, None if is_marked(own) else hint.dataclass)
