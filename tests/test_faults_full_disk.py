@@ -1,9 +1,12 @@
 """A disk of the spool that is full, and stays so: the end is told, and what is missing counted."""
 
+import itertools
 import os
+import random
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +53,54 @@ def full(journal: Journal) -> int:
         journal.append(point(kept))
         kept += 1
     return kept - 1
+
+
+def test_threads_that_meet_a_full_disk_cut_no_line_and_leave_room_for_the_end(
+    tmp_path: Path,
+) -> None:
+    for trial in range(10):
+        with small_disk(tmp_path / str(trial), "160k") as folder:
+            journal = Journal(folder / "a.jsonl", HEAD)
+            over = threading.Event()
+            others = [
+                threading.Thread(target=take_and_give_back, args=(folder, over)),
+                threading.Thread(target=set_tags, args=(journal, over)),
+            ]
+            for other in others:
+                other.start()
+            for step in range(1500):
+                journal.append(point(step))
+            over.set()
+            for other in others:
+                other.join()
+            journal.append(Status("FINISHED", 9000))
+            journal.append(Close())
+            journal.close()
+            found = entries(journal.path)
+            assert None not in found, "a line was cut short"
+            assert found[-1] == Close()
+            assert Status("FINISHED", 9000) in found
+
+
+def take_and_give_back(folder: Path, over: threading.Event) -> None:
+    """Another program that fills the disk, and now and then removes something."""
+    rng = random.Random(1)
+    fd = os.open(folder / "other", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    while not over.wait(0.0005):
+        try:
+            os.write(fd, bytes(700))
+        except OSError:
+            if rng.random() < 0.3:
+                os.ftruncate(fd, max(0, os.fstat(fd).st_size - rng.randrange(9000)))
+    os.close(fd)
+
+
+def set_tags(journal: Journal, over: threading.Event) -> None:
+    """As provenance and artifacts do, from a thread of their own."""
+    for number in itertools.count():
+        if over.wait(0.0005):
+            return
+        journal.append(Tags({f"tag {number % 7}": "x" * (number % 300)}))
 
 
 def test_the_last_words_find_room_and_say_what_is_missing(journal: Journal) -> None:

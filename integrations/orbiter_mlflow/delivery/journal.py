@@ -41,8 +41,11 @@ _BLOCK = 1 << 22
 _END = 1 << 16
 """Bytes at the end of a journal that are looked through for the last time."""
 _LAST_TRIES, _LAST_PAUSE = 10, 0.02
-"""Tries, and seconds between them, to write last words on a disk that cannot allocate ahead: others
-may take the room that we have given back for them."""
+"""Tries, and seconds between them, to write last words on a disk that has not kept the room for
+them: others may take the room that we have given back for them."""
+_SECOND_RESERVE = 1 << 12
+"""Bytes that are given back for the last words where a disk allocates ahead, and does not keep to
+it."""
 
 
 class Journal:
@@ -85,8 +88,7 @@ class Journal:
             self._presence.close(remove=True)
             path.unlink()
             raise
-        if not self._room.supported:
-            self._presence.reserve(RESERVE)
+        self._presence.reserve(_SECOND_RESERVE if self._room.supported else RESERVE)
 
     @property
     def size(self) -> int:
@@ -175,7 +177,7 @@ class Journal:
         try:
             self._write_once(line, last=last)
         except OSError as error:
-            if not last or self._room.supported or error.errno not in DISK_FULL:
+            if not last or error.errno not in DISK_FULL:
                 raise
         else:
             return

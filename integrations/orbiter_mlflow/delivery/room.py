@@ -8,6 +8,7 @@ what tells how the run has ended.
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -34,6 +35,8 @@ class Room:
     def __init__(self) -> None:
         self.supported = _fallocate() is not None
         self._end = 0
+        # Reentrant: a garbage collection in the middle of it may append as well.
+        self._lock = threading.RLock()
 
     def ensure(self, fd: int, end: int, *, last: bool) -> None:
         """Allocate up to `end`, and the reserve behind it unless these are last words.
@@ -42,6 +45,12 @@ class Room:
             OSError: the disk has not got that much; nothing is to be written then.
         """
         needed = end + (0 if last else RESERVE)
+        if needed <= self._end or not self.supported:
+            return
+        with self._lock:  # two threads at once would each take the other's end for its own
+            self._allocate_up_to(fd, needed)
+
+    def _allocate_up_to(self, fd: int, needed: int) -> None:
         if needed <= self._end or not self.supported:
             return
         for goal in (needed + _STEP, needed):
