@@ -28,7 +28,6 @@ def test_random_faults_lose_nothing_double_nothing_and_leave_the_true_status(
         pytest.skip("no file system can be mounted here, so no disk can be filled")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     outcomes = list(run_campaign(TRIALS, seed_of_the_commit(), empty_store, (kind,)))
     assert sum(outcome.points for outcome in outcomes) > 0
     assert not [one for one in outcomes if one.problems], "\n" + table(outcomes)

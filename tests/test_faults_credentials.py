@@ -149,3 +149,14 @@ def test_a_certificate_that_is_named_from_the_trainings_folder_is_found(
             "nowhere.pem",
         ]
     assert [os.environ[name] for name in names] == before
+
+
+def test_delivery_by_a_thread_prints_no_link_with_the_credentials_in_it(
+    server_uri: str, tmp_path: Path
+) -> None:
+    uri = server_uri.replace("//", "//somebody:hunter2@")
+    script = "    trained(experiment=sys.argv[1], delivery='thread')"
+    environ = {"MLFLOW_TRACKING_URI": uri}
+    said = output(started(script, tmp_path, [tmp_path.name], environ=environ))
+    assert run_of(server_uri, tmp_path.name).info.status == "FINISHED"
+    assert "hunter2" not in said

@@ -14,6 +14,7 @@ from orbiter_mlflow.delivery.batches import Point
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.errors import HeldError, RejectedError, TransientError
 from orbiter_mlflow.delivery.records import (
+    Artifact,
     Close,
     Dataset,
     Head,
@@ -25,6 +26,7 @@ from orbiter_mlflow.delivery.records import (
 )
 from orbiter_mlflow.delivery.side_lane import side_lanes
 from orbiter_mlflow.delivery.sink import MLflowSink
+from proxy import Proxy
 from servers import free_port
 
 DATA = Dataset("digits", "abc123", "local", "{}", "", '{"num_rows":3}', "train")
@@ -132,3 +134,23 @@ def test_a_server_that_is_not_there_is_an_outage(monkeypatch: pytest.MonkeyPatch
 def test_a_sqlite_store_in_a_folder_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
     with pytest.raises(TransientError):
         MLflowSink(f"sqlite:///{tmp_path}/nowhere/store.db")
+
+
+def test_a_login_page_in_place_of_the_server_is_no_upload(server_uri: str, tmp_path: Path) -> None:
+    file = tmp_path / "kept"
+    file.write_bytes(b"weights")
+    with Proxy(server_uri) as proxy:
+        sink = MLflowSink(proxy.uri)
+        run_id = sink.create_run(head_for("login page"))
+
+        def upload(name: str) -> None:
+            sink.log_artifact(run_id, file, Artifact("kept", name, None, 7, "0" * 64))
+
+        upload("before")
+        proxy.add("answer", status=200, body=b"<html><title>Sign in</title></html>")
+        with pytest.raises(TransientError, match="Sign in"):
+            upload("during")
+        proxy.heal()
+        upload("during")
+    found = {file.path for file in MlflowClient(server_uri).list_artifacts(run_id)}
+    assert found == {"before", "during"}

@@ -11,11 +11,9 @@ from pathlib import Path
 DELIVERY_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """The environment of a process that does nothing but deliver: one attempt takes seconds, and how
-often to try is the drain's business; no link is printed, as it would hold the credentials of the
-tracking URI. What the user sets goes before it."""
+often to try is the drain's business. What the user sets goes before it."""
 
 _NOT_FOR_DELIVERY = frozenset({"MLFLOW_RUN_ID", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT"})
 

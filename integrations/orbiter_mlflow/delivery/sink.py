@@ -207,6 +207,10 @@ class MLflowSink:
             named = scratch / artifact.name  # MLflow takes the name from the path
             named.symlink_to(file.absolute())
             self._client.log_artifact(run_id, str(named), artifact.folder)
+            if isinstance(self._client._tracking_client.store, RestStore):
+                # A login page that a proxy sends in place of the server passes for a success of
+                # an upload, whose answer mlflow does not read; but not for that of a question.
+                self._client.get_run(run_id)
         except Exception as error:
             raise classified_artifact(error) from error
         finally:
@@ -217,7 +221,11 @@ class MLflowSink:
         if status.end_time is None:
             self._client.update_run(run_id, status=status.status)
         else:
-            self._client.set_terminated(run_id, status.status, status.end_time)
+            # Not `set_terminated`: it prints a link, with the credentials of the tracking URI, and
+            # stops the asynchronous logging of a user's own client, which shares the store.
+            self._client._tracking_client.store.update_run_info(
+                run_id, entities.RunStatus.from_string(status.status), status.end_time, None
+            )
 
     @_translated
     def delete_run(self, run_id: str) -> None:
