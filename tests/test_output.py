@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from journals import HEAD, journal_of
 from orbiter.train import TrainConfig
 from orbiter_mlflow import config_from_text
 from orbiter_mlflow.cli import main
-from orbiter_mlflow.delivery.records import Tags
+from orbiter_mlflow.delivery.records import Artifact, Close, Status, Tags
 from orbiter_mlflow.gate.reports import junit, markdown, terminal_text, to_json
 from trainers import stored, tracked, trained
 
@@ -68,6 +69,21 @@ def shelf(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         params = {KEY: HOSTILE + str(value)}
         made.add(run, {KEY: value}, experiment=HOSTILE, tags=texts, params=params, data=data)
     return made
+
+
+def test_no_warning_of_a_command_acts_on_a_log(tmp_path: Path, sqlite_uri: str) -> None:
+    journal = tmp_path / f"{PAYLOAD}.jsonl".replace("/", "")
+    gone = Artifact("0" * 16, PAYLOAD, None, 1, "0" * 64)
+    journal_of(journal, [gone, Status("FINISHED", 1), Close()])
+    done = subprocess.run(  # as a program: pytest has handlers of its own
+        [sys.executable, "-m", "orbiter_mlflow", "sync", "--tracking-uri", sqlite_uri, journal],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "MLflow refused" in done.stderr, done
+    for line in (done.stdout + done.stderr).splitlines():
+        assert not ACTS.search(line), line
 
 
 @pytest.mark.parametrize("width", [40, 80, 119, 120])

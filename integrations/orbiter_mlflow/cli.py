@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 it failed, 2 used wrongly, 3 it went wrong in a way that w
 that it is taken for no answer; `check` has more.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -116,8 +117,17 @@ _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 """It would stand between our lines, and in the files that they are piped into."""
 
 
+class _Harmless(logging.Formatter):
+    """Warnings name journals and artifacts, which others may have named."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's own name
+        return plain(super().formatMessage(record))
+
+
 def main() -> None:
     """Run the command; what goes wrong is told in a few lines that act on no log."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Harmless())
     for name, value in {**DELIVERY_DEFAULTS, **_QUIET}.items():
         os.environ.setdefault(name, value)
     try:
