@@ -122,6 +122,7 @@ def test_an_artifact_store_in_trouble_is_said_in_the_run_until_it_is_well(
         "not delivered yet: provenance/a.txt, provenance/b.txt"
     )
     assert scene.artifacts.ack.problem == str(error)
+    assert spool.problem_of(scene.journal) == f"artifacts: {error}"
     assert scene.artifacts.given_up is isinstance(error, HeldError)
     scene.go_on(scene.artifacts, lambda: len(scene.run.artifacts) == 2)
     assert names.ARTIFACTS_MISSING not in scene.run.tags
@@ -143,6 +144,19 @@ def test_a_server_without_datasets_gets_the_rest_and_it_is_said_once(
     assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
     kept = scene.journal.with_suffix(".quarantine").read_text().splitlines()
     assert [json.loads(line)["name"] for line in kept] == ["digits", "letters"]
+
+
+def test_no_dataset_is_skipped_while_a_gateway_answers_404_in_place_of_the_server(
+    scene: Scene,
+) -> None:
+    assert scene.drain.run()
+    absent = UnsupportedError("HTTP 404 (default backend)")
+    scene.sink.troubles += [Trouble(absent, "log_dataset"), Trouble(absent, "log_batch")]
+    assert not scene.datasets.run()
+    assert (scene.datasets.ack.skipped, scene.datasets.ack.held) == (0, False)
+    scene.go_on(scene.datasets, lambda: not scene.datasets.ack.problem)
+    assert scene.datasets.ack.skipped == 0
+    assert scene.run.datasets
 
 
 def test_a_refused_artifact_is_tried_for_minutes_and_then_keeps_its_bytes(scene: Scene) -> None:

@@ -97,6 +97,7 @@ class SideLane(Lane[LaneAck]):
         try:
             self._send_again(record)
         except UnsupportedError as error:
+            self._require_other_endpoints(error)
             if not self.ack.skipped:
                 _logger.warning("%s of run %s are skipped: %s", self.name, self._run_id, error)
             spool.quarantine(self.journal, record, f"skipped: {error}")
@@ -137,6 +138,14 @@ class SideLane(Lane[LaneAck]):
             self.journal.with_suffix(".quarantine"),
         )
         self._write(aside=rest, refused=self.ack.refused + 1)
+
+    def _require_other_endpoints(self, error: UnsupportedError) -> None:
+        """Raise where the server knows no endpoint at all just now: something before it answers in
+        its place while it restarts."""
+        try:
+            self._write_something_harmless()
+        except UnsupportedError:
+            raise TransientError(str(error)) from error
 
     def _write_something_harmless(self) -> None:
         head = read_head(self.journal)

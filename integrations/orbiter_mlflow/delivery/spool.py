@@ -232,9 +232,10 @@ def is_waiting(journal: Path) -> bool:
 
 def problem_of(journal: Path) -> str:
     """What keeps something of a journal from the store, in words; empty where nothing does."""
-    problems = [read_ack(journal).problem]
-    problems += [read_lane_ack(journal, lane).problem for lane in LANES]
-    return next(filter(None, problems), "")
+    if problem := read_ack(journal).problem:
+        return problem
+    problems = {lane: read_lane_ack(journal, lane).problem for lane in LANES}
+    return "; ".join(f"{lane}: {problem}" for lane, problem in problems.items() if problem)
 
 
 def may_be_removed(journal: Path, writer: Writer, *, ended: bool = False) -> bool:
