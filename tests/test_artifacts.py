@@ -101,6 +101,15 @@ def test_what_cannot_be_kept_is_told_once_and_raises_nothing(
     assert [told.split(": ")[-1] in reason for reason in problems().values()] == [True]
 
 
+def test_a_warning_shows_the_end_of_a_long_path(
+    trainer: Tracked, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer.log_artifact("a" * 5000 + ".pt")
+    (record,) = caplog.records
+    assert "a.pt: File name too long" in record.getMessage()
+    assert len(record.getMessage()) < 600
+
+
 def test_a_folder_may_be_a_path_or_a_number(trainer: Tracked) -> None:
     Path("a.txt").write_text("a")
     for folder in (None, "", ".", Path("plots/deep"), 7, b"bytes", "../up", "/abs"):

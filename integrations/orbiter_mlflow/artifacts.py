@@ -243,8 +243,8 @@ class RunArtifacts:
             first = left_out[0]
             _logger.warning(
                 "not all of artifact %s is kept as it was: %s: %s%s; see the run's tag %s",
-                self._redact(given),
-                self._redact(first.name.strip("/")),
+                _end_of(self._redact(given)),
+                _end_of(self._redact(first.name.strip("/"))),
                 first.reason,
                 f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else "",
                 names.ARTIFACT_PROBLEMS,

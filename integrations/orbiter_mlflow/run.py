@@ -259,6 +259,8 @@ class TrackedRun:
         """A tag of the user's; names that begin with `orbiter.` are ours, and are refused."""
         if key.startswith(f"{names.ORBITER}."):
             _logger.warning("tag %r was not set: names that begin with `orbiter.` are ours", key)
+        elif self.is_parents:
+            self._tell_parents(f"tag {key!r} was not set")
         elif self.active:
             shown = self._redactor.value(key, value)
             self._tags({self._measurements.keys.tag(key): shown})
@@ -271,6 +273,17 @@ class TrackedRun:
             self._artifacts.log(path, folder)
         elif self.active:
             _logger.warning("artifact %s was not kept: call mark_validated() first", path)
+        elif self.is_parents:
+            self._tell_parents(f"artifact {path} was not kept")
+
+    def _tell_parents(self, what: str) -> None:
+        _logger.warning(
+            "%s: process %d is a fork, and writes to the run of process %d only once train or "
+            "evaluate begins in it, then to one of its own",
+            what,
+            os.getpid(),
+            self._pid,
+        )
 
     def restate(self) -> None:
         """Say the present status again, after something else has changed it in the store."""
