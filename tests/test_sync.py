@@ -1,6 +1,7 @@
 """`orbiter-mlflow sync` and `status`: journals delivered by hand."""
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -130,6 +131,20 @@ def test_the_second_one_says_who_holds_a_journal(spool: Path) -> None:
     assert code == 1
     assert "left alone: process 4711 on this-host is delivering it" in out
     assert journal.exists()
+
+
+def test_a_terminal_of_80_columns_shows_the_table_whole(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    journal = (spool / "a.jsonl").rename(spool / "20261125T102039014-334e097f.jsonl")
+    journal.with_suffix(".ack").write_text(json.dumps({"run_id": "1234567890"}))
+    with journal.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _, out = done("status", spool)
+    assert "\u2026" not in out
+    for shown in ("points", "refused", journal.name, "12345678", "delivering"):
+        assert shown in out
 
 
 def test_a_store_that_cannot_be_reached_leaves_everything_as_it_was(

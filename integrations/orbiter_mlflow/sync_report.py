@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from orbiter_mlflow.commands.given import console
 from orbiter_mlflow.delivery.presence import may_go_on
 from orbiter_mlflow.delivery.spool import Ack
 from orbiter_mlflow.delivery.sync import Backlog, deliver, look
@@ -27,18 +27,20 @@ _LONG = 1 << 20
 
 def show(journals: Sequence[Path]) -> None:
     """A table of journals and what waits in them."""
-    console = Console()
+    shown_on = console()
     if not journals:
-        console.print("no journals: everything is delivered")
+        shown_on.print("no journals: everything is delivered")
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # 80 columns hold it
+    table = Table(  # 80 columns hold it
+        box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False
+    )
     for heading in ("journal", "run", "state", "points", "age", "refused"):
         table.add_column(heading, no_wrap=True)
     backlogs = [look(journal) for journal in journals]
     for backlog in backlogs:
         age = "-"
         if backlog.head is not None:
-            age = str(timedelta(seconds=int(time.time() - backlog.head.start_time / 1000)))
+            age = _age(time.time() - backlog.head.start_time / 1000)
         table.add_row(
             Text(plain(backlog.journal.name)),
             Text(plain((backlog.ack.run_id or "-")[:8])),
@@ -47,10 +49,17 @@ def show(journals: Sequence[Path]) -> None:
             age,
             str(backlog.refused),
         )
-    console.print(table)
+    shown_on.print(table)
     for backlog in backlogs:
         if backlog.problem:
-            _say(console, backlog.journal, backlog.problem)
+            _say(shown_on, backlog.journal, backlog.problem)
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +81,16 @@ def sync_all(
     journals: Sequence[Path], destination: Destination, *, ended: bool, wait: float
 ) -> int:
     """Deliver journals one after the other; gives the exit code: 1 where something still waits."""
-    console = Console()
+    shown_on = console()
     if not journals:
-        console.print("no journals: everything is delivered")
+        shown_on.print("no journals: everything is delivered")
         return 0
     undelivered = 0
     trust = _Trust(destination)
     for journal in journals:
-        backlog = _deliver(journal, destination, trust, ended, wait, console)
+        backlog = _deliver(journal, destination, trust, ended, wait, shown_on)
         undelivered += backlog.state != "delivered"
-        _say(console, journal, _outcome(backlog, destination))
+        _say(shown_on, journal, _outcome(backlog, destination))
     return 1 if undelivered else 0
 
 
@@ -110,9 +119,9 @@ def _shown(uri: str) -> str:
     return plain(without_userinfo(uri))
 
 
-def _say(console: Console, journal: Path, text: str) -> None:
+def _say(shown_on: Console, journal: Path, text: str) -> None:
     line = f"{plain(journal.name)}: {message(text)}"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    shown_on.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _deliver(
@@ -121,11 +130,11 @@ def _deliver(
     trust: _Trust,
     ended: bool,
     wait: float,
-    console: Console,
+    shown_on: Console,
 ) -> Backlog:
     size = journal.stat().st_size
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=console, transient=True, disable=size < _LONG)
+    progress = Progress(*columns, console=shown_on, transient=True, disable=size < _LONG)
     task = progress.add_task(plain(journal.name), total=size)
 
     def on_progress(ack: Ack) -> None:
