@@ -74,6 +74,17 @@ async def test_an_outage_costs_one_wait_and_one_warning_a_run(
     assert len(warnings(caplog)) == 2
 
 
+async def test_of_a_journal_that_was_removed_nobody_says_that_nothing_is_lost(
+    late_store: LateStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = tracked(late_store.uri, flush_timeout=0.5)
+    trainer.mark_validated()
+    only_journal().unlink()
+    await trainer.train()
+    assert any("was removed before it was delivered" in text for text in warnings(caplog))
+    assert not any("nothing is lost" in text for text in warnings(caplog))
+
+
 async def test_a_server_that_starts_late_gets_everything_once(
     late_store: LateStore,
     tmp_path: Path,

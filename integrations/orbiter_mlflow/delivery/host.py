@@ -66,8 +66,16 @@ class Host(ABC):
 
     def tell(self, journal: Path, problem: str) -> None:
         """Warn, once for each journal, that it could not be delivered in time."""
-        if journal not in self._told:
-            self._told.add(journal)
+        if journal in self._told:
+            return
+        self._told.add(journal)
+        if _is_removed(journal):
+            _logger.warning(
+                "the journal %s was removed before it was delivered: what had not reached MLflow "
+                "by then is lost",
+                journal,
+            )
+        else:
             _logger.warning(
                 "not everything has reached MLflow yet (%s); nothing is lost, it waits in %s; "
                 "deliver it later with: %s",
@@ -123,6 +131,16 @@ class OfflineHost(Host):
 
     def _goes_on_without_us(self) -> bool:
         return True
+
+
+def _is_removed(journal: Path) -> bool:
+    try:
+        journal.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # it cannot be told
+        return False
+    return False
 
 
 def sync_command(journal: Path) -> str:
