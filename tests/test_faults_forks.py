@@ -147,7 +147,7 @@ def test_a_fork_that_only_reports_or_looks_changes_nothing(sqlite_uri: str) -> N
     assert run.info.status == "FINISHED"
     assert points(sqlite_uri, run) == 100
     assert "forked" not in run.data.tags
-    assert said.count("tag 'forked' was not set: process ") == 1
+    assert said.count("tag 'forked' was not set: this fork of process ") == 1
 
 
 def test_an_artifact_of_a_fork_that_has_no_run_yet_is_told_and_later_ones_are_kept(
@@ -162,7 +162,7 @@ def test_an_artifact_of_a_fork_that_has_no_run_yet_is_told_and_later_ones_are_ke
     in_a_fork(child)
     """
     runs, said = runs_after(script, sqlite_uri, 2)
-    assert "script.py was not kept: process " in said
+    assert "script.py was not kept: this fork of process " in said
     (child,) = (run for run in runs if names.FORKED_FROM in run.data.tags)
     kept = {file.path for file in MlflowClient(sqlite_uri).list_artifacts(child.info.run_id)}
     assert "after" in kept

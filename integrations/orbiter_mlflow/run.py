@@ -42,6 +42,7 @@ from orbiter_mlflow.values import tag_value, type_name
 
 _logger = quiet_logger(__name__)
 
+_FORKED = "%s: this fork of process %d has no run until train or evaluate begins in it"
 _PATIENCE = 2.0
 """Seconds that the end of a training waits for what is found out about its origin, and for copies
 of artifacts."""
@@ -260,7 +261,7 @@ class TrackedRun:
         if key.startswith(f"{names.ORBITER}."):
             _logger.warning("tag %r was not set: names that begin with `orbiter.` are ours", key)
         elif self.is_parents:
-            self._tell_parents(f"tag {key!r} was not set")
+            _logger.warning(_FORKED, f"tag {key!r} was not set", self._pid)
         elif self.active:
             shown = self._redactor.value(key, value)
             self._tags({self._measurements.keys.tag(key): shown})
@@ -274,16 +275,7 @@ class TrackedRun:
         elif self.active:
             _logger.warning("artifact %s was not kept: call mark_validated() first", path)
         elif self.is_parents:
-            self._tell_parents(f"artifact {path} was not kept")
-
-    def _tell_parents(self, what: str) -> None:
-        _logger.warning(
-            "%s: process %d is a fork, and writes to the run of process %d only once train or "
-            "evaluate begins in it, then to one of its own",
-            what,
-            os.getpid(),
-            self._pid,
-        )
+            _logger.warning(_FORKED, f"artifact {path} was not kept", self._pid)
 
     def restate(self) -> None:
         """Say the present status again, after something else has changed it in the store."""
