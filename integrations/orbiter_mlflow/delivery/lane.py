@@ -13,7 +13,6 @@ from typing import Any, Generic, TypeVar
 from orbiter_mlflow.delivery import retry, spool
 from orbiter_mlflow.delivery.errors import (
     DeliveryError,
-    HeldError,
     RejectedError,
     TransientError,
     UnsupportedError,
@@ -74,8 +73,11 @@ class Lane(ABC, Generic[_AckT]):
             if self.ack.problem:
                 self._write(problem="", held=False)
         except (DeliveryError, OSError, ValueError) as error:
-            # A refusal that nobody has dealt with is one of a read, or of a status: try again.
-            held = not isinstance(error, TransientError | RejectedError | OSError)
+            # Try again what nobody has dealt with: a refusal is one of a read or of a status, and
+            # an endpoint that each server has is lacking where a gateway answers in its place.
+            held = not isinstance(
+                error, TransientError | RejectedError | UnsupportedError | OSError
+            )
             self._failures += 1
             self._failed_at = self._clock()
             wait = retry.HELD if held else retry.delay(self._failures, self._rng)
@@ -107,7 +109,7 @@ class Lane(ABC, Generic[_AckT]):
             try:
                 self._send_again(one.entry)
             except UnsupportedError as error:
-                raise HeldError(str(error)) from error
+                raise TransientError(str(error)) from error
             except (RejectedError, TransientError) as error:
                 self._require_refusal(error)
                 again = refused_again(one, error, self._now())
