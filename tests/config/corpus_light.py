@@ -5,6 +5,7 @@ import enum
 import functools
 import math
 import operator
+import random
 import re
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
@@ -196,6 +197,19 @@ def with_attributes(value: Any, **attributes: Any) -> Any:
     for name, item in attributes.items():
         object.__setattr__(value, name, item)
     return value
+
+
+class Box:
+    """A plain class."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+
+def boxes(depth: int, item: Any) -> Any:
+    for _ in range(depth):
+        item = Box(item)
+    return item
 
 
 def local_function(size: int) -> Callable[[], int]:
@@ -394,6 +408,36 @@ ALIKE: dict[str, tuple[Callable[[], Any], ...]] = {
         lambda: SimpleNamespace(a=1),
         lambda: argparse.Namespace(a=1),
         lambda: ml_collections.ConfigDict({"a": 1}),
+    ),
+    "deep objects": (lambda: boxes(5, 1), lambda: boxes(5, 2)),
+    "objects of many attributes": (
+        lambda: boxes(1, list(range(3_000))),
+        lambda: boxes(1, [*range(2_999), 0]),
+        lambda: with_attributes(boxes(1, 1), **{f"a{n:03}": n for n in range(300)}),
+        lambda: with_attributes(boxes(1, 1), **{f"a{n:03}": n for n in range(299)}, a299=0),
+    ),
+    "order inside what is text": (
+        lambda: boxes(1, {"a": 1, "b": 2}),
+        lambda: boxes(1, {"b": 2, "a": 1}),
+    ),
+    "containers of what is text": (
+        lambda: defaultdict(lambda: 0, a=1),
+        lambda: defaultdict(lambda: 0, a=2),
+        lambda: functools.partial(lambda x: x, 1),
+        lambda: functools.partial(lambda x: x, 2),
+        lambda: functools.partial(lambda x: x, x=2),
+    ),
+    "functions with attributes": (
+        lambda: with_attributes(local_function(1), note=1),
+        lambda: with_attributes(local_function(1), note=2),
+    ),
+    "generators": (
+        lambda: random.Random(1),
+        lambda: random.Random(2),
+        lambda: np.random.default_rng(1),
+        lambda: np.random.default_rng(2),
+        lambda: np.random.RandomState(1),
+        lambda: np.random.RandomState(2),
     ),
     "roots": (
         lambda: OwnInit(temperature=0.2),

@@ -10,11 +10,14 @@ from typing import Any
 
 from orbiter_mlflow.codec.config_error import UnreadableError
 
-__all__ = ["ATOMS", "class_name", "find_class", "find_reference", "is_dataclass_class"]
+__all__ = ["ATOMS", "NUMPY_FUNCTIONS", "class_name", "find_class", "find_reference", "is_dataclass_class"]
 __all__ += ["is_findable", "is_reference", "reference_name"]
 
 ATOMS = frozenset({str, int, float, bool, type(None)})
 """Types whose values are plain, and never change."""
+
+NUMPY_FUNCTIONS = frozenset({"numpy:ufunc", "numpy:_ArrayFunctionDispatcher"})
+"""Types of numpy's functions, such as `np.exp` and `np.mean`, by name."""
 
 
 def class_name(cls: type) -> str:
@@ -51,8 +54,9 @@ def find_class(name: object) -> type:
 def is_reference(value: object) -> bool:
     """Whether it is a class or a function: what a module defines under a name."""
     kind = type(value)
-    return issubclass(kind, type | FunctionType | BuiltinFunctionType) or (
-        kind.__qualname__ == "ufunc" and kind.__module__ == "numpy"
+    return (
+        issubclass(kind, type | FunctionType | BuiltinFunctionType)
+        or class_name(kind) in NUMPY_FUNCTIONS
     )
 
 

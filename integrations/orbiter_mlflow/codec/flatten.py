@@ -23,7 +23,7 @@ from orbiter_mlflow.codec.objects import UNSET, State, assemble, shape_of, state
 from orbiter_mlflow.codec.order import is_sorted
 from orbiter_mlflow.codec.reading import Reading
 from orbiter_mlflow.codec.sameness import HOLE, same
-from orbiter_mlflow.codec.text_only import TEXT, fresh_budget, text
+from orbiter_mlflow.codec.text_only import TEXT, fresh_budget, spent, text
 from orbiter_mlflow.codec.tree import tree
 from orbiter_mlflow.codec.unflatten import read_node
 
@@ -169,12 +169,16 @@ def _proved(
     each: "_Flatten | None",
 ) -> Flat | None:
     """The entries of a value, if they give it back."""
-    part = Flat()
+    part, budget = Flat(), spent()
+    values, size = budget.values, budget.size
     try:
         _flatten(path, length, value, hint, above, part, each)
-        return part if _comes_back(path, value, hint, part) else None
-    except Exception:
-        return None
+        if _comes_back(path, value, hint, part):
+            return part
+    except Exception:  # noqa: S110 - as where it does not come back
+        pass
+    budget.values, budget.size = values, size  # what was read in vain is read again
+    return None
 
 
 def _as_text(value: Any) -> Leaf:

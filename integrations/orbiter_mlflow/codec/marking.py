@@ -94,11 +94,14 @@ def _mark_inside(value: Any, kind: Kind | None, above: tuple[int, ...], foreign:
         # Shown by what it contains, so that secrets are found in it.
         inner = dict(dict.items(value)) if issubclass(cls, dict) else list(value)
         shown = {cls.__qualname__: mark(inner, above, foreign)}
-        if own := own_attributes(value):
+        own = own_attributes(value)
+        if issubclass(cls, deque):
+            own["maxlen"] = value.maxlen
+        if own:
             shown["attributes"] = mark(dict(sorted(own.items())), above, foreign + 1)
         return text(shown, "subclass")
     why = "function" if cls.__name__ in ("function", "method") else "object"
-    return text(contents(value, lambda item: mark(item, above, foreign + 1), foreign), why)
+    return text(contents(value, lambda item: mark(item, above, foreign + 1)), why)
 
 
 def _mark_kind(value: Any, kind: Kind, above: tuple[int, ...], foreign: int) -> Json:
@@ -109,16 +112,15 @@ def _mark_kind(value: Any, kind: Kind, above: tuple[int, ...], foreign: int) -> 
         if error.why == "secret":
             return {REDACTED: None}
         if error.shown is None:
-            shown = contents(value, lambda item: mark(item, above, foreign + 1), foreign)
+            shown = contents(value, lambda item: mark(item, above, foreign + 1))
         else:
             shown = {class_name(type(value)): mark(error.shown, above, foreign)}
         return text(shown, error.why)
     marked: dict[str, Json] = {kind.marker: mark(payload, above, foreign)}
-    if holds(marked, TEXT):
-        return text(marked, _first_why(marked))
+    why = _first_why(marked) if holds(marked, TEXT) else None
     if items:
         marked[ITEMS] = mark(items, above, foreign)
-    return marked
+    return marked if why is None else text(marked, why)
 
 
 def _first_why(value: Json) -> str:

@@ -138,6 +138,7 @@ class _Mask:
         self.redactor = redactor
         self.paths: list[str] = []
         self.has_text = False
+        self._inside_text = False
 
     def json(self, value: Json, path: str) -> Json:
         if type(value) is str:
@@ -211,14 +212,18 @@ class _Mask:
 
     def _text(self, value: dict[str, Json], path: str) -> Json:
         self.has_text = True
-        inner = value[TEXT]
+        inner, inside = value[TEXT], self._inside_text
         if type(inner) is str:
             visible = self.redactor.text(inner)
             if visible != inner:
                 self.paths.append(path)
         else:
-            visible = canonical(self.json(inner, path))
-        return {**value, TEXT: _bounded(visible)}
+            self._inside_text = True
+            visible = self.json(inner, path)
+            self._inside_text = inside
+            if not inside:  # once: quotes of quotes would double with each level
+                visible = to_text(visible)
+        return {**value, TEXT: visible if inside else _bounded(visible)}
 
 
 def _hidden(key: str, payload: Json) -> str | None:

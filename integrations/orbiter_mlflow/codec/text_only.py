@@ -27,7 +27,6 @@ WHY = "$why"
 
 _LONGEST_REPR = 100_000
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
-_MOST_ATTRIBUTES = 200
 
 
 @dataclass(slots=True)
@@ -39,7 +38,7 @@ class Budget:
         size: bytes of arrays, to tell them apart.
     """
 
-    values: int = 2_000
+    values: int = 20_000
     size: int = 1 << 25
 
 
@@ -70,6 +69,7 @@ ADVICE: Mapping[str, str] = {
     "function": f"a function or class that its module has not under its name: {_AT_THE_TOP}",
     "local class": f"of a class that its module has not under its name: {_AT_THE_TOP}",
     "object": "of a class with no exact encoding: make it a dataclass of plain values",
+    "generator": "a generator of random numbers: keep its seed in the config, and make it of that",
     "part": "a part of a larger config that it refers to: keep the whole of it",
     "structured": "a config with types of its own: keep OmegaConf.to_container of it",
     "subclass": "of a class of its own that is a container: make it a dataclass, or a plain one",
@@ -98,18 +98,16 @@ def safe_repr(value: object) -> str:
     return _ADDRESS.sub("", shown[:_LONGEST_REPR])
 
 
-def contents(value: Any, mark: Callable[[Any], Json], depth: int) -> Json:
+def contents(value: Any, mark: Callable[[Any], Json]) -> Json:
     """All that is to be read of an object of any class, as JSON."""
     if type(value) is FunctionType:
         return _function(value, mark)
     if type(value) is MethodType:
         return {"method": value.__func__.__qualname__, "of": mark(value.__self__)}
     own = {} if isinstance(value, ModuleType) else own_attributes(value)
-    if not own or depth > 2:
+    if not own:
         return safe_repr(value)
-    shown = {name: mark(own[name]) for name in sorted(own)[:_MOST_ATTRIBUTES]}
-    if len(own) > _MOST_ATTRIBUTES:
-        shown["..."] = len(own)
+    shown = {name: mark(own[name]) for name in sorted(own)}
     if not is_plain_class(type(value)):
         shown["repr"] = safe_repr(value)
     return {class_name(type(value)): shown}
@@ -141,6 +139,8 @@ def _function(value: FunctionType, mark: Callable[[Any], Json]) -> Json:
     }
     if value.__defaults__ or value.__kwdefaults__:
         shown["defaults"] = mark([*(value.__defaults__ or ()), value.__kwdefaults__ or {}])
+    if value.__dict__:
+        shown["attributes"] = mark(dict(sorted(value.__dict__.items())))
     if value.__closure__:
         shown["closure"] = {
             name: mark(_cell(cell))
@@ -159,6 +159,13 @@ def _cell(cell: Any) -> Any:
 def _digest(code: CodeType) -> str:
     """Tells the code of a function from that of another one, for one version of Python."""
     digest = hashlib.sha256(code.co_code)
-    constants = (_digest(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts)
+    constants = map(_constant, code.co_consts)
     digest.update(repr((*constants, code.co_names, code.co_varnames)).encode())
     return digest.hexdigest()[:16]
+
+
+def _constant(value: object) -> str:
+    if isinstance(value, CodeType):
+        return _digest(value)
+    # `x in {"a", "b"}`: the order of a set of texts is another one in each process.
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)

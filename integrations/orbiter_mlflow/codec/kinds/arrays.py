@@ -1,4 +1,4 @@
-"""numpy and torch: scalars, dtypes, devices, shapes, and arrays small enough to be read."""
+"""numpy and torch: scalars, dtypes, devices, shapes, arrays small enough to be read; generators."""
 
 import hashlib
 import sys
@@ -128,11 +128,22 @@ def _needs_torch(payload: Json) -> list[str]:
     return ["torch:"]
 
 
+def _write_generator(value: Any) -> Any:
+    """Never whole: two configs that share a generator would each get one of their own."""
+    kind = type(value).__name__
+    if kind == "Generator":
+        state = repr(value.bit_generator.state)
+    else:
+        state = repr(value.getstate() if kind == "Random" else value.get_state())
+    raise NotWholeError("generator", {"sha256": hashlib.sha256(state.encode()).hexdigest()})
+
+
 NUMPY_SCALAR = Kind("$numpy", _numpy_payload, _read_numpy, _show_numpy)
 """Of all scalars of numpy."""
 
 _DTYPE = Kind("$dtype", _write_dtype, _read_dtype, lambda p, show: f"numpy.dtype({p!r})")
 _TENSOR = Kind("$tensor", _write_tensor, _never)
+_GENERATOR = Kind("$generator", _write_generator, _never)
 
 ARRAYS: dict[str, Kind] = {
     "numpy:ndarray": Kind(
@@ -143,6 +154,9 @@ ARRAYS: dict[str, Kind] = {
         items=_array_items,
     ),
     "numpy:dtype": _DTYPE,
+    "random:Random": _GENERATOR,
+    "numpy.random._generator:Generator": _GENERATOR,
+    "numpy.random.mtrand:RandomState": _GENERATOR,
     "torch:Tensor": _TENSOR,
     "torch.nn.parameter:Parameter": _TENSOR,
     "torch:dtype": Kind(

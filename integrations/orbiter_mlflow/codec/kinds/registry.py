@@ -5,7 +5,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from orbiter_mlflow.codec.classes import class_name
+from orbiter_mlflow.codec.classes import NUMPY_FUNCTIONS, class_name
 from orbiter_mlflow.codec.kinds.arrays import ARRAYS, NUMPY_SCALAR
 from orbiter_mlflow.codec.kinds.containers import CONTAINERS, NAMESPACE, NAMESPACES, REFERENCE
 from orbiter_mlflow.codec.kinds.kind import Kind
@@ -21,7 +21,7 @@ _BY_TYPE: dict[type, Kind] = {
     BuiltinFunctionType: REFERENCE,
     type: REFERENCE,
 }
-_BY_NAME = {**ARRAYS, **LIBRARIES, "numpy:ufunc": REFERENCE}
+_BY_NAME = {**ARRAYS, **LIBRARIES, **dict.fromkeys(NUMPY_FUNCTIONS, REFERENCE)}
 
 KINDS: dict[str, Kind] = {
     kind.marker: kind
