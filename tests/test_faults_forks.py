@@ -266,3 +266,25 @@ def test_delivery_by_a_thread_gets_its_moment_after_the_last_run_has_ended(sqlit
     assert run.info.status == "FINISHED"
     assert run.data.params["epochs"] == "1"
     assert said == ""
+
+
+def test_the_run_of_a_fork_says_which_data_its_keys_stand_for(sqlite_uri: str) -> None:
+    script = """
+    trainer = Tracked()
+    trainer.check_dataset([1, 2], [3])
+    trainer.mark_validated()
+    evaluate(trainer)
+    asyncio.run(trainer.evaluate([7, 8]))
+    def action():
+        asyncio.run(trainer.evaluate([7, 8]))
+        train(trainer)
+    in_a_fork(action)
+    """
+    one, other = runs_after(script, sqlite_uri, 2)[0]
+    assert "eval/2/accuracy" in one.data.metrics.keys() & other.data.metrics.keys()
+    told = one.data.tags[names.EVALUATED_DATA]
+    assert '"eval/2"' in told
+    assert told == other.data.tags[names.EVALUATED_DATA]
+    inputs = [{one.dataset.digest for one in run.inputs.dataset_inputs} for run in (one, other)]
+    assert inputs[0] == inputs[1]
+    assert len(inputs[0]) == 3

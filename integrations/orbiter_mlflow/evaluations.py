@@ -68,7 +68,7 @@ class RunData:
         self._objects = Objects()
         self._train: _Data | None = None
         self._checked: _Data | None = None
-        self._logged: set[Dataset] = set()
+        self._logged: dict[Dataset, None] = {}
         self._table: dict[str, dict[str, str]] = {}
 
     def checked(self, train_data: Any, test_data: Any) -> list[Record]:
@@ -76,6 +76,13 @@ class RunData:
         self._train = self._described(train_data, names.TRAIN)
         self._checked = self._described(test_data, names.EVAL)
         return [*self._inputs(self._train), *self._inputs(self._checked)]
+
+    def known(self) -> list[Record]:
+        """All that has been told of data so far, as another run with these data needs it."""
+        records: list[Record] = list(self._logged)
+        if self._table:
+            records.append(Tags({names.EVALUATED_DATA: _json(self._table)}))
+        return records
 
     def started(self, data: Any, step: int) -> list[Record]:
         """An evaluation on `data` (None for those of the checks) starts at `step`."""
@@ -126,7 +133,7 @@ class RunData:
         """The dataset input, the first time."""
         if data is None or data.info.record in self._logged:
             return []
-        self._logged.add(data.info.record)
+        self._logged[data.info.record] = None
         return [data.info.record]
 
     def _described(self, data: Any, context: str) -> _Data | None:

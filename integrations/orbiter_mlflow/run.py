@@ -80,7 +80,6 @@ class TrackedRun:
         )
         self._early: list[Record] = []
         self._checks: list[str] = []
-        self._inputs: list[Record] = []
         self._config: TrainConfig | None = None
         self._params_written = False
         self._state = TrainerState.CREATED
@@ -106,8 +105,7 @@ class TrackedRun:
         """Begin as the run of a forked copy of a trainer whose own run, `parent`, has begun."""
         assert parent.outbox is not None  # noqa: S101  it has begun
         self._data, self._checks = parent._data, list(parent._checks)
-        self._inputs = list(parent._inputs)
-        self._early += self._inputs
+        self._early += self._data.known()
         self._tags({names.CHECKS: ",".join(self._checks), names.FORKED_FROM: parent.outbox.uid})
         _logger.warning(
             "%s has its run in process %d, and goes on in a fork of that, process %d: it has a run "
@@ -127,9 +125,8 @@ class TrackedRun:
         if check not in self._checks:
             self._checks.append(check)
         if check == "check_dataset":
-            inputs = self._data.checked(arguments.get("train_data"), arguments.get("test_data"))
-            self._inputs += inputs
-            self._append_all(inputs)
+            data = arguments.get("train_data"), arguments.get("test_data")
+            self._append_all(self._data.checked(*data))
         self._tags({names.CHECKS: ",".join(self._checks)})
 
     def moved(self, state: TrainerState, config: TrainConfig) -> None:
