@@ -140,7 +140,7 @@ async def test_what_a_callback_evaluated_counts(sqlite_uri: str, tmp_path: Path)
         trainer.report({"eval_accuracy": score, "epoch": 1.0}, step=10, phase="eval")
 
     await made(sqlite_uri, with_callback, with_callback, (0.9, 0.2))
-    code, said = verdict(sqlite_uri, tmp_path, "eval/eval_accuracy")
+    code, said = verdict(sqlite_uri, tmp_path, "eval/accuracy")
     assert (code, "worse by 0.7" in said) == (1, True), said
 
 

@@ -121,6 +121,28 @@ async def test_a_prefix_of_others_is_not_doubled(sqlite_uri: str) -> None:
     }
 
 
+@pytest.mark.parametrize("callback_first", [True, False])
+async def test_a_measurement_has_one_key_whoever_comes_first(
+    callback_first: bool, sqlite_uri: str
+) -> None:
+    trainer = tracked(sqlite_uri)
+    trainer.check_dataset([1], [2])
+    for step in (1, 2, 3):
+        if (step == 1) == callback_first:
+            trainer.report({"eval_accuracy": step / 4}, step=step, phase="eval")
+        else:
+            trainer.at_step(step)
+            trainer.scores = TrainMetrics(accuracy=step / 4)
+            await trainer.evaluate()
+    both = {"eval_accuracy": 0.1, "accuracy": 1.0}
+    trainer.report(both, step=4, phase="eval")
+    assert history(sqlite_uri, trainer, "eval/accuracy") == [(n, n / 4) for n in (1, 2, 3, 4)]
+    assert stored(sqlite_uri, trainer).data.metrics == {
+        "eval/accuracy": 1.0,
+        "eval/eval_accuracy": 0.1,
+    }
+
+
 async def test_equal_reports_at_one_step_and_instant_all_land(sqlite_uri: str) -> None:
     async def body(trainer: Backend) -> TrainMetrics:
         for _ in range(40):

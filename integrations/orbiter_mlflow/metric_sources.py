@@ -32,6 +32,7 @@ class Source:
         "known",
         "metric",
         "path",
+        "root",
         "stem",
         "tag",
         "undoubled",
@@ -41,6 +42,7 @@ class Source:
         self.path = path
         self.given = given
         self.depth = depth
+        self.root = self  # what stands for the prefix
         self.doubled = doubled  # of a root: what its keys need not begin with
         self.undoubled: str | None = None  # the path without that, where it begins with it
         self.stem: str | None = None  # what the undoubled paths of the children begin with
@@ -69,6 +71,7 @@ class Source:
             shown = redact(text)
             path, given = f"{self.path}/{escape(shown)}", f"{self.given}/{shown}"
             child = Source(path, given, self.depth + 1)
+            child.root = self.root
             child.undoubled, child.stem = self._undoubled(shown)
             child = self.children.setdefault(identity, child)
         return child

@@ -49,7 +49,8 @@ class MetricKeys:
     A source is a path of keys in what was reported, under a prefix. Its key is the path
     joined by `/`, with what MLflow refuses escaped the same way in each run (`pass@1` becomes
     `pass:40:1`). What others have put before it already is not put there twice: `train_loss` is
-    `train/loss`, where no other source has that key. Only where two sources would meet on one key
+    `train/loss`, where no other source has that key; of an evaluation `eval_loss` and `loss` are
+    one source, but for a report that has both. Only where two sources would meet on one key
     (`{"a/b": 1, "a": {"b": 2}}`) does the later one get `:2`, `:3` and so on. Threads may share it.
 
     Args:
@@ -96,7 +97,10 @@ class MetricKeys:
         numbers = flat.numbers
         while flat.late:
             source, number = flat.late.pop(0)
-            numbers[source.metric or self._name_metric(source, flat)] = number
+            key = source.metric or self._name_metric(source, flat)
+            if key in numbers:  # of an evaluation that has both
+                key = claim(source.path, source, self._metric_owners)
+            numbers[key] = number
         if not isfinite(sum(numbers.values())):  # true as well where finite ones overflow
             for key, number in numbers.items():
                 if not isfinite(number) and key not in self._nonfinite:
@@ -148,7 +152,7 @@ class MetricKeys:
             if isinstance(what, float):
                 if beside is not None and self._was_reported(child, flat):
                     child = beside
-                if child.metric is None and child.undoubled is not None:
+                if child.undoubled is not None:
                     flat.late.append((child, what))
                     continue
                 metric = child.metric or self._name_metric(child, flat)
@@ -176,9 +180,14 @@ class MetricKeys:
         path, owners = source.path, self._metric_owners
         if source.undoubled is not None:
             shorter = shortened(source.undoubled)
-            if owners.setdefault(shorter, source) is source:  # atomic, as in `claim`
+            owner = owners.setdefault(shorter, source)  # atomic, as in `claim`
+            if owner is source or _is_one_of_evaluation(owner, source):
                 path = shorter
-        key = source.metric = claim(path, source, owners)
+        owner = owners.setdefault(shortened(path), source)
+        if _is_one_of_evaluation(owner, source):
+            key = source.metric = shortened(path)
+        else:
+            key = source.metric = claim(path, source, owners)
         if key != source.given:
             flat.renamed[key] = tag_value(source.given)
         return key
@@ -191,6 +200,16 @@ class MetricKeys:
         if key != dotted(source.given):
             flat.renamed[key] = tag_value(source.given)
         return key
+
+
+def _is_one_of_evaluation(one: Source, other: Source) -> bool:
+    """Whether two names are one measurement of an evaluation: `loss`, and `eval_loss`.
+
+    Of a training they are two, as Hugging Face's `train_loss`, a mean, is not the `loss`.
+    """
+    shorter = [source.undoubled or source.path for source in (one, other)]
+    is_evaluation = one.root.path.partition("/")[0] == names.EVAL
+    return is_evaluation and one.root is other.root and shorter[0] == shorter[1]
 
 
 # -- reports ---
