@@ -183,6 +183,13 @@ def test_the_order_of_a_dict_is_a_difference() -> None:
     assert rows(more.config) == {"extra.w.c": (None, "0")}
 
 
+def test_of_a_run_that_kept_no_order_none_is_claimed() -> None:
+    params, tags = params_and_tags(TrainConfig(extra={"w": {"b": 1, "a": 2}}))
+    older = {key: text for key, text in params.items() if key != ORDER}
+    old = as_stored(older, tags | {names.CONFIG_CODEC: "1"})
+    assert diff_runs([old, as_stored(params, tags)]).config == ()
+
+
 def test_params_of_other_tools_are_compared_as_they_are() -> None:
     one, two = as_stored({"lr": "1e-5", "a:1": "x"}), as_stored({"lr": "1e-05", "a:1": "y"})
     assert rows(diff_runs([one, two]).config) == {"lr": ("1e-5", "1e-05"), "a:1": ("'x'", "'y'")}

@@ -144,7 +144,12 @@ def differing(columns: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
 def _config(runs: Sequence[StoredRun]) -> tuple[tuple[Difference, ...], tuple[str, ...]]:
     columns = [_joined(run.params) for run in runs]
     rows = [_as_python(row) for row in differing(columns) if row.name != ORDER]
-    for path, orders in different_orders(columns).items():
+    # Version 1 of the codec kept no order: nothing is known of it.
+    ordered = [
+        {} if run.tags.get(names.CONFIG_CODEC) == "1" else column
+        for run, column in zip(runs, columns, strict=True)
+    ]
+    for path, orders in different_orders(ordered).items():
         values = tuple(None if keys is None else ", ".join(keys) for keys in orders)
         rows.append(Difference(f"{path} (order)", values))
     rows.sort(key=lambda row: row.name)

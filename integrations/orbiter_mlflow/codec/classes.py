@@ -10,8 +10,8 @@ from typing import Any
 
 from orbiter_mlflow.codec.config_error import UnreadableError
 
-__all__ = ["ATOMS", "NUMPY_FUNCTIONS", "class_name", "find_class", "find_reference", "is_dataclass_class"]
-__all__ += ["is_findable", "is_reference", "reference_name"]
+__all__ = ["ATOMS", "NUMPY_FUNCTIONS", "class_name", "find_class", "find_reference"]
+__all__ += ["is_dataclass_class", "is_findable", "is_reference", "reference_name"]
 
 ATOMS = frozenset({str, int, float, bool, type(None)})
 """Types whose values are plain, and never change."""
