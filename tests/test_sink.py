@@ -154,3 +154,19 @@ def test_a_login_page_in_place_of_the_server_is_no_upload(server_uri: str, tmp_p
         upload("during")
     found = {file.path for file in MlflowClient(server_uri).list_artifacts(run_id)}
     assert found == {"before", "during"}
+
+
+def test_an_artifact_is_uploaded_where_no_links_can_be_made(
+    sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path, target: Path) -> None:
+        raise OSError("a required privilege is not held by the client")
+
+    file = tmp_path / "kept"
+    file.write_text("kept")
+    sink = MLflowSink(sqlite_uri)
+    run_id = sink.create_run(head_for("no links"))
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    sink.log_artifact(run_id, file, Artifact("kept", "notes.txt", None, 4, ""))
+    (entry,) = MlflowClient(sqlite_uri).list_artifacts(run_id)
+    assert (entry.path, entry.file_size) == ("notes.txt", 4)

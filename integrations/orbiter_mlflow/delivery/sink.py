@@ -205,7 +205,10 @@ class MLflowSink:
         scratch = Path(mkdtemp())
         try:
             named = scratch / artifact.name  # MLflow takes the name from the path
-            named.symlink_to(file.absolute())
+            try:
+                named.symlink_to(file.absolute())
+            except OSError:  # Windows lets few users make links
+                shutil.copyfile(file, named)
             self._client.log_artifact(run_id, str(named), artifact.folder)
             if isinstance(self._client._tracking_client.store, RestStore):
                 # A login page that a proxy sends in place of the server passes for a success of
