@@ -186,21 +186,22 @@ def _train(
     for fault in _faults(kind, rng):
         with site.proxy.lock:
             site.proxy.faults.append(fault)
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(seed), str(folder), ending],
-        env=os.environ
-        | {
-            "MLFLOW_TRACKING_URI": site.proxy.uri,
-            "MLFLOW_EXPERIMENT_NAME": experiment,
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
-            "ORBITER_MLFLOW_SPOOL_DIR": str(spool_dir),
-            "ORBITER_MLFLOW_LINGER": rng.choice(["0", "3"]),
-        },
-        cwd=folder,
-        stdout=(folder / "output").open("wb"),
-        stderr=subprocess.STDOUT,
-        process_group=0,
-    )
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(seed), str(folder), ending],
+            env=os.environ
+            | {
+                "MLFLOW_TRACKING_URI": site.proxy.uri,
+                "MLFLOW_EXPERIMENT_NAME": experiment,
+                "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
+                "ORBITER_MLFLOW_SPOOL_DIR": str(spool_dir),
+                "ORBITER_MLFLOW_LINGER": rng.choice(["0", "3"]),
+            },
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
     try:
         if kind == "kills":
             _kill_at_random(site, rng, process, folder)
