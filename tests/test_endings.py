@@ -58,7 +58,8 @@ def validated(config=None):
 
 async def forever():
     ready()
-    await asyncio.sleep(600)
+    while True:  # asyncio sees a signal that comes right before it waits only when it wakes
+        await asyncio.sleep(0.05)
 """
 
 
