@@ -79,13 +79,13 @@ def test_sync_from_anywhere_puts_them_beside_the_database(elsewhere: Path, tmp_p
 def test_a_database_server_keeps_them_in_the_trainings_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert artifact_root("postgresql+psycopg2://u@h/db", "/work/mine") == "/work/mine/mlruns"
+    assert artifact_root("postgresql+psycopg2://u@h/db", "/home/mine") == "/home/mine/mlruns"
     assert artifact_root("postgresql://u@h/db", None) is None
-    assert artifact_root("sqlite:////data/x.db", "/work/mine") == "/data/mlruns"
+    assert artifact_root("sqlite:////data/x.db", "/home/mine") == "/data/mlruns"
     assert artifact_root("sqlite:///file:/data/x.db?mode=rw&uri=true", None) == "/data/mlruns"
-    assert artifact_root("https://h", "/work/mine") is None
+    assert artifact_root("https://h", "/home/mine") is None
     monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "s3://theirs")
-    assert artifact_root("sqlite:////data/x.db", "/work/mine") is None
+    assert artifact_root("sqlite:////data/x.db", "/home/mine") is None
 
 
 def test_a_store_gets_the_mode_that_the_training_gives_to_files(elsewhere: Path) -> None:
