@@ -36,7 +36,7 @@ ui: $(VENV)/.demo
 		--backend-store-uri $(EXAMPLE_URI) --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --ignore-glob='tests/test_faults_*'
+	$(BIN)/python -m pytest --ignore-glob='*/test_faults_*'
 
 # The configs of the large libraries, in an environment of their own. verl comes without what it
 # needs: only its config files are read. torch has no wheel for each new Python at once.
@@ -58,11 +58,11 @@ $(INTEGRATIONS)/.done: pyproject.toml constraints.txt
 
 # Those that kill, cut lines and fill disks.
 faults: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/test_faults_*.py
+	$(BIN)/python -m pytest tests/*/test_faults_*.py
 
 # Random faults, any number of trials: make campaign N=200 SEED=1
 campaign: $(VENV)/.dev
-	$(BIN)/python tests/campaign.py --trials $(or $(N),40) --seed $(or $(SEED),0)
+	$(BIN)/python tests/support/campaign.py --trials $(or $(N),40) --seed $(or $(SEED),0)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

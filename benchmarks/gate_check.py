@@ -81,7 +81,7 @@ def two_searches(uri: str) -> dict[str, Any]:
 
 def check(uri: str) -> dict[str, Any]:
     """The command; runs in a process of its own."""
-    from orbiter_mlflow.cli import main
+    from orbiter_mlflow.cli.main import main
 
     Path("gate.toml").write_text(POLICY)
     sys.argv = ["orbiter-mlflow", "check", "gate.toml", "--candidate", CANDIDATE]

@@ -96,7 +96,7 @@ def _seen_drop(design: Design, trials: int, generator: Any) -> float:
 
 def _judged(candidate: Any, baseline: Any) -> tuple[bool, str]:
     """Whether one trial fails, and the test, by the gate as a whole."""
-    from orbiter_mlflow.gate.compare import judge
+    from orbiter_mlflow.gate.judge import judge
     from orbiter_mlflow.gate.model import BaselineSource, GateRun, Verdict
     from orbiter_mlflow.gate.policy import Policy
 

@@ -100,7 +100,7 @@ def delivery_of(pid: int) -> int | None:
             command = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"orbiter_mlflow.delivery.child" in command and str(pid).encode() in command:
+        if b"orbiter_mlflow.delivery.hosts.child" in command and str(pid).encode() in command:
             return int(entry.name)
     return None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orbiter.train.repeats import OncePerMinute
+from orbiter.train._log_throttle import OncePerMinute
 from servers import LateStore, running_server
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -43,7 +43,7 @@ def repeats_forgotten() -> None:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sqlite store with MLflow's tables and nothing in it; making one takes seconds."""
-    from orbiter_mlflow.delivery.sink import MLflowSink
+    from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 
     path = tmp_path_factory.mktemp("store") / "empty.db"
     MLflowSink(f"sqlite:///{path}")

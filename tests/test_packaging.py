@@ -70,7 +70,7 @@ def test_the_wheel_is_for_any_system(wheel: Path) -> None:
 def test_the_wheel_brings_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         entry_points = archive.read(f"{INFO}/entry_points.txt").decode()
-    assert "[console_scripts]\norbiter-mlflow = orbiter_mlflow.cli:main\n" in entry_points
+    assert "[console_scripts]\norbiter-mlflow = orbiter_mlflow.cli.main:main\n" in entry_points
 
 
 def test_the_metadata_say_what_is_needed(metadata: Message) -> None:
@@ -110,8 +110,8 @@ def test_the_sdist_makes_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Path
 def test_the_sdist_can_be_checked(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    own = {path.name for path in (ROOT / "tests").glob("*.py")}
-    assert {f"tests/{name}" for name in own} <= names
+    own = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
+    assert own <= names
     top = {name for name in names if "/" not in name}
     assert top == {
         *(".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO"),

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orbiter_mlflow.codec.config_error import ConfigError
-    from orbiter_mlflow.config_text import config_from_text
+    from orbiter_mlflow.config.codec.config_error import ConfigError
+    from orbiter_mlflow.config.encoding import config_from_params, config_to_params
+    from orbiter_mlflow.config.text import config_from_text
     from orbiter_mlflow.mixin import MLflowTrainerMixin, TrackingError
-    from orbiter_mlflow.params import config_from_params, config_to_params
-    from orbiter_mlflow.reproduce import load_config
+    from orbiter_mlflow.runs.load_config import load_config
     from orbiter_mlflow.settings import MLflowSettings
 
 __all__ = [
@@ -23,14 +23,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ConfigError": "codec.config_error",
+    "ConfigError": "config.codec.config_error",
     "MLflowSettings": "settings",
     "MLflowTrainerMixin": "mixin",
     "TrackingError": "mixin",
-    "config_from_params": "params",
-    "config_from_text": "config_text",
-    "config_to_params": "params",
-    "load_config": "reproduce",
+    "config_from_params": "config.encoding",
+    "config_from_text": "config.text",
+    "config_to_params": "config.encoding",
+    "load_config": "runs.load_config",
 }
 
 

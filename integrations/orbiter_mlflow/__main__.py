@@ -1,5 +1,5 @@
 """`python -m orbiter_mlflow` is `orbiter-mlflow`."""
 
-from orbiter_mlflow.cli import main
+from orbiter_mlflow.cli.main import main
 
 main()

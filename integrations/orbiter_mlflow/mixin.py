@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from orbiter.train import Trainer, TrainerError, TrainerState, TrainMetrics
-from orbiter.train.control_flow import stops_on_purpose
-from orbiter.train.enforce import Phase
-from orbiter.train.repeats import quiet_logger
-from orbiter.train.runtime import runtime_of
-from orbiter_mlflow.links import run_page
-from orbiter_mlflow.run import TrackedRun
+from orbiter.train._control_flow import stops_on_purpose
+from orbiter.train._enforce import Phase
+from orbiter.train._log_throttle import quiet_logger
+from orbiter.train._runtime import runtime_of
 from orbiter_mlflow.settings import MLflowSettings, claim_environment_run_id, resolve
+from orbiter_mlflow.tracking.run import TrackedRun
+from orbiter_mlflow.ui.links import run_page
 
 _logger = quiet_logger(__name__)
 
@@ -140,8 +140,8 @@ class MLflowTrainerMixin(Trainer):
         run_id = self.run_id
         if run_id is None:
             return None
-        from orbiter_mlflow.store import RunStore
-        from orbiter_mlflow.ui import ui_address
+        from orbiter_mlflow.runs.store import RunStore
+        from orbiter_mlflow.ui.pages import ui_address
 
         uri = self._tracked.settings.tracking_uri
         return run_page(ui_address(uri), RunStore(uri).get(run_id).experiment_id, run_id)
@@ -186,7 +186,7 @@ class MLflowTrainerMixin(Trainer):
                 "in an event loop `await trainer.wait_run_id()` waits for it, and trainers that "
                 "are switched off or not rank 0 have none"
             )
-        from orbiter_mlflow.delivery.sink import fluent_run
+        from orbiter_mlflow.delivery.mlflow_sink import fluent_run
 
         try:
             with fluent_run(run.settings.tracking_uri, run_id) as active:

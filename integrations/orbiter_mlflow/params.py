@@ -1,214 +1,29 @@
-"""A config as MLflow params, and the config back from them.
+"""A config as MLflow params, and the config back from them."""
 
-`config_to_params` and `config_from_params` are inverse: two configs that differ in anything, the
-type of a number included, have different params. What cannot come back, and every secret, is
-shown, listed and refused on reading; it is never silently wrong.
-"""
+from orbiter_mlflow.config.codec.config_error import ConfigError
+from orbiter_mlflow.config.encoding import (
+    CODEC_VERSION,
+    EncodedConfig,
+    config_from_params,
+    config_to_params,
+    encode_config,
+    join_values,
+    own_params,
+    params_digest,
+    read_config,
+    split_value,
+)
 
-import hashlib
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
-from functools import cached_property
-from typing import Any, TypeVar
-
-from orbiter_mlflow import names
-from orbiter_mlflow.codec.classes import class_name
-from orbiter_mlflow.codec.config_error import ConfigError, UnreadableError
-from orbiter_mlflow.codec.flatten import ROOT, flatten_config
-from orbiter_mlflow.codec.hints import ANY, hints_of
-from orbiter_mlflow.codec.json_text import Json, canonical, parse, to_text
-from orbiter_mlflow.codec.markers import JSON, MORE, REDACTED
-from orbiter_mlflow.codec.masking import mask_config
-from orbiter_mlflow.codec.order import ORDER, read_order
-from orbiter_mlflow.codec.reading import At, Checked, Reading, is_text
-from orbiter_mlflow.codec.rebuild import rebuild
-from orbiter_mlflow.codec.splitting import join_values, split_value
-from orbiter_mlflow.codec.text_only import TEXT
-from orbiter_mlflow.codec.tree import Node, tree
-from orbiter_mlflow.codec.unflatten import read_node
-from orbiter_mlflow.codec.unmarking import read_state
-from orbiter_mlflow.redact import Redactor
-
-__all__ = ["CODEC_VERSION", "ConfigError", "EncodedConfig", "config_from_params"]
-__all__ += ["config_to_params", "encode_config", "join_values", "own_params", "params_digest"]
-__all__ += ["read_config", "split_value"]
-
-CODEC_VERSION = "2"
-"""Of the encoding. 2 keeps the order of dicts and all that an instance carries."""
-READABLE = frozenset({"1", CODEC_VERSION})
-"""Versions that this module reads; params of another one it may read wrongly."""
-
-_logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class EncodedConfig:
-    """A config as it is logged.
-
-    Attributes:
-        params: key -> value, within MLflow's limits on both.
-        fields: names of the config's own fields, and of its attributes beyond them; params of other
-            names are not ours.
-        unencodable: paths that are shown as text and cannot be loaded back, each with the reason
-            and the way out.
-        redacted: paths that hold a secret. `[]` stands for any item of a list.
-    """
-
-    params: dict[str, str]
-    fields: tuple[str, ...]
-    unencodable: Mapping[str, str] = field(default_factory=dict)
-    redacted: tuple[str, ...] = ()
-
-    @cached_property
-    def digest(self) -> str:
-        """`params_digest` of the params."""
-        return params_digest(self.params)
-
-
-def params_digest(params: Mapping[str, str]) -> str:
-    """SHA-256, in hex, of the params as canonical JSON; their order does not matter."""
-    return hashlib.sha256(canonical(dict(params)).encode()).hexdigest()
-
-
-def config_to_params(config: object, *, redact: Sequence[str] = ()) -> dict[str, str]:
-    """The params of a config.
-
-    Args:
-        config: a `TrainConfig`, or any dataclass instance.
-        redact: globs of key names, besides those known, whose values are secrets.
-
-    Raises:
-        TypeError: when `config` is no dataclass instance.
-    """
-    return encode_config(config, Redactor(tuple(redact))).params
-
-
-def encode_config(config: object, redactor: Redactor | None = None) -> EncodedConfig:
-    """The params of a config, and what is to be known about them.
-
-    Args:
-        config: a `TrainConfig`, or any dataclass instance.
-        redactor: what it takes for a secret is redacted; `Redactor()` where left out.
-
-    Raises:
-        TypeError: when `config` is no dataclass instance; nothing else, whatever it holds.
-    """
-    if not is_dataclass(config) or isinstance(config, type):
-        raise TypeError(f"a config is a dataclass instance, not {type(config).__qualname__}")
-    flat = flatten_config(config)
-    masked = mask_config(flat, redactor or Redactor())
-    params: dict[str, str] = {}
-    for path, text in masked.texts.items():
-        params.update(split_value(".".join(path), text, names.MAX_PARAM_VALUE))
-    return EncodedConfig(params, flat.names, masked.unencodable, masked.redacted)
-
-
-def config_from_params(params: Mapping[str, str], config_type: type[T]) -> T:
-    """The config that was logged as these params.
-
-    Its fields hold exactly the values logged, whatever a `__post_init__` would make of them.
-    Classes named in the params are not imported: import the modules that define them before.
-
-    Args:
-        params: those of the config alone; `own_params` picks them out of a run's.
-        config_type: the config's class.
-
-    Raises:
-        ConfigError: naming all fields that are missing, unknown, unreadable, redacted, or logged
-            as text only.
-        TypeError: when `config_type` is no dataclass.
-    """
-    reading = Checked()
-    config = read_config(params, config_type, reading)
-    for note in reading.of_construction:
-        _logger.warning("the config: %s", note)
-    return config
-
-
-def read_config(params: Mapping[str, str], config_type: type[T], reading: Reading) -> T:
-    """The config that was logged as these params, read in that way.
-
-    Raises:
-        ConfigError: naming all that is wrong.
-        TypeError: when `config_type` is no dataclass.
-    """
-    if not is_dataclass(config_type):
-        raise TypeError(f"a config's type is a dataclass, not {config_type!r}")
-    hints = hints_of(config_type)
-    problems = reading.problems
-    try:
-        params = join_values(params)
-    except ConfigError as error:
-        problems |= error.problems
-        params = {k: v for k, v in params.items() if k.rpartition(":")[0] not in problems}
-    nodes = tree((key.split("."), text) for key, text in params.items()).children
-    order, root = nodes.pop(ORDER, None), nodes.pop(ROOT, None)
-    try:
-        reading.order = read_order(None if order is None else order.text)
-    except UnreadableError as error:
-        problems[ORDER] = str(error)
-    head, apart = _root_parts(root, problems)
-    nodes |= apart
-    more = head.get(MORE, [])
-    reading.expect(nodes)
-    values: dict[str, Any] = {}
-    for name, node in nodes.items():
-        if name in hints or name in more:
-            values[name] = read_node(node, hints.get(name, ANY), name, reading)
-        elif not reading.leaves_out(config_type, name):
-            reading.unknown(config_type, name)
-    for name in hints.keys() - values.keys():
-        if name not in problems:
-            reading.missing(config_type, name)
-    if not problems:
-        try:
-            state = read_state(config_type, head, values, At(reading, ROOT))
-            found: T = reading.rebuilt(rebuild(config_type, state))
-            return found
-        except UnreadableError as error:
-            problems["the config"] = str(error)
-    shown = Redactor().text
-    raise ConfigError(
-        class_name(config_type),
-        {shown(path): shown(problems[path]) for path in sorted(problems)},
-    )
-
-
-def _root_parts(
-    node: Node | None, problems: dict[str, str]
-) -> tuple[dict[str, Json], dict[str, Node]]:
-    """What the config's own param says of it, and the fields whose name is no key for MLflow."""
-    if node is None:
-        return {}, {}
-    try:
-        own = parse(node.text or "")
-    except UnreadableError as error:
-        own, problems[ROOT] = {}, str(error)
-    if type(own) is not dict or node.children:
-        problems[ROOT] = "is no object"
-        return {}, {}
-    head = {key: item for key, item in own.items() if key[:1] == "$"}
-    if type(more := head.get(MORE, [])) is not list:
-        problems[ROOT] = is_text(more) if type(more) is dict and TEXT in more else "is malformed"
-        head = {}
-    apart = {name: Node(to_text(_untyped(x))) for name, x in own.items() if name not in head}
-    return head, apart
-
-
-def _untyped(item: Json) -> Json:
-    """Written without the field's annotation, so it is read without; a secret stays as it is."""
-    return item if type(item) is dict and REDACTED in item else {JSON: item}
-
-
-def own_params(params: Mapping[str, str], fields: Iterable[str]) -> dict[str, str]:
-    """Those of a run's params that belong to a config with these fields.
-
-    Args:
-        params: all params of the run; scripts log their own beside ours.
-        fields: `EncodedConfig.fields`.
-    """
-    roots = {*fields, "", ORDER}
-    return {k: v for k, v in params.items() if k.partition(".")[0].partition(":")[0] in roots}
+__all__ = [
+    "CODEC_VERSION",
+    "ConfigError",
+    "EncodedConfig",
+    "config_from_params",
+    "config_to_params",
+    "encode_config",
+    "join_values",
+    "own_params",
+    "params_digest",
+    "read_config",
+    "split_value",
+]

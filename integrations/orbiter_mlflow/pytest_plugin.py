@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytest
 
-from orbiter_mlflow.escaping import plain
 from orbiter_mlflow.gate.options import JUDGING, REPORTS, STORE, Option
-from orbiter_mlflow.gate.report_files import (
+from orbiter_mlflow.gate.reports.files import (
     ReportFileError,
     is_shared,
     render,
     require_writable,
     write,
 )
+from orbiter_mlflow.text.escaping import plain
 
 if TYPE_CHECKING:
     from orbiter_mlflow.gate.model import Direction, GateReport
@@ -122,8 +122,8 @@ class MetricGate:
         from orbiter_mlflow.gate.check import Question, answer
         from orbiter_mlflow.gate.policy import PolicyError
         from orbiter_mlflow.gate.reports import terminal_text
+        from orbiter_mlflow.runs.model import FilterError
         from orbiter_mlflow.settings import MLflowSettings, resolve
-        from orbiter_mlflow.stored_run import FilterError
 
         given = {one.variable: self._option(one.name) for one in STORE}
         named = {name: text for name, text in given.items() if text is not None}
@@ -189,7 +189,7 @@ def _texts(runs: object) -> list[str]:
 def _as_the_command() -> Iterator[None]:
     """What holds for the gate's requests, and not for what the tests do besides: a store that
     does not answer is told after seconds, and warnings of its libraries fail no test."""
-    from orbiter_mlflow.delivery.environment import DELIVERY_DEFAULTS
+    from orbiter_mlflow.delivery.hosts.environment import DELIVERY_DEFAULTS
 
     ours = {name: text for name, text in DELIVERY_DEFAULTS.items() if name not in os.environ}
     os.environ.update(ours)

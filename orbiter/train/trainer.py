@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
-from orbiter.train.enforce import Phase, enforce, tell
-from orbiter.train.measured import UNMEASURED, NotesSetFields
-from orbiter.train.repeats import quiet_logger
-from orbiter.train.runtime import runtime_of
+from orbiter.train._enforce import Phase, enforce, tell
+from orbiter.train._log_throttle import quiet_logger
+from orbiter.train._measured import UNMEASURED, NotesSetFields
+from orbiter.train._runtime import runtime_of
 from orbiter.train.states import TrainerError, TrainerState, require_move, require_state
 
 __all__ = ["TrainConfig", "TrainMetrics", "Trainer", "TrainerError", "TrainerState"]

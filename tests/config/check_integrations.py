@@ -15,8 +15,8 @@ from config.corpus import config_with, run
 from config.corpus_heavy import HEAVY, HEAVY_ALIKE
 from logged import run_with
 from orbiter.train import TrainConfig
-from orbiter_mlflow.diff import diff_runs
-from orbiter_mlflow.params import encode_config
+from orbiter_mlflow.config.encoding import encode_config
+from orbiter_mlflow.runs.diff import diff_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 

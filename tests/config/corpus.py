@@ -23,7 +23,7 @@ from config.oracle import carried
 from logged import as_stored, params_and_tags
 from orbiter.train import TrainConfig
 from orbiter_mlflow import ConfigError, names
-from orbiter_mlflow.reproduce import config_of
+from orbiter_mlflow.runs.load_config import config_of
 
 __all__ = ["check", "values_of"]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import described, lives, resume, retry, spool
+from orbiter_mlflow.delivery import description_guard, resume, resumption, retry, spool
 from orbiter_mlflow.delivery.batches import Batch, pack
 from orbiter_mlflow.delivery.errors import DeliveryError, HeldError, RejectedError, TransientError
 from orbiter_mlflow.delivery.journal import Entry, last_time, read, read_head
 from orbiter_mlflow.delivery.lane import Lane
-from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Close, Head, Status, Tags, split
 from orbiter_mlflow.delivery.side_lane import nothing_waits
+from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.delivery.suspects import Suspect
 
 _logger = logging.getLogger(__name__)
@@ -152,8 +152,8 @@ class Drain(Lane[spool.Ack]):
             record = life.told(entry.record)
             if isinstance(record, Tags) and life.tells_config(entry.record):
                 changes = resume.config_changes(sink.read_run(run_id), self.journal, entry.end)
-                self._write(kept=lives.changes_text(changes, life.number))
-                record = Tags(record.values | lives.changes_tag(changes, life.number))
+                self._write(kept=resumption.changes_text(changes, life.number))
+                record = Tags(record.values | resumption.changes_tag(changes, life.number))
             yield replace(entry, record=record)
 
     def _ask_how_far(self) -> None:
@@ -174,7 +174,7 @@ class Drain(Lane[spool.Ack]):
         if not batch:
             self._write(offset=batch.end)
             return
-        described.fill_in(self._sink, self._run_id, batch.tags)
+        description_guard.fill_in(self._sink, self._run_id, batch.tags)
         refused: list[tuple[dict[str, Any], DeliveryError]] = []
         try:
             self._log(batch, batch.tags | _mark(self._head, batch.end))
@@ -293,9 +293,9 @@ class Drain(Lane[spool.Ack]):
     def _tell_death(self) -> None:
         # The last record is as near to the death as can be known, also for a `sync` days later.
         died = last_time(self.journal)
-        phase = lives.phase(entry.record for entry in read(self.journal))
+        phase = resumption.phase(entry.record for entry in read(self.journal))
         self._settle()
-        self._log(Batch(), self.ack.life.tags(lives.death_tags(died, phase)))
+        self._log(Batch(), self.ack.life.tags(resumption.death_tags(died, phase)))
         self._sink.set_status(self._run_id, Status("KILLED", died))
         self._write(status="KILLED", died=True)
 
@@ -304,7 +304,7 @@ class Drain(Lane[spool.Ack]):
         self._on_progress(ack)
 
 
-def _is_empty(run: lives.Earlier) -> bool:
+def _is_empty(run: resumption.Earlier) -> bool:
     """Whether nothing was logged to a run: a twin that a repeated request has made. One that holds
     something is the run of a copy of this journal, delivered elsewhere."""
     return run.last_step is None and not run.params and names.DELIVERED not in run.tags

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.descriptors import Descriptor
+from orbiter_mlflow.delivery.files.descriptors import Descriptor
+from orbiter_mlflow.delivery.files.room import DISK_FULL, RESERVE, Room, give_back
 from orbiter_mlflow.delivery.last_words import Unkept, is_last_word
 from orbiter_mlflow.delivery.presence import Presence
 from orbiter_mlflow.delivery.records import (
@@ -32,7 +33,6 @@ from orbiter_mlflow.delivery.records import (
     encode,
     split,
 )
-from orbiter_mlflow.delivery.room import DISK_FULL, RESERVE, Room, give_back
 
 _logger = logging.getLogger(__name__)
 

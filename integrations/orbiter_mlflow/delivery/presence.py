@@ -11,10 +11,10 @@ import socket
 import time
 from pathlib import Path
 
-from orbiter_mlflow.delivery import locks
-from orbiter_mlflow.delivery.descriptors import Descriptor
+from orbiter_mlflow.delivery.files import locks
+from orbiter_mlflow.delivery.files.descriptors import Descriptor
+from orbiter_mlflow.delivery.process_identity import is_gone, runs_elsewhere
 from orbiter_mlflow.delivery.records import Writer
-from orbiter_mlflow.delivery.writer import is_gone, runs_elsewhere
 
 _NOTE = 128
 """Bytes at the beginning of the file that say what the lock is worth."""

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import lives, presence, spool
+from orbiter_mlflow.delivery import presence, resumption, spool
 from orbiter_mlflow.delivery.journal import read, read_head
-from orbiter_mlflow.delivery.lives import Changes, Earlier, Life
-from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Head, Params, Status
+from orbiter_mlflow.delivery.resumption import Changes, Earlier, Life
+from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.delivery.trust import is_ours
 
 
 def begun(journal: Path, head: Head, earlier: Earlier) -> Life | None:
     """The life that a journal has begun in its run already, as far as it has got."""
-    life = lives.begun(earlier, head.uid)
+    life = resumption.begun(earlier, head.uid)
     if life is None:
         return None
     for entry in read(journal):
@@ -31,9 +31,9 @@ def begun(journal: Path, head: Head, earlier: Earlier) -> Life | None:
 
 def begin(sink: Sink, run_id: str, head: Head, earlier: Earlier) -> Life:
     """Begin the next life of a run; `begun` finds it from then on."""
-    life = lives.following(earlier)
+    life = resumption.following(earlier)
     sink.set_status(run_id, Status("RUNNING"))
-    past = lives.past_errors(earlier, life.number - 1)
+    past = resumption.past_errors(earlier, life.number - 1)
     if past:  # who looks for runs that failed must not find one that then ends well
         sink.log_batch(run_id, (), {}, past)
         sink.delete_tags(run_id, names.ERROR)
@@ -49,7 +49,7 @@ def config_changes(run: Earlier, journal: Path, end: int) -> Changes:
             break
         if isinstance(entry.record, Params):
             params |= entry.record.values
-    return lives.config_changes(run, params)
+    return resumption.config_changes(run, params)
 
 
 class Predecessors:
@@ -68,7 +68,7 @@ class Predecessors:
 
         Of a writer that goes on only what it had written at the first look is waited for.
         """
-        uids = lives.uids(earlier)
+        uids = resumption.uids(earlier)
         for journal in filter(is_ours, spool.journals(self._folder)):
             with contextlib.suppress(OSError, ValueError):  # delivered and removed; no journal
                 theirs, ack = read_head(journal), spool.read_ack(journal)

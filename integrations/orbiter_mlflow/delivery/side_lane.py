@@ -22,8 +22,8 @@ from orbiter_mlflow.delivery.errors import (
 )
 from orbiter_mlflow.delivery.journal import Entry, read, read_head
 from orbiter_mlflow.delivery.lane import Lane
-from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head
+from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.delivery.spool import LaneAck
 from orbiter_mlflow.delivery.suspects import Suspect
 

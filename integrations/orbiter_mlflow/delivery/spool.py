@@ -24,11 +24,12 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from orbiter_mlflow.delivery import locks, places, presence
+from orbiter_mlflow.delivery import presence
+from orbiter_mlflow.delivery.files import locks, places
+from orbiter_mlflow.delivery.files.atomic_write import replace_file
 from orbiter_mlflow.delivery.journal import Journal, is_closed, whole_size
-from orbiter_mlflow.delivery.lives import Life
 from orbiter_mlflow.delivery.records import Head, RunStatus, Writer
-from orbiter_mlflow.delivery.replacing import replace_file
+from orbiter_mlflow.delivery.resumption import Life
 from orbiter_mlflow.delivery.suspects import Suspect
 
 SUFFIX = ".jsonl"

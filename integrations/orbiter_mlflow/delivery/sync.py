@@ -11,12 +11,12 @@ from typing import Literal
 
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.environment import files_from
+from orbiter_mlflow.delivery.hosts.environment import files_from
 from orbiter_mlflow.delivery.journal import read, read_head, whole_size
 from orbiter_mlflow.delivery.presence import is_over, may_go_on
-from orbiter_mlflow.delivery.protocol import Sink
 from orbiter_mlflow.delivery.records import Head, Metrics
 from orbiter_mlflow.delivery.side_lane import SideLane, side_lanes
+from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.delivery.spool import Ack, LaneAck
 from orbiter_mlflow.delivery.trust import goes_to, is_ours
 

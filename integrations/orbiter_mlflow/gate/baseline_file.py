@@ -16,7 +16,7 @@ from orbiter_mlflow.gate.errors import CannotCompareError
 from orbiter_mlflow.gate.model import GateRun
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import mean_of
-from orbiter_mlflow.redact import Redactor
+from orbiter_mlflow.redaction.redactor import Redactor
 
 _Text = Annotated[str, Field(min_length=1)]
 _Value = Annotated[float, Field(allow_inf_nan=False)]

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orbiter_mlflow import names
-from orbiter_mlflow.clock import now, utc
-from orbiter_mlflow.gate import baseline_file, git, source
+from orbiter_mlflow.gate import baseline_file, git, run_selection
 from orbiter_mlflow.gate.baseline_file import Blessing
 from orbiter_mlflow.gate.comparability import compare_fields, fields_of
 from orbiter_mlflow.gate.model import LARGEST, GateRun
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
 from orbiter_mlflow.gate.reports.wording import counted
-from orbiter_mlflow.redact import Redactor
+from orbiter_mlflow.redaction.redactor import Redactor
+from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings
-from orbiter_mlflow.stored_run import StoredRun
-from orbiter_mlflow.values import tag_value
+from orbiter_mlflow.text.clock import now, utc
+from orbiter_mlflow.text.values import tag_value
 
 if TYPE_CHECKING:
-    from orbiter_mlflow.store import RunStore
+    from orbiter_mlflow.runs.store import RunStore
 
 
 class BlessError(Exception):
@@ -65,13 +65,13 @@ def carry_out(order: Order) -> list[str]:
         StoreError: a run is not there, or the store does not answer.
     """
     # Here: a store costs seconds of imports.
-    from orbiter_mlflow.store import RunStore
+    from orbiter_mlflow.runs.store import RunStore
 
     store = RunStore(order.settings.tracking_uri)
-    experiment = source.experiment_of(order.settings, store)
-    stored = source.named(store, order.runs, experiment=experiment)
-    waiting = source.waiting_here(*order.settings.spool_folders)
-    runs, _ = source.gate_runs(store, order.policy, stored, (), waiting)
+    experiment = run_selection.experiment_of(order.settings, store)
+    stored = run_selection.named(store, order.runs, experiment=experiment)
+    waiting = run_selection.waiting_here(*order.settings.spool_folders)
+    runs, _ = run_selection.gate_runs(store, order.policy, stored, (), waiting)
     metrics = require_fit(runs, order.policy)
     blessing = _blessing(order)
     if order.file is None:

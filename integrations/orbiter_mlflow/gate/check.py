@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orbiter_mlflow.gate import baseline_file, git, source
+from orbiter_mlflow.gate import baseline_file, git, run_selection
 from orbiter_mlflow.gate.baseline_file import BaselineFile
-from orbiter_mlflow.gate.compare import judge
 from orbiter_mlflow.gate.errors import CannotCompareError
 from orbiter_mlflow.gate.git import GitRef
+from orbiter_mlflow.gate.judge import judge
 from orbiter_mlflow.gate.model import BaselineSource, GateReport, GateRun, LeftOut, Outcome
 from orbiter_mlflow.gate.policy import Policy, PolicyError, expand
-from orbiter_mlflow.links import compare_page
+from orbiter_mlflow.runs.model import FilterError, StoredRun, StoreError
 from orbiter_mlflow.settings import MLflowSettings
-from orbiter_mlflow.stored_run import FilterError, StoredRun, StoreError
-from orbiter_mlflow.ui import ui_address
+from orbiter_mlflow.ui.links import compare_page
+from orbiter_mlflow.ui.pages import ui_address
 
 if TYPE_CHECKING:
-    from orbiter_mlflow.store import RunStore
+    from orbiter_mlflow.runs.store import RunStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def answer(question: Question) -> GateReport:
         FilterError: MLflow does not understand a filter.
     """
     # Here: a store costs seconds of imports, and `check --help` needs none.
-    from orbiter_mlflow.store import RunStore
+    from orbiter_mlflow.runs.store import RunStore
 
     try:
         store = RunStore(question.settings.tracking_uri)
@@ -100,8 +100,8 @@ def _described(question: Question) -> str:
 def _judged(question: Question, store: "RunStore") -> GateReport:
     if not question.candidates:
         raise CannotCompareError("no candidate was given: name the runs to judge")
-    experiment = source.experiment_of(question.settings, store)
-    stored = source.named(store, question.candidates, experiment=experiment)
+    experiment = run_selection.experiment_of(question.settings, store)
+    stored = run_selection.named(store, question.candidates, experiment=experiment)
     try:
         sides = _sides(question, store, stored)
     except FilterError:
@@ -144,9 +144,9 @@ def _alone(
     question: Question, store: "RunStore", stored: Sequence[StoredRun], problem: str
 ) -> GateReport:
     """The report where the baseline cannot be had: bounds hold all the same."""
-    waiting = source.waiting_here(*question.settings.spool_folders)
+    waiting = run_selection.waiting_here(*question.settings.spool_folders)
     try:
-        candidate, _ = source.gate_runs(store, question.policy, stored, [], waiting)
+        candidate, _ = run_selection.gate_runs(store, question.policy, stored, [], waiting)
         return judge(
             question.policy,
             candidate,
@@ -163,15 +163,15 @@ def _beside_runs(
 ) -> _Sides:
     """Candidates and baseline, both from the store."""
     given = question.policy.baseline
-    waiting = source.waiting_here(*question.settings.spool_folders)
+    waiting = run_selection.waiting_here(*question.settings.spool_folders)
     left_out: Sequence[LeftOut] = ()
     described = _described(question)
     if question.baseline is not None or given.run is not None:
         texts = [given.run or ""] if question.baseline is None else question.baseline
-        experiment = source.experiment_of(question.settings, store)
-        runs = source.named(store, texts, experiment=experiment)
+        experiment = run_selection.experiment_of(question.settings, store)
+        runs = run_selection.named(store, texts, experiment=experiment)
     else:
-        found = source.latest_finished(
+        found = run_selection.latest_finished(
             store,
             given.filter or "",
             _experiments(question, store, stored),
@@ -180,7 +180,7 @@ def _beside_runs(
             waiting=waiting,
         )
         runs, left_out, described = list(found.runs), found.left_out, found.described
-    candidate, baseline = source.gate_runs(store, question.policy, stored, runs, waiting)
+    candidate, baseline = run_selection.gate_runs(store, question.policy, stored, runs, waiting)
     if ref is not None:
         described += f", as the store has them now: {ref.ref} says nothing of that"
     told = BaselineSource(described, _policy_change(question, ref))
@@ -194,7 +194,7 @@ def _experiments(
     candidates."""
     settings = question.settings
     if settings.experiment is not None or settings.experiment_id is not None:
-        name = source.experiment_of(settings, store)
+        name = run_selection.experiment_of(settings, store)
         return {store.experiment_id(name): name}
     ids = {run.experiment_id for run in stored}
     return {one: store.experiment_name(one) for one in sorted(ids)}
@@ -205,7 +205,7 @@ def _beside_file(
 ) -> _Sides:
     """Candidates from the store, the baseline from a file here or at a git ref."""
     policy, path = question.policy, question.folder / (question.policy.baseline.file or "")
-    waiting = source.waiting_here(*question.settings.spool_folders)
+    waiting = run_selection.waiting_here(*question.settings.spool_folders)
     if ref is None:
         file, described = baseline_file.load(path), f"file {path}"
     else:
@@ -221,7 +221,7 @@ def _beside_file(
     if ref is not None:
         changed.insert(0, _file_change(file, path, ref))
     keys = set(file.metrics) if file is not None else set()
-    candidate, _ = source.gate_runs(store, policy, stored, [], waiting, also=keys)
+    candidate, _ = run_selection.gate_runs(store, policy, stored, [], waiting, also=keys)
     if file is not None:
         keys |= {key for run in candidate for key in run.metrics}
         _require_same_points(policy, file, keys, described)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from orbiter_mlflow import names
-from orbiter_mlflow.escaping import shortened
 from orbiter_mlflow.gate.model import ALL_OTHERS, Difference, GateRun
 from orbiter_mlflow.gate.policy import Policy, has_pattern
+from orbiter_mlflow.text.escaping import shortened
 
 __all__ = ["Comparability", "compare_data", "compare_fields", "fields_of"]
 

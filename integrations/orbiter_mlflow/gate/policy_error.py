@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orbiter_mlflow.escaping import shortened
+from orbiter_mlflow.text.escaping import shortened
 
 _MAX_SHOWN = 80
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.provenance.children import MAX_ANSWER, Answer, ask
-from orbiter_mlflow.urls import without_userinfo
+from orbiter_mlflow.provenance.subprocesses import MAX_ANSWER, Answer, ask
+from orbiter_mlflow.text.urls import without_userinfo
 
 __all__ = ["Checkout", "GitError", "Uncommitted", "checkout", "uncommitted", "without_binaries"]
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.provenance.children import ask
+from orbiter_mlflow.provenance.subprocesses import ask
 
 __all__ = ["GpuError", "gpus", "machine_tags"]
 

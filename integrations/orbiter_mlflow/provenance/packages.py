@@ -8,8 +8,8 @@ from functools import cache
 from importlib.metadata import Distribution, distributions
 from typing import Any, NamedTuple
 
-from orbiter_mlflow.redact import Redactor
-from orbiter_mlflow.urls import without_userinfo
+from orbiter_mlflow.redaction.redactor import Redactor
+from orbiter_mlflow.text.urls import without_userinfo
 
 __all__ = ["Requirements", "requirements"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from orbiter_mlflow import names
-from orbiter_mlflow.codec.json_text import canonical, is_json, parse
-from orbiter_mlflow.codec.splitting import join_values, split_value
+from orbiter_mlflow.config.codec.json_text import canonical, is_json, parse
+from orbiter_mlflow.config.codec.splitting import join_values, split_value
 
 __all__ = ["seed_tags"]
 

@@ -3,10 +3,10 @@
 Run and metric names, params and reasons come from outside: no report lets them act.
 """
 
-from orbiter_mlflow.gate.reports.comment import markdown
-from orbiter_mlflow.gate.reports.console import terminal, terminal_text
-from orbiter_mlflow.gate.reports.document import to_json
-from orbiter_mlflow.gate.reports.page import html
-from orbiter_mlflow.gate.reports.testsuite import junit
+from orbiter_mlflow.gate.reports.html import html
+from orbiter_mlflow.gate.reports.json import to_json
+from orbiter_mlflow.gate.reports.junit import junit
+from orbiter_mlflow.gate.reports.markdown import markdown
+from orbiter_mlflow.gate.reports.terminal import terminal, terminal_text
 
 __all__ = ["html", "junit", "markdown", "terminal", "terminal_text", "to_json"]

@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from orbiter_mlflow.escaping import plain
+from orbiter_mlflow.text.escaping import plain
 
 __all__ = ["Element", "element", "serialized"]
 

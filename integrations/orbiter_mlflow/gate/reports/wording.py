@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orbiter_mlflow.escaping import shortened
 from orbiter_mlflow.gate.model import (
     GateReport,
     GateRun,
@@ -19,6 +18,7 @@ from orbiter_mlflow.gate.model import (
     Verdict,
 )
 from orbiter_mlflow.gate.reports import figures
+from orbiter_mlflow.text.escaping import shortened
 
 UNJUDGED = (
     "UNJUDGED: there is no baseline to judge by yet. Nothing was compared; only bounds that hold "

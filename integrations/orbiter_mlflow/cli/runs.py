@@ -1,0 +1,248 @@
+"""`orbiter-mlflow reproduce` and `diff`: get back to a run, and see what runs do not share.
+
+Exit codes of both: 0 done, 1 it failed, 2 used wrongly, or no such run. Of `reproduce --check`:
+1 this machine differs, 3 it could not be compared.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orbiter_mlflow import names
+from orbiter_mlflow.cli.options import NoAnswer, console, store_settings, with_options
+from orbiter_mlflow.config.codec.config_error import ConfigError
+from orbiter_mlflow.config.codec.splitting import join_value
+from orbiter_mlflow.gate.options import TRACKING_URI, Option
+from orbiter_mlflow.runs.model import RunNotFoundError, StoredRun, StoreError
+from orbiter_mlflow.text.escaping import plain
+
+if TYPE_CHECKING:
+    from orbiter_mlflow.runs.diff import Difference, RunDiff
+    from orbiter_mlflow.runs.store import RunStore
+
+_store_options = with_options(
+    TRACKING_URI,
+    Option(
+        "experiment",
+        "Where a run is looked up that is given by its name.  [default: $MLFLOW_EXPERIMENT_NAME]",
+    ),
+)
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["yaml", "json", "python"]),
+    default="yaml",
+    show_default=True,
+    help="Of the config: to be read by config_from_text, or a program that makes `config`.",
+)
+@click.option("--check", is_flag=True, help="Compare this machine with the run, and nothing else.")
+@_store_options
+def reproduce(
+    run: str, form: str, check: bool, tracking_uri: str | None, experiment: str | None
+) -> None:
+    """Print the config of RUN, and the steps back to its code and packages.
+
+    RUN is an id, the start of one, or its name in the experiment. The config goes to the standard
+    output, the steps to the standard error. With --check: exit code 0 where commit, uncommitted
+    diff, Python and packages are those of the run; 1 where one is not, or was not recorded; 3
+    where that could not be found out.
+    """
+    if check:
+        try:
+            store, (found,) = _opened(tracking_uri, experiment, [run])
+            sys.exit(_checked(store, found))
+        except click.UsageError:
+            raise
+        except click.ClickException as error:
+            raise NoAnswer(error.message) from error
+    store, (found,) = _opened(tracking_uri, experiment, [run])
+    try:
+        config = _config(found, form)
+    except ConfigError as error:
+        _tell(_way_back(store, found))
+        lines = str(error).splitlines()
+        raise click.ClickException("\n".join(map(plain, lines))) from error
+    click.echo(config.encode(), nl=False)
+    sys.stdout.flush()
+    _tell(["", *_way_back(store, found), *_to_fill_in(found)])
+
+
+def _config(run: StoredRun, form: str) -> str:
+    from orbiter_mlflow.config.text import json_text, python_text, yaml_text
+    from orbiter_mlflow.runs.load_config import config_params
+
+    params, problems = config_params(run)
+    if problems:
+        raise ConfigError(f"the config of run {run.run_id}", problems)
+    fields = _listed(run, names.CONFIG_FIELDS)
+    if form == "python":
+        return python_text(params, run.tags.get(names.CONFIG_TYPE, ""), fields)
+    return (json_text if form == "json" else yaml_text)(params, fields)
+
+
+def _way_back(store: "RunStore", run: StoredRun) -> list[str]:
+    from orbiter_mlflow.runs.reproduction import ARTIFACTS, steps
+    from orbiter_mlflow.ui.pages import installed
+
+    artifacts: dict[str, bytes] = {}
+    problem = ""
+    for name, tag in ARTIFACTS.items():
+        if tag in run.tags and not problem:
+            try:
+                content = store.artifact(run.run_id, f"{names.PROVENANCE}/{name}")
+            except StoreError as error:
+                problem = f"# The artifacts of the run cannot be had: {error}"
+            else:
+                artifacts |= {} if content is None else {name: content}
+    mlflow = installed("mlflow")
+    mlflow = str(Path(mlflow).absolute()) if os.sep in mlflow else mlflow
+    lines = steps(run, artifacts, store.shown_uri, mlflow)
+    return [*lines, *([plain(problem)] if problem else [])]
+
+
+def _to_fill_in(run: StoredRun) -> list[str]:
+    """What the config lacks that was printed."""
+    lines = []
+    if redacted := _listed(run, names.CONFIG_REDACTED):
+        lines += [
+            "",
+            '# Secrets in the config were redacted: put them in the place of {"$redacted": ...},',
+            "# or give them to load_config, in `secrets`:",
+            *(f"#   {path}" for path in redacted),
+        ]
+    if unencodable := _listed(run, names.CONFIG_UNENCODABLE):
+        lines += [
+            "",
+            '# Kept as text only: put values in the place of {"$text": ...}:',
+            *(f"#   {path}" for path in unencodable),
+        ]
+    return [plain(line) for line in lines]
+
+
+def _listed(run: StoredRun, tag: str) -> list[str]:
+    """A tag that is a JSON list, perhaps over several tags; empty where it is none."""
+    try:
+        found = json.loads(join_value(run.tags, tag) or "[]")
+    except ValueError:
+        return []
+    return [str(item) for item in found] if type(found) is list else []
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(plain(line), err=True)
+
+
+def _checked(store: "RunStore", run: StoredRun) -> int:
+    from orbiter_mlflow.runs.reproduction import check, this_machine
+
+    try:
+        here = this_machine(Path.cwd())
+    except OSError as error:
+        raise click.ClickException(f"this machine cannot be looked at: {error}") from error
+    listed = None
+    if run.tags.get(names.PACKAGES, here.tags[names.PACKAGES]) != here.tags[names.PACKAGES]:
+        listed = _requirements(store, run)
+    found = check(run, here, listed)
+    for row in found:
+        click.echo(plain(_said(row)))
+    if here.problem:
+        click.echo(f"of this machine not known: {plain(here.problem)}")
+    if not found:
+        click.echo(f"as in run {run.run_id}: commit, uncommitted diff, Python and packages")
+    if here.untracked:
+        click.echo("not compared: what is in untracked files; a run records their names only")
+    return 1 if found else 0
+
+
+def _said(row: "Difference") -> str:
+    then, now = row.values
+    known = "not recorded" if then is None else f"run {then}"
+    return f"{row.name}: {known}, here {now or 'not known'}"
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "json"]),
+    default="table",
+    show_default=True,
+    help="For a terminal, for a comment, for a program (its `schema` is 1).",
+)
+@_store_options
+def diff(
+    runs: tuple[str, ...], form: str, tracking_uri: str | None, experiment: str | None
+) -> None:
+    """Show only what differs between runs: status, config, code, packages, data, metrics.
+
+    A run is given by its id, the start of one, or its name in the experiment. Changes of metrics
+    are against the first. The exit code is 0 whether or not they differ.
+    """
+    from orbiter_mlflow.cli.diff_report import json_report, markdown_report
+    from orbiter_mlflow.runs.diff import diff_runs, packages_differ
+    from orbiter_mlflow.ui.links import compare_page
+    from orbiter_mlflow.ui.pages import server_command, ui_address
+
+    if len(runs) < 2:
+        raise click.UsageError("one run alone does not differ: give two or more")
+    store, found = _opened(tracking_uri, experiment, runs)
+    lists: Mapping[str, str | None] = {}
+    if packages_differ(found):
+        lists = {run.run_id: _requirements(store, run) for run in found}
+    result = diff_runs(found, lists)
+    uri = store.shown_uri
+    link = compare_page(
+        ui_address(uri), [run.experiment_id for run in found], [run.run_id for run in found]
+    )
+    serve = server_command(uri)
+    if form == "table":
+        _show(result, link, serve)
+    else:
+        write = json_report if form == "json" else markdown_report
+        # Others read it: a link to a server on this machine would lead them nowhere.
+        click.echo(write(result, link if serve is None else None).encode(), nl=False)
+
+
+def _show(result: "RunDiff", link: str, serve: str | None) -> None:
+    from orbiter_mlflow.cli.diff_report import terminal_report
+
+    console().print(terminal_report(result))
+    if serve is not None:
+        click.echo(f"\nStart the UI:\n  {serve}")
+    click.echo(f"\nSide by side:\n  {link}")
+
+
+def _requirements(store: "RunStore", run: StoredRun) -> str | None:
+    if names.PACKAGES not in run.tags:
+        return None
+    try:
+        content = store.artifact(run.run_id, f"{names.PROVENANCE}/{names.REQUIREMENTS_FILE}")
+    except StoreError as error:
+        raise click.ClickException(plain(str(error))) from error
+    return None if content is None else content.decode("utf-8", "replace")
+
+
+def _opened(
+    tracking_uri: str | None, experiment: str | None, texts: Iterable[str]
+) -> tuple["RunStore", list[StoredRun]]:
+    from orbiter_mlflow.runs.store import RunStore
+
+    try:
+        given = store_settings(tracking_uri, experiment)
+        store = RunStore(given.tracking_uri)
+        return store, [store.find(text, experiment=given.experiment) for text in texts]
+    except RunNotFoundError as error:
+        raise click.UsageError(plain(str(error))) from error
+    except StoreError as error:
+        raise click.ClickException(plain(str(error))) from error

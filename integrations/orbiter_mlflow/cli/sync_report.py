@@ -1,0 +1,183 @@
+"""What `orbiter-mlflow sync` and `status` show in the terminal."""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from orbiter_mlflow.cli.options import console
+from orbiter_mlflow.delivery.hosts.drain_loop import open_mlflow
+from orbiter_mlflow.delivery.presence import may_go_on
+from orbiter_mlflow.delivery.spool import Ack
+from orbiter_mlflow.delivery.sync import Backlog, deliver, look
+from orbiter_mlflow.text.escaping import message, plain
+from orbiter_mlflow.text.urls import without_userinfo
+
+_LONG = 1 << 20
+"""Bytes from which on a journal gets a progress bar."""
+
+
+def show(journals: Sequence[Path]) -> None:
+    """A table of journals and what waits in them."""
+    shown_on = console()
+    if not journals:
+        shown_on.print("no journals: everything is delivered")
+        return
+    table = Table(  # 80 columns hold it
+        box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False
+    )
+    for heading in ("journal", "run", "state", "points", "age", "refused"):
+        table.add_column(heading, no_wrap=True)
+    backlogs = [look(journal) for journal in journals]
+    for backlog in backlogs:
+        age = "-"
+        if backlog.head is not None:
+            age = _age(time.time() - backlog.head.start_time / 1000)
+        table.add_row(
+            Text(plain(backlog.journal.name)),
+            Text(plain((backlog.ack.run_id or "-")[:8])),
+            backlog.state,
+            str(backlog.points),
+            age,
+            str(backlog.refused),
+        )
+    shown_on.print(table)
+    for backlog in backlogs:
+        if backlog.problem:
+            _say(shown_on, backlog.journal, backlog.problem)
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where journals may be delivered to.
+
+    Attributes:
+        in_force: the tracking URI of this environment.
+        instead: one that was given, in place of those in the journals.
+        trust: those in the journals are all trusted.
+    """
+
+    in_force: str
+    instead: str | None = None
+    trust: bool = False
+
+
+def sync_all(
+    journals: Sequence[Path], destination: Destination, *, ended: bool, wait: float
+) -> int:
+    """Deliver journals one after the other; gives the exit code: 1 where something still waits."""
+    shown_on = console()
+    if not journals:
+        shown_on.print("no journals: everything is delivered")
+        return 0
+    undelivered = 0
+    trust = _Trust(destination)
+    for journal in journals:
+        backlog = _deliver(journal, destination, trust, ended, wait, shown_on)
+        undelivered += backlog.state != "delivered"
+        _say(shown_on, journal, _outcome(backlog, destination))
+    return 1 if undelivered else 0
+
+
+class _Trust:
+    """Whether journals may be sent to a URI that nobody but them speaks of; a person is asked once
+    for each, where there is one."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._answers: dict[str, bool] = {}
+
+    def __call__(self, uri: str) -> bool:
+        if self._destination.trust:
+            return True
+        if uri not in self._answers:
+            self._answers[uri] = sys.stdin.isatty() and sys.stdout.isatty() and self._ask(uri)
+        return self._answers[uri]
+
+    def _ask(self, uri: str) -> bool:
+        shown, in_force = _shown(uri), _shown(self._destination.in_force)
+        click.echo(f"A journal names the tracking URI {shown}; in force here is {in_force}.")
+        return click.confirm(f"Send it, and the credentials of this environment, to {shown}?")
+
+
+def _shown(uri: str) -> str:
+    return plain(without_userinfo(uri))
+
+
+def _say(shown_on: Console, journal: Path, text: str) -> None:
+    line = f"{plain(journal.name)}: {message(text)}"
+    shown_on.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _deliver(
+    journal: Path,
+    destination: Destination,
+    trust: _Trust,
+    ended: bool,
+    wait: float,
+    shown_on: Console,
+) -> Backlog:
+    size = journal.stat().st_size
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=shown_on, transient=True, disable=size < _LONG)
+    task = progress.add_task(plain(journal.name), total=size)
+
+    def on_progress(ack: Ack) -> None:
+        progress.start()  # not before: a question may come first
+        progress.update(task, completed=ack.offset)
+
+    try:
+        return deliver(
+            journal,
+            open_mlflow,
+            in_force=destination.in_force,
+            instead=destination.instead,
+            trusted=trust,
+            ended=ended,
+            patience=wait,
+            on_progress=on_progress,
+        )
+    finally:
+        progress.stop()
+
+
+def _outcome(backlog: Backlog, destination: Destination) -> str:
+    run = f"run {backlog.ack.run_id}"
+    if backlog.state == "delivered":
+        refused = backlog.refused
+        return f"delivered, {run}" + (f"; {refused} entries are in quarantine" if refused else "")
+    if backlog.state == "delivering":
+        return (
+            f"left alone: {backlog.ack.drainer or 'another process'} is delivering it; it gives up "
+            "some minutes after its trainer's end, or when it is ended"
+        )
+    if backlog.state == "refused" and backlog.head is not None:
+        return (
+            f"not delivered: it names the tracking URI {_shown(backlog.head.tracking_uri)}, but "
+            f"{_shown(destination.in_force)} is in force here; if that is right, add --trust-uri "
+            "(it is sent this environment's credentials), else --tracking-uri URI for another"
+        )
+    if backlog.problem:
+        done = f"{run} is complete, but " if backlog.ack.settled else ""
+        return f"{done}not delivered: {backlog.problem}"
+    if backlog.head is not None and not may_go_on(backlog.journal, backlog.head.writer):
+        return (
+            f"all of it is in {run}, which still counts as running: its trainer ran on "
+            f"{backlog.head.writer.host}; if that is over, add --ended"
+        )
+    return f"all of it so far is in {run}; its trainer is still running"

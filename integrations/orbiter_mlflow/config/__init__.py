@@ -1,0 +1,1 @@
+"""A config as params, as text, and back."""

@@ -1,0 +1,101 @@
+"""Classes and functions by name, looked up among the modules that are imported already.
+
+Reading params runs no import: a name from a store must not decide which code is loaded.
+"""
+
+import sys
+from enum import Enum
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+from orbiter_mlflow.config.codec.config_error import UnreadableError
+
+__all__ = ["ATOMS", "NUMPY_FUNCTIONS", "class_name", "find_class", "find_reference"]
+__all__ += ["is_dataclass_class", "is_findable", "is_reference", "reference_name"]
+
+ATOMS = frozenset({str, int, float, bool, type(None)})
+"""Types whose values are plain, and never change."""
+
+NUMPY_FUNCTIONS = frozenset({"numpy:ufunc", "numpy:_ArrayFunctionDispatcher"})
+"""Types of numpy's functions, such as `np.exp` and `np.mean`, by name."""
+
+
+def class_name(cls: type) -> str:
+    """`module:qualname`."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _find(name: object) -> Any:
+    if not isinstance(name, str):
+        raise UnreadableError("a class is named by a text")
+    module, _, qualname = name.partition(":")
+    if module not in sys.modules:
+        raise UnreadableError(f"needs {name}: import {module} first")
+    found: Any = sys.modules[module]
+    for part in qualname.split("."):
+        # Not `getattr`: of a lazy module it would run an import.
+        found = getattr(found, "__dict__", {}).get(part)
+    return found
+
+
+def find_class(name: object) -> type:
+    """The class of that name.
+
+    Raises:
+        UnreadableError: when its module is not imported, or has no such class.
+    """
+    found = _find(name)
+    if not isinstance(found, type):
+        module = str(name).partition(":")[0]
+        raise UnreadableError(f"needs {name}, but {module} has no such class")
+    return found
+
+
+def is_reference(value: object) -> bool:
+    """Whether it is a class or a function: what a module defines under a name."""
+    kind = type(value)
+    return (
+        issubclass(kind, type | FunctionType | BuiltinFunctionType)
+        or class_name(kind) in NUMPY_FUNCTIONS
+    )
+
+
+def find_reference(name: object) -> Any:
+    """The class or function of that name.
+
+    Raises:
+        UnreadableError: when its module is not imported, or has no such class or function.
+    """
+    found = _find(name)
+    if not is_reference(found):
+        module = str(name).partition(":")[0]
+        raise UnreadableError(f"needs {name}, but {module} has no such class or function")
+    return found
+
+
+def reference_name(value: Any) -> str | None:
+    """The name by which `find_reference` finds this very class or function, if there is one."""
+    module = getattr(value, "__module__", None)
+    own_names = (getattr(value, "__qualname__", None), getattr(value, "__name__", None))
+    # The second is that of functions which a module has taken from a class, as `torch.relu`.
+    names = [f"{module}:{name}" for name in own_names if name]
+    for name in names:
+        try:
+            if _find(name) is value:
+                return name
+        except UnreadableError:
+            continue
+    return None
+
+
+def is_findable(cls: type) -> bool:
+    """Whether `find_class` finds this very class by its name; one inside a function it does not."""
+    try:
+        return find_class(class_name(cls)) is cls
+    except UnreadableError:
+        return False
+
+
+def is_dataclass_class(cls: type) -> bool:
+    """Whether the class is a dataclass, or inherits the fields of one."""
+    return hasattr(cls, "__dataclass_fields__") and not issubclass(cls, Enum)

@@ -1,0 +1,168 @@
+"""Single values of the standard library: numbers, bytes, times, paths, enums, patterns."""
+
+import base64
+import pathlib
+import re
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from orbiter_mlflow.config.codec.classes import class_name, find_class
+from orbiter_mlflow.config.codec.config_error import UnreadableError
+from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError
+
+__all__ = ["ENUM", "SCALARS"]
+
+_PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+
+Show = Callable[[Json], str]
+
+
+def _bytes_of(payload: Json) -> bytes:
+    return base64.b64decode(payload, validate=True)
+
+
+def _hidden(payload: Json) -> str:
+    return _bytes_of(payload).decode("latin-1")
+
+
+def _enum_payload(value: Enum) -> list[Any]:
+    kind = type(value)
+    known = value.name in kind.__members__  # a combination of flags has no name of its own
+    return [class_name(kind), value.name if known else value.value]
+
+
+def _read_enum(payload: list[Any]) -> Enum:
+    name, member = payload
+    kind = find_class(name)
+    if not issubclass(kind, Enum):
+        raise TypeError("names no enum")
+    try:
+        return kind[member] if isinstance(member, str) else kind(member)
+    except (KeyError, ValueError):
+        raise UnreadableError(f"needs {name}, which has no {member!r}") from None
+
+
+def _show_enum(payload: Json, show: Show) -> str:
+    kind, member = payload
+    name = kind.replace(":", ".")
+    return f"{name}.{member}" if type(member) is str else f"{name}({member!r})"
+
+
+def _write_datetime(value: datetime) -> Any:
+    zone = value.tzinfo
+    if not value.fold and (zone is None or _is_plain_offset(zone)):
+        return value.isoformat()
+    return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, zone]
+
+
+def _read_datetime(payload: Any) -> datetime:
+    if isinstance(payload, str):
+        return datetime.fromisoformat(payload)
+    text, fold, zone = payload
+    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=zone)
+
+
+def _write_time(value: time) -> Any:
+    zone = value.tzinfo
+    if not value.fold and (zone is None or _is_plain_offset(zone)):
+        return value.isoformat()
+    return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, zone]
+
+
+def _read_time(payload: Any) -> time:
+    if isinstance(payload, str):
+        return time.fromisoformat(payload)
+    text, fold, zone = payload
+    return time.fromisoformat(text).replace(fold=fold, tzinfo=zone)
+
+
+def _is_plain_offset(zone: Any) -> bool:
+    """Whether an ISO text's offset tells all of it; it cannot tell a name."""
+    return type(zone) is timezone and repr(zone) == repr(timezone(zone.utcoffset(None)))
+
+
+def _write_timezone(value: timezone) -> list[Any]:
+    # The second argument of `timezone`, if there was one.
+    return list(value.__getinitargs__())  # type: ignore[attr-defined]  # typeshed lacks it
+
+
+def _write_zone(value: ZoneInfo) -> str:
+    if value.key is None:
+        raise NotWholeError("object")
+    return value.key
+
+
+def _read_path(payload: list[Any]) -> pathlib.PurePath:
+    name, text = payload
+    if name not in _PATHS:
+        raise ValueError("names no path class")
+    path: pathlib.PurePath = getattr(pathlib, name)(text)
+    return path
+
+
+def _plain(payload: Json, show: Show) -> str:
+    return str(payload)
+
+
+_PATH = Kind(
+    "$path",
+    lambda value: [type(value).__name__, str(value)],
+    _read_path,
+    lambda payload, show: f"{payload[0]}({payload[1]!r})",
+)
+
+ENUM = Kind("$enum", _enum_payload, _read_enum, _show_enum, lambda payload: [payload[0]])
+"""Of all enums, each a class of its own."""
+
+SCALARS: dict[type, Kind] = {
+    float: Kind("$float", repr, float, _plain),
+    int: Kind("$int", hex, lambda text: int(text, 16), _plain),
+    complex: Kind(
+        "$complex", lambda value: [value.real, value.imag], lambda parts: complex(*parts)
+    ),
+    bytes: Kind(
+        "$bytes",
+        lambda value: base64.b64encode(value).decode(),
+        _bytes_of,
+        lambda payload, show: repr(_bytes_of(payload)),
+        hidden=_hidden,
+    ),
+    bytearray: Kind(
+        "$bytearray",
+        lambda value: base64.b64encode(value).decode(),
+        lambda payload: bytearray(_bytes_of(payload)),
+        lambda payload, show: f"bytearray({_bytes_of(payload)!r})",
+        hidden=_hidden,
+    ),
+    Decimal: Kind("$decimal", str, Decimal),
+    Fraction: Kind(
+        "$fraction",
+        lambda value: [value.numerator, value.denominator],
+        lambda parts: Fraction(*parts),
+    ),
+    UUID: Kind("$uuid", str, UUID),
+    date: Kind("$date", date.isoformat, date.fromisoformat),
+    datetime: Kind("$datetime", _write_datetime, _read_datetime),
+    time: Kind("$time", _write_time, _read_time),
+    timedelta: Kind(
+        "$timedelta",
+        lambda value: [value.days, value.seconds, value.microseconds],
+        lambda parts: timedelta(*parts),
+    ),
+    timezone: Kind("$timezone", _write_timezone, lambda arguments: timezone(*arguments)),
+    ZoneInfo: Kind("$zone", _write_zone, ZoneInfo),
+    range: Kind(
+        "$range", lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)
+    ),
+    re.Pattern: Kind(
+        "$pattern", lambda value: [value.pattern, value.flags], lambda parts: re.compile(*parts)
+    ),
+    type(...): Kind("$ellipsis", lambda value: None, lambda payload: ..., lambda *_: "..."),
+    **{getattr(pathlib, name): _PATH for name in _PATHS},
+}

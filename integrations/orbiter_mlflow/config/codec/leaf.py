@@ -1,0 +1,240 @@
+"""One value as the text of one param: plain where it can be, with a marker where it must be.
+
+What a field's annotation says already need not be said again: `typed` JSON is plain, and read by
+the annotation. It is only ever chosen after it was read back and gave the identical value.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orbiter_mlflow.config.codec.config_error import UnreadableError
+from orbiter_mlflow.config.codec.equality import HOLE, same
+from orbiter_mlflow.config.codec.hints import ANY, Hint, Rule, hints_of, is_scalar_value
+from orbiter_mlflow.config.codec.json_text import Json, canonical, parse, to_text
+from orbiter_mlflow.config.codec.markers import JSON, is_marked, is_plain
+from orbiter_mlflow.config.codec.marking import mark
+from orbiter_mlflow.config.codec.objects import State, assemble, shape_of, state_of
+from orbiter_mlflow.config.codec.text_only import TEXT, text
+from orbiter_mlflow.config.codec.unmarking import Maker, unmark
+
+__all__ = ["Leaf", "Proof", "has_rule", "read_leaf", "reads_back", "validated"]
+__all__ += ["write_leaf"]
+
+_COLLECTIONS: dict[str, type] = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple}
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A value as JSON.
+
+    Attributes:
+        json: what is to be read back.
+        named: the same with each part under its name, where `json` has lost names; a NamedTuple
+            may be written as a list. Secrets are found by names.
+    """
+
+    json: Json
+    named: Json = None
+
+
+class Proof:
+    """Reads what was written, to compare it: no code of a user's class is run, texts are holes."""
+
+    def build(self, cls: type, state: State) -> Any:
+        return assemble(cls, state)
+
+    def validated(self, json: Json, hint: Hint) -> Any:
+        raise UnreadableError("is read by the code of its classes alone")
+
+    def stand_in(self, own: Json) -> Any:
+        return HOLE
+
+
+_PROOF = Proof()
+
+
+def write_leaf(value: Any, hint: Hint) -> Leaf:
+    """The first form of the value that reads back; `$text`, which is never read, if none does."""
+    if hint.native:
+        if is_plain(value) and not (type(value) is dict and hint.dataclass):
+            return Leaf(value)
+    else:
+        try:
+            leaf = Leaf(_typed(value, hint), mark(value))
+        except _NoFormError:
+            pass
+        else:
+            if reads_back(leaf, hint, value):
+                return leaf
+    marked = mark(value)
+    for form in (Leaf(marked), Leaf({JSON: marked})):
+        if reads_back(form, hint, value):
+            return form
+    return Leaf(marked if type(marked) is dict and TEXT in marked else text(marked, "changed"))
+
+
+def reads_back(leaf: Leaf, hint: Hint, value: Any) -> bool:
+    """Whether the leaf's text gives the identical value, but for what is kept as text."""
+    try:
+        return same(read_leaf(parse(to_text(leaf.json)), hint, _PROOF), value)
+    except Exception:
+        return False
+
+
+def read_leaf(json: Json, hint: Hint, maker: Maker) -> Any:
+    """The value of a param's JSON.
+
+    Args:
+        json: what the param's text holds.
+        hint: what is known of the value's type.
+        maker: makes the objects in it.
+
+    Raises:
+        UnreadableError: when it has none.
+    """
+    if type(json) is dict and hint.dataclass is not None and not is_marked(json):
+        # Its own part of an object whose other fields have params: not by their annotations.
+        fields = {name: unmark(item, maker) for name, item in json.items()}
+        return maker.build(hint.dataclass, State(fields))
+    return _read(json, hint, maker)
+
+
+def _read(json: Json, hint: Hint, maker: Maker) -> Any:
+    if hint.native or is_marked(json):
+        return unmark(json, maker)
+    if json is None or type(json) in hint.atoms:
+        return json if hint.scalar is None else _scalar(json, hint)
+    if hint.rule is not None:
+        return _read_typed(json, hint, hint.rule, maker)
+    return maker.validated(json, hint)
+
+
+def has_rule(json: Json, hint: Hint) -> bool:
+    """Whether this JSON is read by the annotation of the field."""
+    return not (hint.native or is_marked(json) or hint.adapter is None)
+
+
+def validated(json: Json, hint: Hint, maker: Maker) -> Any:
+    """What pydantic makes of it; the plain value of an annotation that pydantic does not know.
+
+    But for scalars, which run no code of a user's class, only earlier versions have written so.
+    """
+    if hint.adapter is None:
+        return unmark(json, maker)
+    try:
+        return hint.adapter.validate_json(canonical(json))
+    except Exception:
+        raise UnreadableError("is no value of the field's type") from None
+
+
+# -- by annotation -------------------------------------------------------------------------------
+
+
+class _NoFormError(Exception):
+    """The value has no plain form by this annotation."""
+
+
+def _typed(value: Any, hint: Hint) -> Json:
+    if hint.native:
+        if not is_plain(value) or (type(value) is dict and hint.dataclass):
+            raise _NoFormError
+        return value
+    rule = hint.rule
+    if value is None or (type(value) in hint.atoms and hint.scalar is None and is_plain(value)):
+        return value
+    if rule is None:
+        raise _NoFormError
+    if rule.form == "scalar":
+        return _dumped(value, hint)
+    if rule.form == "dataclass":
+        return _typed_fields(value, rule)
+    if rule.form == "dict":
+        return _typed_dict(value, hint, rule)
+    wanted: Any = rule.cls or _COLLECTIONS[rule.form]
+    if type(value) is not wanted:
+        raise _NoFormError
+    # Not what a class of its own may make of iteration.
+    items = list(tuple.__iter__(value) if issubclass(wanted, tuple) else value)
+    if rule.parts is not None:
+        if len(items) != len(rule.parts):
+            raise _NoFormError
+        return [_typed(item, part) for item, part in zip(items, rule.parts, strict=True)]
+    written = [_typed(item, rule.inner or ANY) for item in items]
+    return sorted(written, key=canonical) if rule.form in ("set", "frozenset") else written
+
+
+def _dumped(value: Any, hint: Hint) -> Json:
+    if hint.scalar is None or not is_scalar_value(value):
+        raise _NoFormError
+    try:
+        written = hint.scalar.dump_python(value, mode="json", warnings=False)
+    except Exception:
+        raise _NoFormError from None
+    if not is_plain(written) or type(written) in (dict, list):
+        raise _NoFormError
+    return written
+
+
+def _typed_fields(value: Any, rule: Rule) -> Json:
+    shape = shape_of(rule.cls)
+    if type(value) is not rule.cls or shape is None:
+        raise _NoFormError
+    state, hints = state_of(value, shape), hints_of(rule.cls)
+    if state.more or any(name[:1] == "$" for name in state.fields):
+        raise _NoFormError
+    return {name: _typed(item, hints[name]) for name, item in state.fields.items()}
+
+
+def _typed_dict(value: Any, hint: Hint, rule: Rule) -> Json:
+    if type(value) is not dict:
+        raise _NoFormError
+    written = {}
+    for key, item in value.items():
+        name = _dumped(key, rule.keys) if rule.keys is not None else key
+        if type(name) in (int, float):
+            name = str(name)
+        if type(name) is not str or name[:1] == "$" or not is_plain(name) or name in written:
+            raise _NoFormError
+        written[name] = _typed(item, hint.child(name))
+    return written
+
+
+def _read_typed(json: Json, hint: Hint, rule: Rule, maker: Maker) -> Any:
+    if rule.form == "scalar":
+        return _scalar(json, hint)
+    if rule.form == "dataclass" and type(json) is dict:
+        hints = hints_of(rule.cls)
+        found = {name: _read(x, hints.get(name, ANY), maker) for name, x in json.items()}
+        return maker.build(rule.cls, State(found))
+    if rule.form == "dict" and type(json) is dict:
+        return _read_dict(json, hint, rule, maker)
+    if rule.form in (*_COLLECTIONS, "namedtuple") and type(json) is list:
+        if rule.parts is None:
+            made: Any = _COLLECTIONS[rule.form]
+            return made(_read(item, rule.inner or ANY, maker) for item in json)
+        if len(json) == len(rule.parts):
+            pairs = zip(json, rule.parts, strict=True)
+            return tuple.__new__(rule.cls or tuple, [_read(x, h, maker) for x, h in pairs])
+    return maker.validated(json, hint)
+
+
+def _read_dict(json: Mapping[str, Json], hint: Hint, rule: Rule, maker: Maker) -> dict[Any, Any]:
+    made = {}
+    for name, item in json.items():
+        key = name if rule.keys is None else _key(name, rule.keys)
+        made[key] = _read(item, hint.child(name), maker)
+    return made
+
+
+def _key(name: str, hint: Hint) -> Any:
+    if hint.adapter is None:
+        return name
+    try:
+        return hint.adapter.validate_python(name)
+    except Exception:
+        raise UnreadableError("has a key that is none of the field's type") from None
+
+
+def _scalar(json: Json, hint: Hint) -> Any:
+    return json if hint.scalar is None else validated(json, hint, _PROOF)

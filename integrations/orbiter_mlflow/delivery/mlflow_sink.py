@@ -1,0 +1,289 @@
+"""The MLflow side of delivery: the only module of `delivery/` that imports mlflow.
+
+Runs are addressed by run id through `MlflowClient`; the fluent API's global active run is never
+read or set, save in `fluent_run`, which is there for the user's own `mlflow.log_*` calls.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import wraps
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from orbiter_mlflow.delivery.mlflow_client import importable  # noqa: F401
+
+# isort: split
+import mlflow
+from mlflow import MlflowClient, entities
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.rest_store import RestStore
+from mlflow.tracking import fluent
+from mlflow.utils.rest_utils import http_request
+
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery.batches import Point
+from orbiter_mlflow.delivery.errors import (
+    DeliveryError,
+    HeldError,
+    RejectedError,
+    TransientError,
+)
+from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
+from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
+from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
+from orbiter_mlflow.delivery.resumption import Earlier, last_step
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _translated(
+    method: Callable[Concatenate["MLflowSink", _P], _T],
+) -> Callable[Concatenate["MLflowSink", _P], _T]:
+    @wraps(method)
+    def call(self: "MLflowSink", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            raise classified(error) from error
+
+    return call
+
+
+def _to_a_run(
+    method: Callable[Concatenate["MLflowSink", str, _P], _T],
+) -> Callable[Concatenate["MLflowSink", str, _P], _T]:
+    """As `_translated`, of a write to a run, which MLflow refuses with the code of bad content
+    where the run or its experiment is deleted."""
+
+    @wraps(method)
+    def call(self: "MLflowSink", run_id: str, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(self, run_id, *args, **kwargs)
+        except Exception as error:
+            found = classified(error)
+            if isinstance(found, RejectedError):
+                self._require_active(run_id, found)
+            raise found from error
+
+    return call
+
+
+def _unless_held(error: Exception, refusal: RejectedError) -> DeliveryError:
+    """What to raise where a read failed that was to explain a refusal: no verdict on content."""
+    found = classified(error)
+    return found if isinstance(found, HeldError) else TransientError(str(refusal))
+
+
+def _require_stage(thing: str, stage: str, refusal: RejectedError | None = None) -> None:
+    if stage != entities.LifecycleStage.ACTIVE:
+        raise HeldError(f"{thing} is deleted on the server: restore it, or rename it") from refusal
+
+
+class MLflowSink:
+    """A tracking store behind any tracking URI of MLflow's.
+
+    Args:
+        tracking_uri: where the store is; may hold credentials, which appear in no message of ours.
+
+    Raises:
+        DeliveryError: the store cannot be opened.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        try:
+            with opening(tracking_uri):
+                self._client = MlflowClient(tracking_uri)
+                self._client.search_experiments(
+                    max_results=1, view_type=entities.ViewType.ACTIVE_ONLY
+                )
+        except Exception as error:
+            found = classified(error)
+            if isinstance(found, RejectedError) and (page := self._redirection()):
+                raise TransientError(page) from error
+            raise found from error
+
+    def _redirection(self) -> str:
+        """Where the server sends a POST, in words; empty where it answers itself.
+
+        Such a POST arrives as a GET, without what it said, and MLflow calls that invalid.
+        """
+        store = self._client._tracking_client.store
+        if not isinstance(store, RestStore):
+            return ""
+        answer = http_request(
+            store.get_host_creds(),
+            "/api/2.0/mlflow/experiments/search",
+            "POST",
+            json={"max_results": 1},
+            allow_redirects=False,
+            max_retries=0,
+        )
+        if answer.status_code not in (301, 302, 303):
+            return ""
+        where = answer.headers.get("Location", "").partition("/api/")[0]
+        return f"the server redirects to {where}: set the tracking URI to that"
+
+    @_translated
+    def create_run(self, head: Head) -> str:
+        given = {names.PARENT_RUN_ID: head.parent_run_id, names.USER: head.user}
+        tags = {names.UID: head.uid} | {key: text for key, text in given.items() if text}
+        experiment_id = self._experiment_id(head)
+        try:
+            run = self._client.create_run(
+                experiment_id, start_time=head.start_time, tags=tags, run_name=head.run_name
+            )
+        except MlflowException as error:
+            found = classified(error)
+            if isinstance(found, RejectedError):
+                self._require_active_experiment(experiment_id, found)
+            raise found from error
+        return str(run.info.run_id)
+
+    @_translated
+    def read_run(self, run_id: str) -> Earlier:
+        data = self._client.get_run(run_id).data
+        # Of the latest value of each metric: the one of the largest step.
+        steps = ((metric.key, metric.step) for metric in data.to_proto().metrics)
+        return Earlier(last_step(steps), data.params, data.tags)
+
+    @_translated
+    def find_runs(self, head: Head) -> Sequence[str]:
+        found = self._client.search_runs(
+            [self._experiment_id(head)],
+            filter_string=f"tags.`{names.UID}` = '{head.uid}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return [str(run.info.run_id) for run in found]
+
+    @_translated
+    def delivered(self, run_id: str) -> str:
+        return str(self._client.get_run(run_id).data.tags.get(names.DELIVERED, ""))
+
+    @_to_a_run
+    def log_batch(
+        self, run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+    ) -> None:
+        self._client.log_batch(
+            run_id,
+            [entities.Metric(*point) for point in points],
+            [entities.Param(key, text) for key, text in params.items()],
+            [entities.RunTag(key, text) for key, text in tags.items()],
+            synchronous=True,
+        )
+
+    @_to_a_run
+    def delete_tags(self, run_id: str, tags: Collection[str]) -> None:
+        present = self._client.get_run(run_id).data.tags
+        for tag in tags:
+            if tag in present:
+                self._client.delete_tag(run_id, tag)
+
+    @_to_a_run
+    def log_dataset(self, run_id: str, dataset: Dataset) -> None:
+        entity = entities.Dataset(
+            dataset.name,
+            dataset.digest,
+            dataset.source_type,
+            dataset.source,
+            dataset.schema or None,
+            dataset.profile or None,
+        )
+        context = entities.InputTag(names.DATASET_CONTEXT, dataset.context)
+        self._client.log_inputs(run_id, [entities.DatasetInput(entity, [context])])
+
+    @_to_a_run
+    def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None:
+        if not file.exists():
+            raise RejectedError(
+                f"the kept copy of artifact {artifact.name!r} is gone", definite=True
+            )
+        # Not a TemporaryDirectory: at the exit of a training that delivers in a thread, its
+        # finalizer removes the folder while the upload is under way.
+        scratch = Path(mkdtemp())
+        try:
+            named = scratch / artifact.name  # MLflow takes the name from the path
+            try:
+                named.symlink_to(file.absolute())
+            except OSError:  # Windows lets few users make links
+                shutil.copyfile(file, named)
+            self._client.log_artifact(run_id, str(named), artifact.folder)
+            if isinstance(self._client._tracking_client.store, RestStore):
+                # A login page that a proxy sends in place of the server passes for a success of
+                # an upload, whose answer mlflow does not read; but not for that of a question.
+                self._client.get_run(run_id)
+        except Exception as error:
+            raise classified_artifact(error) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    @_to_a_run
+    def set_status(self, run_id: str, status: Status) -> None:
+        if status.end_time is None:
+            self._client.update_run(run_id, status=status.status)
+        else:
+            # Not `set_terminated`: it prints a link, with the credentials of the tracking URI, and
+            # stops the asynchronous logging of a user's own client, which shares the store.
+            self._client._tracking_client.store.update_run_info(
+                run_id, entities.RunStatus.from_string(status.status), status.end_time, None
+            )
+
+    @_translated
+    def delete_run(self, run_id: str) -> None:
+        self._client.delete_run(run_id)
+
+    def _require_active(self, run_id: str, refusal: RejectedError) -> None:
+        """Raise where a write was refused because the run or its experiment is deleted, or where
+        that cannot be found out now."""
+        try:
+            info = self._client.get_run(run_id).info
+        except Exception as error:
+            raise _unless_held(error, refusal) from error
+        _require_stage(f"run {run_id}", info.lifecycle_stage, refusal)
+        self._require_active_experiment(info.experiment_id, refusal)
+
+    def _require_active_experiment(self, experiment_id: str, refusal: RejectedError) -> None:
+        try:
+            found = self._client.get_experiment(experiment_id)
+        except Exception as error:
+            raise _unless_held(error, refusal) from error
+        _require_stage(f"experiment {found.name!r}", found.lifecycle_stage, refusal)
+
+    def _experiment_id(self, head: Head) -> str:
+        """The id of the head's experiment; one that goes by a name is created where it is
+        missing."""
+        if head.experiment_id is not None:
+            return head.experiment_id
+        name = head.experiment or "Default"
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return create_experiment(self._client, name, head.folder)
+            except MlflowException:
+                found = self._client.get_experiment_by_name(name)  # another trainer was first
+                if found is None:
+                    raise
+        _require_stage(f"experiment {name!r}", found.lifecycle_stage)
+        return str(found.experiment_id)
+
+
+@contextlib.contextmanager
+def fluent_run(tracking_uri: str, run_id: str) -> Iterator[Any]:
+    """Make a run the active one of MLflow's fluent API for the length of a `with` block.
+
+    MLflow sets the run FINISHED on leaving; the caller puts the true status back. The tracking URI
+    and the experiment that the user has set are theirs again afterwards.
+    """
+    uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    # MLflow refuses to start a run of another than the active experiment, and has no public way to
+    # put the active one aside.
+    experiment_id, fluent._active_experiment_id = fluent._active_experiment_id, None
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        with mlflow.start_run(run_id, nested=mlflow.active_run() is not None) as run:
+            yield run
+    finally:
+        mlflow.set_tracking_uri(uri)
+        fluent._active_experiment_id = experiment_id

@@ -1,0 +1,123 @@
+"""The report as JUnit XML, which CI services show beside the tests.
+
+A metric is a test case: `failure` is a regression, `error` what cannot be compared, `skipped` what
+is inconclusive or was not judged. What the policy only warns of turns no build red: it passes, and
+says so in `system-out`.
+"""
+
+from xml.etree import ElementTree
+
+from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict
+from orbiter_mlflow.gate.reports import wording
+from orbiter_mlflow.text.escaping import plain
+
+__all__ = ["junit"]
+
+_SUITE = "orbiter-mlflow check"
+_CLASS = "orbiter_mlflow.gate"
+_WHOLE = "candidate and baseline can be compared"
+
+_ELEMENTS = {
+    Verdict.FAIL: "failure",
+    Verdict.CANNOT_COMPARE: "error",
+    Verdict.INCONCLUSIVE: "skipped",
+    Verdict.UNJUDGED: "skipped",
+}
+
+
+def junit(report: GateReport) -> str:
+    """The report as JUnit XML: `testsuites` with one `testsuite`.
+
+    Where the candidate cannot be compared at all, a test case of its own is the error. Times are
+    0: the gate judges what was measured before.
+    """
+    cases = [_case(metric) for metric in report.metrics]
+    if (
+        report.problems
+        or report.differences
+        or (
+            report.outcome is Outcome.CANNOT_COMPARE
+            and not any(case.find("error") is not None for case in cases)
+        )
+    ):
+        cases.insert(0, _comparison(report))
+    counts = {
+        "tests": str(len(cases)),
+        **{
+            plural: str(sum(case.find(element) is not None for case in cases))
+            for plural, element in (
+                ("failures", "failure"),
+                ("errors", "error"),
+                ("skipped", "skipped"),
+            )
+        },
+        "time": "0",
+    }
+    suites = ElementTree.Element("testsuites", counts, name=_SUITE)
+    suite = ElementTree.SubElement(suites, "testsuite", counts, name=_SUITE)
+    properties = ElementTree.SubElement(suite, "properties")
+    for name, value in (
+        ("outcome", report.outcome.value),
+        ("policy", report.policy),
+        ("policy_digest", report.policy_digest),
+        ("baseline", report.source.described),
+    ):
+        ElementTree.SubElement(properties, "property", name=name, value=plain(value))
+    suite.extend(cases)
+    left_out = [f"left out of the baseline: {line}" for line in wording.left_out(report)]
+    said = [wording.headline(report), *wording.warnings(report), *left_out, *report.notes]
+    ElementTree.SubElement(suite, "system-out").text = _lines(said)
+    ElementTree.indent(suites)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, "unicode")}\n'
+
+
+def _case(metric: MetricResult) -> ElementTree.Element:
+    case = ElementTree.Element(
+        "testcase", classname=_CLASS, name=plain(metric.metric) or "(empty)", time="0"
+    )
+    element = _ELEMENTS.get(metric.verdict) if metric.severity == "fail" else None
+    if element is not None:
+        found = ElementTree.SubElement(
+            case,
+            element,
+            type=metric.verdict.value,
+            message=plain(f"{wording.verdict_words(metric)}: {metric.reason}"),
+        )
+        found.text = _figures(metric)
+    if element != "failure":
+        ElementTree.SubElement(case, "system-out").text = _figures(metric)
+    return case
+
+
+def _figures(metric: MetricResult) -> str:
+    row = wording.row(metric)
+    return _lines(
+        [
+            f"{row.verdict}: {metric.reason}",
+            f"baseline: {row.baseline}",
+            f"candidate: {row.candidate}",
+            f"change: {'; '.join(row.change)} ({row.direction})",
+            f"p (adjusted): {row.p}",
+            f"test: {row.test}",
+            f"limits: {', '.join(row.limits)}",
+        ]
+    )
+
+
+def _comparison(report: GateReport) -> ElementTree.Element:
+    case = ElementTree.Element("testcase", classname=_CLASS, name=_WHOLE, time="0")
+    why = list(report.problems) + [
+        f"{d.field}: candidate has {wording.seen(d.candidate)}; "
+        f"baseline has {wording.seen(d.baseline)}"
+        for d in report.differences
+    ]
+    message = plain(why[0]) if len(why) == 1 else plain(wording.headline(report))
+    error = ElementTree.SubElement(
+        case, "error", type=Outcome.CANNOT_COMPARE.value, message=message
+    )
+    error.text = _lines(why)
+    return case
+
+
+def _lines(texts: list[str]) -> str:
+    return "\n".join(map(plain, texts))

@@ -1,0 +1,121 @@
+"""What can be found out about where a run comes from, part by part, as tags and artifacts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orbiter_mlflow import names
+from orbiter_mlflow.provenance.diff_redaction import redacted_apart
+from orbiter_mlflow.provenance.git import (
+    GIT_TIMEOUT,
+    MAX_DIFF,
+    Checkout,
+    checkout,
+    uncommitted,
+    without_binaries,
+)
+from orbiter_mlflow.provenance.machine import gpus, machine_tags
+from orbiter_mlflow.provenance.packages import requirements
+from orbiter_mlflow.provenance.program import command_line, context_tags, origins, redacted
+from orbiter_mlflow.redaction.redactor import Redactor
+
+__all__ = ["Finding", "Parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Some of what was found out, without secrets.
+
+    Attributes:
+        tags: of the run.
+        files: name -> content of artifacts.
+        problem: what was not found out, and why; empty where all was.
+    """
+
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    problem: str = ""
+
+
+class Parts:
+    """Finds out one part after the other.
+
+    Each raises whatever kept it from being found out, once it has given what it knows. No git, no
+    repository and no GPU is no failure: then there is nothing to give.
+
+    Args:
+        redactor: takes the secrets out of everything.
+        trainer: its class, whose file tells whose code it is where the program does not.
+        git_timeout: seconds that each call of git may take.
+    """
+
+    def __init__(
+        self, redactor: Redactor, trainer: type = object, *, git_timeout: float = GIT_TIMEOUT
+    ) -> None:
+        self._redactor = redactor
+        self._trainer = trainer
+        self._git_timeout = git_timeout
+        self._checkout: Checkout | None = None
+        self._folder = Path()
+
+    def command(self) -> Iterator[Finding]:
+        """The command line."""
+        yield Finding({names.COMMAND: command_line(self._redactor)})
+
+    def machine(self) -> Iterator[Finding]:
+        """Python, platform, CPU and GPUs."""
+        yield Finding(redacted(machine_tags(), self._redactor))
+        if found := gpus():
+            yield Finding(redacted({names.GPU: found}, self._redactor))
+
+    def git(self) -> Iterator[Finding]:
+        """The commit of the code's repository, and whether its tree is dirty."""
+        problems: list[str] = []
+        for folder, name in origins(self._trainer):
+            found = checkout(folder, name, timeout=self._git_timeout)
+            if found.problem:
+                problems.append(found.problem)
+            if found.tags:
+                self._folder, self._checkout = folder, found
+                break
+        given = context_tags()
+        tags = {} if self._checkout is None else self._checkout.tags
+        tags = {key: text for key, text in tags.items() if key not in given}
+        yield Finding(redacted(tags, self._redactor), problem="; ".join(dict.fromkeys(problems)))
+
+    def packages(self) -> Iterator[Finding]:
+        """The installed packages."""
+        found = requirements(self._redactor)
+        unreadable = f"{found.unreadable} installed packages could not be read"
+        yield Finding(
+            {names.PACKAGES: found.digest},
+            {names.REQUIREMENTS_FILE: found.text.encode()},
+            unreadable if found.unreadable else "",
+        )
+
+    def diff(self) -> Iterator[Finding]:
+        """What is not committed; `git` comes first."""
+        if self._checkout is None or not self._checkout.dirty:
+            return
+        found = uncommitted(self._folder, timeout=self._git_timeout)
+        tags = {names.GIT_DIFF: found.digest}
+        if found.diff_size > MAX_DIFF:
+            tags[names.GIT_DIFF_CUT] = f"{MAX_DIFF} of {found.diff_size} bytes"
+        yield Finding(tags)
+        diff, untracked = redacted_apart(
+            [
+                without_binaries(_cut(found.diff, found.diff_size)),
+                _cut(found.untracked, found.untracked_size),
+            ],
+            self._redactor.extra_patterns,
+        )
+        files = {names.DIFF_FILE: diff, names.UNTRACKED_FILE: untracked}
+        yield Finding(files={name: content for name, content in files.items() if content})
+
+
+def _cut(start: bytes, size: int) -> bytes:
+    """Whole lines of a text of `size` bytes that begins like this; says so where it is not all."""
+    if size <= MAX_DIFF:
+        return start
+    kept = start[: start.rfind(b"\n") + 1]
+    return kept + b"# cut here: %d of %d bytes are kept\n" % (len(kept), size)

@@ -1,0 +1,1 @@
+"""Find secrets in texts and under names, and redact them."""

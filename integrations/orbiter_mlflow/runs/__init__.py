@@ -1,0 +1,1 @@
+"""Read runs back from a tracking store."""

@@ -1,0 +1,312 @@
+"""What differs between runs, and nothing else. Pure: it is given the runs, and asks no store.
+
+A run is compared as it was recorded. What a run did not record, or what was redacted, is said to be
+unknown; it never counts as equal.
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orbiter_mlflow import names
+from orbiter_mlflow.config.codec.config_error import ConfigError
+from orbiter_mlflow.config.codec.order import ORDER, different_orders
+from orbiter_mlflow.config.codec.splitting import join_values
+from orbiter_mlflow.config.display import is_redacted, shown
+from orbiter_mlflow.runs.model import StoredRun
+
+__all__ = ["CODE", "MACHINE", "Change", "Difference", "MetricDifference", "RunDiff"]
+__all__ += ["diff_runs", "differing", "packages_differ", "parse_requirements"]
+
+CODE = {
+    "config class": names.CONFIG_TYPE,
+    "trainer": names.TRAINER,
+    "program": names.SOURCE_NAME,
+    "repository": names.GIT_REPO_URL,
+    "branch": names.GIT_BRANCH,
+    "commit": names.GIT_COMMIT,
+    "dirty": names.GIT_DIRTY,
+    "uncommitted diff": names.GIT_DIFF,
+    "changed submodules": names.GIT_SUBMODULES,
+    "command": names.COMMAND,
+}
+"""What is said of a run's code: as it is called in a report -> tag."""
+MACHINE = {
+    "Python": names.PYTHON,
+    "platform": names.PLATFORM,
+    "CPU": names.CPU,
+    "GPU": names.GPU,
+}
+"""Likewise of the machine."""
+
+_PINNED = re.compile(r"(?:# )?([A-Za-z0-9][\w.-]*)(?:==| @ )(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that the runs do not have in common.
+
+    Attributes:
+        name: the path of a value in the config, the name of a package, and the like.
+        values: one for each run, in their order; None where the run has none.
+    """
+
+    name: str
+    values: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a metric stands to that of the first run. Whether up is better is not for us to say.
+
+    Attributes:
+        percent: of the first run's absolute value; None where that is zero, or one is not finite.
+        direction: None where it is the same, or cannot be told.
+    """
+
+    percent: float | None = None
+    direction: Literal["up", "down"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDifference:
+    """The latest values of a metric; None where a run has none. `changes` is against the first."""
+
+    name: str
+    values: tuple[float | None, ...]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunDiff:
+    """What differs between runs, by what it is about.
+
+    Attributes:
+        runs: in the order they were asked for; so are all values.
+        redacted: paths in the config that hold a secret in some run and show no difference.
+        notes: what cannot be known, a sentence each.
+    """
+
+    runs: tuple[StoredRun, ...]
+    status: tuple[Difference, ...]
+    config: tuple[Difference, ...]
+    code: tuple[Difference, ...]
+    machine: tuple[Difference, ...]
+    packages: tuple[Difference, ...]
+    datasets: tuple[Difference, ...]
+    metrics: tuple[MetricDifference, ...]
+    redacted: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def diff_runs(
+    runs: Sequence[StoredRun], requirements: Mapping[str, str | None] | None = None
+) -> RunDiff:
+    """What differs between the runs.
+
+    Args:
+        runs: two or more.
+        requirements: run id -> text of its `requirements.txt`, None where it has none; needed
+            where `packages_differ` only.
+    """
+    config, redacted = _config(runs)
+    packages, package_notes = _packages(runs, requirements or {})
+    return RunDiff(
+        runs=tuple(runs),
+        status=differing([{"status": run.status} for run in runs]),
+        config=config,
+        code=differing([_tagged(run, CODE) for run in runs]),
+        machine=differing([_tagged(run, MACHINE) for run in runs]),
+        packages=packages,
+        datasets=differing([_datasets(run) for run in runs]),
+        metrics=tuple(_metrics(runs)),
+        redacted=redacted,
+        notes=(*_config_notes(runs), *_code_notes(runs), *package_notes),
+    )
+
+
+def differing(columns: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
+    """The names under which the columns have not all the same text, in order of appearance."""
+    rows = (
+        Difference(name, tuple(column.get(name) for column in columns))
+        for name in dict.fromkeys(name for column in columns for name in column)
+    )
+    return tuple(row for row in rows if len(set(row.values)) > 1)
+
+
+# -- config --------------------------------------------------------------------------------------
+
+
+def _config(runs: Sequence[StoredRun]) -> tuple[tuple[Difference, ...], tuple[str, ...]]:
+    columns = [_joined(run.params) for run in runs]
+    rows = [_as_python(row) for row in differing(columns) if row.name != ORDER]
+    # Version 1 of the codec kept no order: nothing is known of it.
+    ordered = [
+        {} if run.tags.get(names.CONFIG_CODEC) == "1" else column
+        for run, column in zip(runs, columns, strict=True)
+    ]
+    for path, orders in different_orders(ordered).items():
+        values = tuple(None if keys is None else ", ".join(keys) for keys in orders)
+        rows.append(Difference(f"{path} (order)", values))
+    rows.sort(key=lambda row: row.name)
+    known = {row.name for row in rows}
+    secret = {path for column in columns for path, text in column.items() if is_redacted(text)}
+    return tuple(rows), tuple(sorted(secret - known))
+
+
+def _joined(params: Mapping[str, str]) -> Mapping[str, str]:
+    try:
+        return join_values(params)
+    except ConfigError:  # pieces are missing: then each is compared as it is
+        return params
+
+
+def _as_python(row: Difference) -> Difference:
+    values = tuple(None if text is None else shown(text) for text in row.values)
+    # Texts that other tools wrote may look alike for Python: `1e-5` and `1e-05`.
+    return Difference(row.name, values if _tell_apart(values, row.values) else row.values)
+
+
+def _tell_apart(shown_as: Sequence[str | None], texts: Sequence[str | None]) -> bool:
+    return len(set(shown_as)) == len(set(texts))
+
+
+def _config_notes(runs: Iterable[StoredRun]) -> list[str]:
+    notes = []
+    for run in runs:
+        own = {tag: text for tag, text in run.tags.items() if tag.startswith(names.CONFIG_CHANGED)}
+        if own:
+            paths = ", ".join(
+                sorted({path for text in _joined(own).values() for path in _keys(text)})
+            )
+            what = f": {paths}" if paths else ""
+            notes.append(f"{_short(run)} was continued with other params than it shows{what}")
+    return notes
+
+
+def _keys(text: str) -> list[str]:
+    try:
+        changed = json.loads(text)
+    except ValueError:
+        return []
+    return list(changed) if type(changed) is dict else []
+
+
+# -- code, machine, packages ---------------------------------------------------------------------
+
+
+def _tagged(run: StoredRun, wanted: Mapping[str, str]) -> dict[str, str]:
+    """The tags that a run has of these, those of its later lives included."""
+    found = {}
+    for name, tag in wanted.items():
+        if tag in run.tags:
+            found[name] = run.tags[tag]
+        later = (key.removeprefix(f"{tag}.") for key in run.tags)  # not each one recorded it
+        for life in sorted(int(text) for text in later if re.fullmatch(r"[1-9][0-9]{0,2}", text)):
+            found[f"{name}, life {life}"] = run.tags[names.in_life(tag, life)]
+    return found
+
+
+def _code_notes(runs: Iterable[StoredRun]) -> list[str]:
+    notes = []
+    for run in runs:
+        if names.GIT_COMMIT not in run.tags:
+            notes.append(f"{_short(run)} recorded no commit: its code is not known")
+        elif run.tags.get(names.GIT_DIRTY) != "false" and names.GIT_DIFF not in run.tags:
+            notes.append(
+                f"{_short(run)} may have had uncommitted changes that it did not record: its code "
+                "is not known"
+            )
+        if submodules := run.tags.get(names.GIT_SUBMODULES):
+            notes.append(
+                f"{_short(run)} had uncommitted changes inside submodules, which are not recorded: "
+                f"{submodules}"
+            )
+    return notes
+
+
+def packages_differ(runs: Sequence[StoredRun]) -> bool:
+    """Whether the lists of packages have to be looked at."""
+    return len({run.tags.get(names.PACKAGES) for run in runs}) > 1
+
+
+def _packages(
+    runs: Sequence[StoredRun], requirements: Mapping[str, str | None]
+) -> tuple[tuple[Difference, ...], list[str]]:
+    unrecorded = [run for run in runs if names.PACKAGES not in run.tags]
+    notes = [f"{_short(run)} recorded no packages" for run in unrecorded]
+    digests = [_tagged(run, {"all": names.PACKAGES}) for run in runs]
+    if not packages_differ(runs):
+        return differing(digests), notes  # those of later lives may differ
+    lists = [requirements.get(run.run_id) for run in runs]
+    lost = [
+        run for run, text in zip(runs, lists, strict=True) if text is None and run not in unrecorded
+    ]
+    notes += [f"{_short(run)} has no list of its packages any more" for run in lost]
+    if unrecorded or lost:
+        return differing(digests), notes
+    rows = differing([parse_requirements(text or "") for text in lists])
+    later = [row for row in differing(digests) if row.name != "all"]
+    return (*sorted(rows, key=lambda row: row.name.lower()), *later), notes
+
+
+def parse_requirements(text: str) -> dict[str, str]:
+    """The packages in a `requirements.txt`: name -> version, or where it comes from.
+
+    A line that is no pinned package stands for itself: `# local: mine` is there or not.
+    """
+    found: dict[str, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        pinned = _PINNED.fullmatch(line)
+        name, version = (pinned[1], pinned[2]) if pinned else (line, "listed")
+        found[name] = f"{found[name]}, {version}" if name in found else version
+    return found
+
+
+# -- datasets and metrics ------------------------------------------------------------------------
+
+
+def _datasets(run: StoredRun) -> dict[str, str]:
+    """`train: digits` -> digest. Two of one name are told by both digests."""
+    found: dict[str, set[str]] = {}
+    for dataset in run.datasets:
+        name = f"{dataset.context}: {dataset.name}" if dataset.context else dataset.name
+        found.setdefault(name, set()).add(dataset.digest)
+    return {name: ", ".join(sorted(found[name])) for name in sorted(found)}
+
+
+def _metrics(runs: Sequence[StoredRun]) -> Iterable[MetricDifference]:
+    for name in sorted({name for run in runs for name in run.metrics}):
+        values = tuple(_value(run.metrics.get(name)) for run in runs)
+        if any(not _same(values[0], value) for value in values):
+            changes = tuple(_change(values[0], value) for value in values)
+            yield MetricDifference(name, values, changes)
+
+
+def _value(value: float | None) -> float | None:
+    """A store keeps an infinite value as the largest finite one."""
+    if value is None or abs(value) < sys.float_info.max:
+        return value
+    return math.nan if math.isnan(value) else math.copysign(math.inf, value)
+
+
+def _same(a: float | None, b: float | None) -> bool:
+    return a == b or (a is not None and b is not None and math.isnan(a) and math.isnan(b))
+
+
+def _change(base: float | None, value: float | None) -> Change:
+    if base is None or value is None or math.isnan(base) or math.isnan(value) or base == value:
+        return Change()
+    percent = None
+    if base and math.isfinite(base) and math.isfinite(value):
+        percent = (value - base) / abs(base) * 100
+        percent = percent if math.isfinite(percent) else None
+    return Change(percent, "up" if value > base else "down")
+
+
+def _short(run: StoredRun) -> str:
+    return f"run {run.run_id[:8]}"

@@ -1,0 +1,301 @@
+"""The reading side of a tracking store, as delivery's sink is the writing one.
+
+All that reads runs goes through here: `load_config`, `reproduce`, `diff`, the gate. What is read
+is plain data, in one request where one will do.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from orbiter_mlflow.delivery.mlflow_client import importable  # noqa: F401
+
+# isort: split
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery.mlflow_client.errors import classified
+from orbiter_mlflow.delivery.mlflow_client.opening import opening
+from orbiter_mlflow.delivery.store_uri import sqlite_file
+from orbiter_mlflow.runs.model import (
+    DatasetInput,
+    FilterError,
+    Point,
+    RunNotFoundError,
+    StoredRun,
+    StoreError,
+)
+from orbiter_mlflow.text.escaping import message
+from orbiter_mlflow.text.suggestions import did_you_mean
+from orbiter_mlflow.text.urls import without_userinfo
+
+_PAGE = 1000
+_SHOWN = 5
+"""Runs that are named, at most, where a text could mean several."""
+_LOOKED_AT = 500
+"""Runs, the latest, among which one of a similar name is looked for."""
+_RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
+
+
+class RunStore:
+    """The runs behind a tracking URI.
+
+    Args:
+        tracking_uri: any of MLflow's; credentials in it appear in no message.
+
+    Raises:
+        StoreError: the store cannot be opened. A sqlite file that does not exist is not made; a
+            server is not asked before something is to be read.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.shown_uri = without_userinfo(tracking_uri)
+        file = sqlite_file(tracking_uri)
+        if file is not None and not file.exists():
+            raise StoreError(f"there is no store at {self.shown_uri}: check the tracking URI")
+        try:
+            with opening(tracking_uri):
+                self._client = MlflowClient(tracking_uri)
+                if not tracking_uri.startswith(("http://", "https://")):
+                    self._client.search_experiments(max_results=1)
+        except Exception as error:
+            raise self._told(error) from error
+
+    def get(self, run_id: str) -> StoredRun:
+        """The run of that id, a deleted one too.
+
+        Raises:
+            RunNotFoundError: there is none.
+            StoreError: the store cannot be read.
+        """
+        if not _RUN_ID.fullmatch(run_id):
+            raise RunNotFoundError(f"{run_id!r} is no id of a run")
+        try:
+            return _stored(self._client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise RunNotFoundError(f"there is no run {run_id} in {self.shown_uri}") from error
+            raise self._told(error) from error
+        except Exception as error:
+            raise self._told(error) from error
+
+    def find(self, text: str, *, experiment: str | None = None) -> StoredRun:
+        """The one run that is meant: by its id, by the start of it, by its name in an experiment.
+
+        Args:
+            text: what the user typed.
+            experiment: where to look for names; without it only ids and their starts are taken.
+
+        Raises:
+            RunNotFoundError: no run is meant, or several are; they are named.
+            StoreError: the store cannot be read.
+        """
+        try:
+            return self.get(text)
+        except RunNotFoundError:
+            pass
+        where = list(self.experiments())
+        found: dict[str, StoredRun] = {}
+        if re.fullmatch(r"[0-9a-f]{4,31}", text):
+            found = self._matching(f"attributes.run_id LIKE '{text}%'", where)
+        if not found and experiment is not None:
+            found = self._named(text, self.experiment_id(experiment))
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            raise RunNotFoundError(f"{text!r} could be any of {', '.join(found)}: give more of it")
+        place = f"experiment {experiment!r} of " if experiment is not None else ""
+        hint = "" if experiment is not None else "; a name needs its experiment"
+        raise RunNotFoundError(
+            f"no run of {place}{self.shown_uri} has the id, the start of an id (at least 4 "
+            f"characters) or the name {text!r}{hint}{self.near(text, experiment)}"
+        )
+
+    def near(self, text: str, experiment: str | None = None) -> str:
+        """The end of a message that no run is meant by `text`: those that may have been meant.
+
+        Args:
+            text: what was given.
+            experiment: where names were looked for; where left out, in none.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        places = self.experiments()
+        latest = list(islice(self.search("", list(places), page=_LOOKED_AT), _LOOKED_AT))
+        homes = [
+            f"{run.run_id} in experiment {places.get(run.experiment_id)!r}"
+            for run in latest
+            if run.name == text
+        ]
+        if homes:
+            return f"; of that name is {', '.join(homes[:_SHOWN])}"
+        here = [run for run in latest if experiment in (None, places.get(run.experiment_id))]
+        named = {run.name: f"{run.name!r} ({run.run_id})" for run in reversed(here) if run.name}
+        return did_you_mean(text, {run.run_id: run.run_id for run in here} | named)
+
+    def search(
+        self,
+        filter_string: str,
+        experiment_ids: Sequence[str],
+        *,
+        page: int = _PAGE,
+    ) -> Iterator[StoredRun]:
+        """Runs by MLflow's filter, the latest start first; read `page` by page, as consumed.
+
+        Raises:
+            FilterError: MLflow does not understand the filter.
+            StoreError: the store cannot be read.
+        """
+        token: str | None = None
+        while True:
+            try:
+                runs = self._client.search_runs(
+                    list(experiment_ids),
+                    filter_string=filter_string,
+                    run_view_type=ViewType.ACTIVE_ONLY,
+                    max_results=page,
+                    order_by=["attributes.start_time DESC", "attributes.run_id"],
+                    page_token=token,
+                )
+            except Exception as error:
+                code = getattr(error, "error_code", None)
+                if code == "INVALID_PARAMETER_VALUE":
+                    raise FilterError(f"the filter {filter_string!r}: {error}") from error
+                raise self._told(error) from error
+            yield from map(_stored, runs)
+            token = runs.token
+            if not token:
+                return
+
+    def history(self, run_id: str, key: str) -> list[Point]:
+        """All values of a metric, by step, then time."""
+        try:
+            found = self._client.get_metric_history(run_id, key)
+        except Exception as error:
+            raise self._told(error) from error
+        points = [Point(metric.step, metric.timestamp, metric.value) for metric in found]
+        return sorted(points, key=lambda point: (point.step, point.timestamp))
+
+    def experiment_id(self, name: str) -> str:
+        """The id of the experiment of that name.
+
+        Raises:
+            StoreError: there is none, or the store cannot be read.
+        """
+        try:
+            found = self._client.get_experiment_by_name(name)
+        except Exception as error:
+            raise self._told(error) from error
+        if found is None:
+            near = did_you_mean(name, {one: repr(one) for one in self.experiments().values()})
+            raise StoreError(f"there is no experiment {name!r} in {self.shown_uri}{near}")
+        return str(found.experiment_id)
+
+    def experiment_name(self, experiment_id: str) -> str:
+        """The name of the experiment of that id.
+
+        Raises:
+            StoreError: there is none, or the store cannot be read.
+        """
+        try:
+            return str(self._client.get_experiment(experiment_id).name)
+        except Exception as error:
+            raise self._told(error) from error
+
+    def experiments(self) -> dict[str, str]:
+        """The experiments that are not deleted: id -> name."""
+        found_names: dict[str, str] = {}
+        token: str | None = None
+        while True:
+            try:
+                found = self._client.search_experiments(max_results=_PAGE, page_token=token)
+            except Exception as error:
+                raise self._told(error) from error
+            found_names |= {str(one.experiment_id): str(one.name) for one in found}
+            token = found.token
+            if not token:
+                return found_names
+
+    def artifact(self, run_id: str, path: str) -> bytes | None:
+        """The content of an artifact; None where the run has no such artifact.
+
+        Raises:
+            StoreError: the artifact store cannot be read.
+        """
+        try:
+            folder, _, _ = path.rpartition("/")
+            if path not in {file.path for file in self._client.list_artifacts(run_id, folder)}:
+                return None
+            with TemporaryDirectory() as scratch:
+                return Path(self._client.download_artifacts(run_id, path, scratch)).read_bytes()
+        except Exception as error:
+            raise self._told(error) from error
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run that exists.
+
+        Raises:
+            StoreError: the store did not take them.
+        """
+        try:
+            entities = [RunTag(key, text) for key, text in tags.items()]
+            self._client.log_batch(run_id, tags=entities, synchronous=True)
+        except Exception as error:
+            raise self._told(error) from error
+
+    def _named(self, name: str, experiment_id: str) -> dict[str, StoredRun]:
+        """Runs of that very name; one that no filter can quote is looked for among all."""
+        quotable = not re.search(r"['\"\\]", name)
+        runs = self.search(f"attributes.run_name = '{name}'" if quotable else "", [experiment_id])
+        few = islice((run for run in runs if run.name == name), _SHOWN)
+        return {run.run_id: run for run in few}
+
+    def share_view(self, experiment_id: str, view: str) -> None:
+        """Share a view of an experiment in the UI, under the key `names.OUR_VIEW`.
+
+        Raises:
+            StoreError: the store did not take it.
+        """
+        try:
+            tag = f"{names.SHARED_VIEW}.{names.OUR_VIEW}"
+            self._client.set_experiment_tag(experiment_id, tag, view)
+        except Exception as error:
+            raise self._told(error) from error
+
+    def _matching(self, filter_string: str, experiment_ids: Sequence[str]) -> dict[str, StoredRun]:
+        few = islice(self.search(filter_string, experiment_ids, page=_SHOWN), _SHOWN)
+        return {run.run_id: run for run in few}
+
+    def _told(self, error: Exception) -> StoreError:
+        why = message(str(classified(error)))
+        return StoreError(f"the store {self.shown_uri} cannot be read: {why}")
+
+
+def _stored(run: Run) -> StoredRun:
+    info, data = run.info, run.data
+    return StoredRun(
+        run_id=str(info.run_id),
+        name=str(info.run_name or ""),
+        experiment_id=str(info.experiment_id),
+        status=str(info.status),
+        start_time=int(info.start_time),
+        end_time=None if info.end_time is None else int(info.end_time),
+        params=dict(data.params),
+        tags=dict(data.tags),
+        metrics=dict(data.metrics),
+        datasets=tuple(_datasets(run)),
+        deleted=info.lifecycle_stage == LifecycleStage.DELETED,
+    )
+
+
+def _datasets(run: Run) -> Iterator[DatasetInput]:
+    inputs: Any = run.inputs
+    for one in inputs.dataset_inputs if inputs is not None else ():
+        contexts = [tag.value for tag in one.tags if tag.key == names.DATASET_CONTEXT]
+        yield DatasetInput(one.dataset.name, one.dataset.digest, contexts[0] if contexts else "")

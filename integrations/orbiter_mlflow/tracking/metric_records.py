@@ -1,0 +1,84 @@
+"""What was measured, as records: points with their time, and tags for what is no number."""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orbiter.train import TrainMetrics
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery.records import Metrics, Record, Tags
+from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
+from orbiter_mlflow.text.clock import now
+from orbiter_mlflow.text.values import tag_value
+from orbiter_mlflow.tracking.metric_keys import Flat, MetricKeys, Prefix
+
+_STEPS_REMEMBERED = 1000
+"""Steps whose last time is kept: several tasks may report at steps of their own at once."""
+
+
+class Measurements:
+    """The measurements of one run. Threads may share it.
+
+    Attributes:
+        keys: which key belongs to which source, for metrics and for the user's own tags.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self.keys = MetricKeys(redactor.text)
+        self._redactor = redactor
+        self._times: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
+        self._renamed: dict[str, str] = {}
+        self._nonfinite: set[str] = set()
+        self._told: dict[str, str] = {}
+
+    def records(
+        self, prefix: Prefix, metrics: Mapping[str, Any] | TrainMetrics, step: int
+    ) -> Iterator[Record]:
+        """The records of a report or an evaluation at `step`; their keys begin with `prefix`."""
+        return self._records(self.keys.flatten(prefix, metrics), step)
+
+    def records_of_training(
+        self, metrics: Mapping[str, Any] | TrainMetrics, step: int
+    ) -> Iterator[Record]:
+        """The records of what a training has come to at `step`: beside the curves, not on them."""
+        return self._records(self.keys.flatten_result(names.TRAIN, metrics), step)
+
+    def _records(self, flat: Flat, step: int) -> Iterator[Record]:
+        if flat.numbers:
+            yield Metrics(step, self._time_of(step), flat.numbers)
+        if flat.texts or flat.nonfinite or flat.renamed:
+            news = self._news(flat)
+            if news:
+                yield Tags(news)
+
+    def _time_of(self, step: int) -> int:
+        """The present time, but later than all times of this step before.
+
+        MLflow drops a second point of equal key, step, time and value; and of the points of one
+        step it takes the last in time for the latest.
+        """
+        with self._lock:
+            last = self._times.pop(step, 0)
+            self._times[step] = at = max(now(), last + 1)
+            if len(self._times) > _STEPS_REMEMBERED:
+                self._times.popitem(last=False)
+        return at
+
+    def _news(self, flat: Flat) -> dict[str, str]:
+        """The tags for what is no finite number, as far as they say something new."""
+        tags = {}
+        for key, text in flat.texts.items():
+            secret = any(self._redactor.is_secret_key(part) for part in key.split("."))
+            tags[key] = REDACTED if secret else self._redactor.text(text)
+        if flat.nonfinite:
+            self._nonfinite.update(flat.nonfinite)
+            tags[names.NONFINITE] = json.dumps(sorted(self._nonfinite), ensure_ascii=False)
+        if flat.renamed:
+            self._renamed.update(flat.renamed)
+            tags[names.RENAMED] = json.dumps(self._renamed, ensure_ascii=False)
+        news = {key: text for key, text in tags.items() if self._told.get(key) != text}
+        self._told.update(news)
+        return {key: tag_value(text) for key, text in news.items()}

@@ -1,0 +1,395 @@
+"""One trainer's run: turns the events of its lifecycle into records of a journal.
+
+Everything that leaves through here is redacted first. What an MLflow run looks like is decided in
+this module; how the records get there is the outbox' business.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from orbiter.train import TrainConfig, TrainerState, TrainMetrics
+from orbiter.train._log_throttle import quiet_logger
+from orbiter_mlflow import names
+from orbiter_mlflow.config.records import log_config
+from orbiter_mlflow.delivery.description_guard import signed
+from orbiter_mlflow.delivery.hosts.exits import RUNS, at_worker_exit
+from orbiter_mlflow.delivery.records import (
+    Close,
+    Metrics,
+    Params,
+    Record,
+    RunStatus,
+    Status,
+    Tags,
+)
+from orbiter_mlflow.delivery.run_writer import Outbox
+from orbiter_mlflow.provenance.collector import Gathering
+from orbiter_mlflow.provenance.program import source_tags
+from orbiter_mlflow.provenance.seeds import seed_tags
+from orbiter_mlflow.redaction.redactor import Redactor
+from orbiter_mlflow.settings import MLflowSettings, tracks_here
+from orbiter_mlflow.text.clock import now, utc
+from orbiter_mlflow.text.values import tag_value, type_name
+from orbiter_mlflow.tracking.artifacts import RunArtifacts
+from orbiter_mlflow.tracking.description import Description
+from orbiter_mlflow.tracking.evaluation_keys import Evaluation, RunData
+from orbiter_mlflow.tracking.metric_records import Measurements
+from orbiter_mlflow.tracking.progress import Bar, open_bar
+from orbiter_mlflow.tracking.run_journal import open_outbox
+from orbiter_mlflow.tracking.steps import Steps
+
+_logger = quiet_logger(__name__)
+
+_FORKED = "%s: this fork of process %d has no run until train or evaluate begins in it"
+_PATIENCE = 2.0
+"""Seconds that the end of a training waits for what is found out about its origin, and for copies
+of artifacts."""
+
+
+class TrackedRun:
+    """The run of one trainer.
+
+    It is born, with a journal of its own, at the first transition or evaluation; what happens
+    before is kept in memory. Nothing here raises for want of a disk or a server.
+
+    Args:
+        settings: how to track.
+        trainer: the trainer's class.
+    """
+
+    def __init__(self, settings: MLflowSettings, trainer: type) -> None:
+        self.settings = settings
+        self.outbox: Outbox | None = None
+        self.broken: str | None = None
+        self.status: Status = Status("RUNNING")
+        self.steps = Steps()
+        self._class = trainer
+        self._trainer = f"{trainer.__module__}:{trainer.__qualname__}"
+        self._pid: int | None = None  # of the process that has opened the journal
+        self._closed = False
+        self._tracks = settings.enabled and tracks_here(settings)
+        if settings.enabled and not self._tracks:
+            _logger.info("this process is not rank 0: %s is not tracked here", self._trainer)
+        self._redactor = Redactor(settings.redact)
+        self._measurements = Measurements(self._redactor)
+        self._data = RunData(self._redactor, settings.eval_names)
+        self._description = Description(
+            self._trainer, self._redactor.text(settings.description or "")
+        )
+        self._early: list[Record] = []
+        self._checks: list[str] = []
+        self._config: TrainConfig | None = None
+        self._params_written = False
+        self._state = TrainerState.CREATED
+        self._evaluated = False
+        self._bad_evaluation: RunStatus | None = None
+        self._gathering: Gathering | None = None
+        self._artifacts: RunArtifacts | None = None
+        self._bar: Bar | None = None
+        self._description_is_ours = True
+
+    @property
+    def active(self) -> bool:
+        """Whether this process writes the run: not switched off, rank 0, and not a forked child of
+        the process that has begun it."""
+        return self._tracks and self._pid in (None, os.getpid())
+
+    @property
+    def is_parents(self) -> bool:
+        """Whether the run is that of a process which has forked this one."""
+        return self._tracks and not self.active
+
+    def forked_from(self, parent: "TrackedRun") -> None:
+        """Begin as the run of a forked copy of a trainer whose own run, `parent`, has begun."""
+        assert parent.outbox is not None  # noqa: S101  it has begun
+        self._data, self._checks = parent._data, list(parent._checks)
+        self._early += self._data.known()
+        self._tags({names.CHECKS: ",".join(self._checks), names.FORKED_FROM: parent.outbox.uid})
+        _logger.warning(
+            "%s has its run in process %d, and goes on in a fork of that, process %d: it has a run "
+            "of its own there (tag %s)",
+            self._trainer,
+            parent._pid,
+            os.getpid(),
+            names.FORKED_FROM,
+        )
+
+    # -- events --------------------------------------------------------------------------------
+
+    def check_passed(self, check: str, arguments: Mapping[str, Any]) -> None:
+        """A `check_*` returned; the data of `check_dataset` become dataset inputs."""
+        if not self.active:
+            return
+        if check not in self._checks:
+            self._checks.append(check)
+        if check == "check_dataset":
+            data = arguments.get("train_data"), arguments.get("test_data")
+            self._append_all(self._data.checked(*data))
+        self._tags({names.CHECKS: ",".join(self._checks)})
+
+    def moved(self, state: TrainerState, config: TrainConfig) -> None:
+        """The state is now `state`."""
+        if not self.active:
+            return
+        self._config = config
+        self._be_born()
+        self._state = state
+        self._tags({names.STATE: state.value, names.state_at(state.value): utc(now())})
+        self._write_params()  # at VALIDATED; a copy of a validated trainer starts later
+        self._show_progress()
+
+    def reported(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
+        """Progress from inside `train`."""
+        if self.active:
+            at = self.steps.reported(step)
+            self._append_all(self._measurements.records(names.TRAIN, metrics, at))
+            if self._bar is not None:
+                self._bar.moved(metrics, at)
+
+    def evaluation_reported(
+        self,
+        metrics: Mapping[str, Any] | TrainMetrics,
+        step: int,
+        data: Any,
+        config: TrainConfig,
+    ) -> None:
+        """An evaluation that nobody awaits, on `data` or, where None, those of the checks."""
+        if not self.active:
+            return
+        self._config = config
+        self._be_born()
+        self._evaluated = True
+        prefix, news = self._data.prefix(data)
+        self._append_all(news)
+        self._append_all(self._measurements.records(prefix, metrics, self.steps.reported(step)))
+
+    def trained(self, metrics: TrainMetrics, state: TrainerState) -> None:
+        """The outermost `train` returned."""
+        if not self.active:
+            return
+        if self._is_metrics("train", metrics):
+            steps = metrics.steps if isinstance(metrics, TrainMetrics) else 0
+            at = self.steps.ended(steps)
+            self._append_result(self._measurements.records_of_training(metrics, at))
+        self._end("FINISHED" if state is TrainerState.COMPLETED else "FAILED")
+
+    def evaluation_started(self, test_data: Any, config: TrainConfig) -> None:
+        """An `evaluate` is about to run, on `test_data` or, where None, those of the checks."""
+        if not self.active:
+            return
+        self._config = config
+        self._be_born()
+        self._append_all(self._data.started(test_data, self.steps.present))
+
+    def evaluated(self, metrics: TrainMetrics, test_data: Any) -> None:
+        """The outermost `evaluate` returned."""
+        if not self.active:
+            return
+        self._evaluated = True
+        evaluation = self._data.ended()
+        if evaluation is None:  # its start was not told: a hook that left out its `super()`
+            prefix, news = self._data.prefix(test_data)
+            self._append_all(news)
+            evaluation = Evaluation(prefix, self.steps.present)
+        if self._is_metrics("evaluate", metrics):
+            prefix, step = evaluation
+            self._append_result(self._measurements.records(prefix, metrics, step))
+
+    def failed(self, phase: str, error: BaseException, *, on_purpose: bool) -> None:
+        """`train` or `evaluate` ended with an exception; of one that is no failure a tag tells."""
+        if not self.active:
+            return
+        kind, message = type(error).__qualname__, self._redactor.text(_said(error))
+        self._tags({names.ERROR_TYPE: kind, names.ERROR_MESSAGE: message, names.ERROR_PHASE: phase})
+        if on_purpose:
+            self._tags({names.ENDED_BY: type_name(error)})
+        self._description.failed(phase, kind, message, on_purpose=on_purpose)
+        self._describe()
+        status: RunStatus = "KILLED" if on_purpose else "FAILED"
+        if phase == "train":
+            self._end(status if isinstance(error, Exception) else "KILLED")
+        else:
+            self._bad_evaluation = status
+            self._data.ended()
+
+    def close(self) -> None:
+        """The trainer is gone, or the process ends: leave a run that tells the truth."""
+        if not self.active or self.outbox is None or self._closed:
+            return
+        self._closed = True
+        self._write_params()
+        if self._state is TrainerState.TRAINING:
+            self.moved(TrainerState.FAILED, self._config or TrainConfig())
+            error = SystemExit("the process ended while train was running")
+            self.failed("train", error, on_purpose=False)
+        elif self.status.end_time is None:
+            self._end(self._status_without_training())
+        if self._gathering is not None:
+            self._gathering.finish(_PATIENCE)
+        if self._artifacts is not None:
+            self._artifacts.finish(partial(self._close_journal, self.outbox))
+
+    def _close_journal(self, outbox: Outbox) -> None:
+        self._append(Close())
+        outbox.close()
+
+    def delivered(self) -> bool:
+        """Whether all that was handed over is in the store."""
+        copying = self._artifacts is not None and self._artifacts.pending
+        here = self.active and self.outbox is not None and not copying
+        return here and self.outbox is not None and self.outbox.delivered()
+
+    async def flush(self) -> str | None:
+        """Wait until all is in the store, up to `flush_timeout`; gives the trouble, if any."""
+        if not self.active or self.outbox is None:
+            return self.broken
+        if self._gathering is not None and self.settings.delivery != "offline":
+            await self._gathering.wait(min(_PATIENCE, self.settings.flush_timeout))
+        if self._artifacts is not None and self.settings.delivery != "offline":
+            await self._artifacts.wait(min(_PATIENCE, self.settings.flush_timeout))
+        return await self.outbox.flush(self.settings.flush_timeout)
+
+    # -- the user's own ------------------------------------------------------------------------
+
+    def set_tag(self, key: str, value: str) -> None:
+        """A tag of the user's; names that begin with `orbiter.` are ours, and are refused."""
+        if key.startswith(f"{names.ORBITER}."):
+            _logger.warning("tag %r was not set: names that begin with `orbiter.` are ours", key)
+        elif self.is_parents:
+            _logger.warning(_FORKED, f"tag {key!r} was not set", self._pid)
+        elif self.active:
+            shown = self._redactor.value(key, value)
+            self._tags({self._measurements.keys.tag(key): shown})
+            if key == names.DESCRIPTION:
+                self._description_is_ours = False
+
+    def log_artifact(self, path: object, folder: object) -> None:
+        """Keep a copy of a file, or of a folder's files, for upload."""
+        if self.active and self._artifacts is not None:
+            self._artifacts.log(path, folder)
+        elif self.active:
+            _logger.warning("artifact %s was not kept: call mark_validated() first", path)
+        elif self.is_parents:
+            _logger.warning(_FORKED, f"artifact {path} was not kept", self._pid)
+
+    def restate(self) -> None:
+        """Say the present status again, after something else has changed it in the store."""
+        if self.active:
+            self._append(self.status)
+
+    # -- records -------------------------------------------------------------------------------
+
+    def _append(self, record: Record) -> None:
+        if self.outbox is None:
+            self._early.append(record)
+        else:
+            self.outbox.append(record)
+
+    def _append_all(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._append(record)
+
+    def _tags(self, tags: Mapping[str, str]) -> None:
+        self._append(Tags({key: tag_value(value) for key, value in tags.items()}))
+
+    def _be_born(self) -> None:
+        if self.outbox is not None:
+            return
+        settings = self.settings
+        given = source_tags(self._redactor)  # MLFLOW_RUN_CONTEXT may hold any keys
+        source = {self._measurements.keys.tag(key): tag_value(text) for key, text in given.items()}
+        try:
+            self.outbox = open_outbox(settings, self._redactor, user=source.get(names.USER))
+        except OSError as error:
+            self._tracks = False
+            self.broken = f"no journal can be written in {settings.spool_dir} ({error.strerror})"
+            _logger.warning(
+                "%s is not tracked: %s; set spool_dir to a folder that can be written",
+                self._trainer,
+                self.broken,
+            )
+            return
+        self._pid = os.getpid()
+        at_worker_exit(self, TrackedRun.close, RUNS)
+        self._tags({names.TRAINER: self._trainer, **source})
+        for key, value in settings.tags.items():
+            self.set_tag(key, value)
+        self._append_all(self._early)
+        self._early.clear()
+        self._artifacts = RunArtifacts(self.outbox, self._redactor, settings.flush_timeout)
+        self._gathering = Gathering(
+            self.outbox, self._redactor, settings.skip_provenance, self._class
+        )
+
+    def _write_params(self) -> None:
+        if self._params_written or self._config is None:
+            return
+        self._params_written = True
+        try:
+            logged = log_config(self._config, self._redactor)
+        except TypeError as error:
+            # As text: handlers keep records, an exception keeps its frames, and those the trainer,
+            # whose end is the end of the run.
+            _logger.warning("the config of %s is not logged: %s", self._trainer, str(error))
+            return
+        for record in logged.records:
+            self._append(record)
+            if isinstance(record, Params):
+                self._description.configured(record.values)
+                if "seeds" not in self.settings.skip_provenance:
+                    self._tags(seed_tags(record.values))
+        self._describe()
+        if logged.unencodable:
+            _logger.warning(
+                "config values that can be shown but not loaded back, unless load_config is given "
+                "them in overrides=: %s",
+                "; ".join(f"{path} ({why})" for path, why in logged.unencodable.items()),
+            )
+
+    def _show_progress(self) -> None:
+        progress = self.settings.progress
+        if self._state is TrainerState.TRAINING and progress:
+            title = self.settings.run_name or self._trainer.rpartition(":")[2]
+            self._bar = open_bar(self._redactor.text(title), None if progress is True else progress)
+        elif self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _append_result(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._append(record)
+            if isinstance(record, Metrics):
+                self._description.measured(record.values)
+        self._describe()
+
+    def _describe(self) -> None:
+        """Write the description, unless the user has written one of their own."""
+        if self._description_is_ours:
+            self._tags(signed(tag_value(self._description.text())))
+
+    def _end(self, status: RunStatus) -> None:
+        self.status = Status(status, now())
+        self._append(self.status)
+
+    def _status_without_training(self) -> RunStatus:
+        return self._bad_evaluation or ("FINISHED" if self._evaluated else "KILLED")
+
+    def _is_metrics(self, phase: str, metrics: object) -> bool:
+        if isinstance(metrics, TrainMetrics | Mapping):
+            return True
+        _logger.warning(
+            "%s of %s returned %s, not TrainMetrics: nothing to log",
+            phase,
+            self._trainer,
+            type(metrics).__name__,
+        )
+        return False
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"(the message of this {type(error).__name__} could not be read)"

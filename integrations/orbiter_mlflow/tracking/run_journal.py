@@ -1,0 +1,90 @@
+"""The birth of a run: what its journal begins with, and who delivers it."""
+
+import logging
+import uuid
+from pathlib import Path
+
+from orbiter_mlflow.delivery.files import places
+from orbiter_mlflow.delivery.hosts.base import Host, OfflineHost, host_of
+from orbiter_mlflow.delivery.hosts.process import DeliveryProcess
+from orbiter_mlflow.delivery.hosts.thread import DeliveryThread
+from orbiter_mlflow.delivery.process_identity import this_process
+from orbiter_mlflow.delivery.records import Head
+from orbiter_mlflow.delivery.run_writer import Outbox
+from orbiter_mlflow.redaction.redactor import Redactor
+from orbiter_mlflow.settings import MLflowSettings
+from orbiter_mlflow.text.clock import now
+from orbiter_mlflow.text.urls import without_userinfo
+from orbiter_mlflow.text.values import tag_value
+
+_logger = logging.getLogger(__name__)
+
+_told: set[Path] = set()
+"""The folders that were told to take the place of the home."""
+
+_HOSTS: dict[str, type[Host]] = {
+    "process": DeliveryProcess,
+    "thread": DeliveryThread,
+    "offline": OfflineHost,
+}
+
+
+def open_outbox(settings: MLflowSettings, redactor: Redactor, *, user: str | None) -> Outbox:
+    """Start the journal of a run, under delivery as the settings say.
+
+    Raises:
+        OSError: the journal cannot be made.
+    """
+    experiment, name = settings.experiment, settings.run_name
+    head = Head(
+        uid=uuid.uuid4().hex,
+        tracking_uri=redactor.text(without_userinfo(settings.tracking_uri)),
+        start_time=now(),
+        writer=this_process(),
+        experiment=None if experiment is None else redactor.text(experiment),
+        experiment_id=settings.experiment_id,
+        run_id=settings.run_id,
+        run_name=None if name is None else tag_value(redactor.text(name)),
+        parent_run_id=settings.parent_run_id,
+        user=user,
+        keep=settings.keep_journals,
+        live=settings.delivery != "offline",
+        folder=_working_folder(redactor),
+    )
+    folders = settings.spool_folders
+    problem: OSError | None = None
+    for folder in folders:
+        try:
+            places.prepare(folder)
+            outbox = Outbox(
+                folder,
+                head,
+                host_of(_HOSTS[settings.delivery]),
+                tracking_uri=settings.tracking_uri,
+                patience=settings.flush_timeout,
+            )
+        except OSError as error:
+            problem = problem or error
+            continue
+        if len(folders) > 1 and places.is_fallback(folder):
+            _tell_fallback(folder, problem)
+        return outbox
+    raise problem or FileNotFoundError("no folder for journals")
+
+
+def _tell_fallback(folder: Path, problem: OSError | None) -> None:
+    if folder in _told:
+        return
+    _told.add(folder)
+    _logger.warning(
+        "%s: journals go to %s; set spool_dir to a folder that outlives this job",
+        "there is no home folder" if problem is None else f"no journal in the home ({problem})",
+        folder,
+    )
+
+
+def _working_folder(redactor: Redactor) -> str | None:
+    try:
+        return tag_value(redactor.text(str(Path.cwd())))
+    except OSError:  # it has been removed
+        return None

@@ -1,0 +1,1 @@
+"""Links into the MLflow UI, and how it shows our runs."""

@@ -1,0 +1,140 @@
+"""What a person sees of our runs in the MLflow UI: a real server, a real browser, our own links.
+
+One test, since starting both takes longer than all the looking. `ORBITER_SCREENSHOTS` names a
+folder for pictures of each page.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from mlflow import MlflowClient
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from example_store import ExampleStore, replay
+from orbiter_mlflow.ui.links import compare_page, run_page
+from servers import running_server
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+PATIENCE = 30_000
+"""Milliseconds: the UI loads megabytes of scripts, on a machine that tests other things too."""
+NO_ASSISTANT = """
+localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
+localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
+"""
+
+
+@pytest.fixture
+def example(empty_store: Path, tmp_path: Path) -> Iterator[ExampleStore]:
+    """The example's runs, served."""
+    (tmp_path / "example").mkdir()
+    store = replay(empty_store, tmp_path / "example")
+    with running_server(store.uri, tmp_path) as uri:
+        yield ExampleStore(uri, store.folder)
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page of a browser without the assistant, which covers a third of it."""
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"]
+        )
+        context = browser.new_context(viewport={"width": 1500, "height": 850})
+        context.set_default_timeout(PATIENCE)
+        context.add_init_script(NO_ASSISTANT)
+        yield context.new_page()
+        browser.close()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt install chromium")
+def test_what_a_person_sees(example: ExampleStore, page: Page) -> None:
+    links = printed_links(example)
+    client = MlflowClient(example.uri)
+    runs = {run.info.run_name: run.info.run_id for run in client.search_runs(["1"])}
+
+    # The table, by the link that is printed: clicked, as it would be in a terminal or a page.
+    page.set_content(f"<a href='{links['See the runs']}'>the runs</a>")
+    page.get_by_text("the runs").click()
+    row = table_row(page, "lr-0.5-seed-0")
+    headings = page.locator(".ag-header-cell").all_inner_texts()
+    wanted = {"learning_rate", "entropy_coef", "seed", "eval/accuracy", "eval/loss", "train/loss"}
+    assert wanted | {"orbiter.state"} <= set(headings)
+    for value in ("0.9611111111111111", "0.5", "completed"):
+        assert value in row.inner_text().split("\n")
+    expect(page.get_by_text("11 matching runs")).to_be_visible()
+    keep(page, "runs")
+
+    search = page.get_by_placeholder("metrics.rmse < 1")
+    search.fill("tags.orbiter.state = 'failed'")
+    search.press("Enter")
+    expect(page.get_by_text("2 matching runs")).to_be_visible()
+    expect(page.get_by_text("diverged", exact=True)).to_be_visible()
+    expect(page.get_by_text("killed", exact=True)).to_be_visible()
+
+    # The charts, in a section for each of `train` and `eval`.
+    page.goto("about:blank")  # only the part behind the `#` differs: that loads nothing
+    page.goto(links["See their curves"])
+    for section in ("eval", "train"):
+        title = page.get_by_text(section, exact=True).first
+        title.scroll_into_view_if_needed()  # charts are made when they come into sight
+        expect(page.get_by_role("heading", name=f"{section}/accuracy")).to_be_visible()
+        expect(page.get_by_text(f"({section}/accuracy)").first).to_be_visible()  # its legend
+    keep(page, "charts")
+
+    # The page of a run: our description, its datasets.
+    run_id = runs["lr-0.5-seed-0"]
+    page.goto("about:blank")
+    page.goto(run_page(example.uri, "1", run_id))
+    expect(page.get_by_text("Trained by")).to_be_visible()
+    expect(page.locator("code", has_text="orbiter_mlflow.cli.demo:DemoTrainer")).to_be_visible()
+    expect(page.get_by_text(f"orbiter-mlflow reproduce {run_id}")).to_be_visible()
+    expect(page.get_by_text("train_data").first).to_be_visible()
+    page.get_by_text("Show more").first.click()
+    expect(page.locator("td code", has_text="learning_rate")).to_be_visible()
+    keep(page, "run")
+
+    # Two runs side by side: only what their configs do not share.
+    page.goto("about:blank")
+    page.goto(compare_page(example.uri, ["1"], [run_id, runs["lr-0.1-seed-1"]]))
+    only_differing = page.get_by_role("switch", name="Parameters - Show diff only")
+    parameters = only_differing.locator("xpath=ancestor::*[.//table][1]//table")
+    expect(parameters.get_by_text("weight_decay", exact=True)).to_be_visible()
+    only_differing.click()
+    expect(parameters.get_by_text("weight_decay", exact=True)).to_have_count(0)
+    shown = parameters.locator("tr").all_inner_texts()
+    assert [line.split("\t") for line in shown if line.strip()] == [
+        ["learning_rate", "0.5", "0.1"],
+        ["seed", "0", "1"],
+    ]
+    only_differing.scroll_into_view_if_needed()
+    keep(page, "compare")
+
+
+def printed_links(example: ExampleStore) -> dict[str, str]:
+    """What stands under each heading of `orbiter-mlflow ui`."""
+    done = example.command("ui")
+    assert done.exit_code == 0, done.output
+    found = dict(re.findall(r"^(\S.*):\n  (http\S+)$", done.output, re.MULTILINE))
+    assert urlsplit(found["See the runs"]).netloc == urlsplit(example.uri).netloc
+    return found
+
+
+def table_row(page: Page, name: str) -> Locator:
+    """The values of a run: AG Grid keeps pinned columns and others in rows of one index."""
+    cell = page.locator(".ag-row", has=page.get_by_text(name, exact=True)).first
+    index = cell.get_attribute("row-index")
+    return page.locator(f".ag-center-cols-container .ag-row[row-index='{index}']")
+
+
+def keep(page: Page, name: str) -> None:
+    folder = os.environ.get("ORBITER_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png")

@@ -1,0 +1,163 @@
+"""What happens to the files of a delivery: cut short, removed meanwhile, a disk that is full."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from journals import HEAD, journal_of
+from memory_sink import MemorySink, Trouble
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery import retry, spool
+from orbiter_mlflow.delivery.drain import Drain
+from orbiter_mlflow.delivery.errors import HeldError, TransientError
+from orbiter_mlflow.delivery.hosts import drain_loop
+from orbiter_mlflow.delivery.records import Close, Metrics, Record, Status, Tags
+from waiting import eventually
+
+RUN: list[Record] = [
+    Tags({names.STATE: "training"}),
+    *[Metrics(step, step, {"train/loss": step / 7}) for step in range(50)],
+]
+END: list[Record] = [Tags({names.STATE: "completed"}), Status("FINISHED", 99), Close()]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"offset":12', bytes(64)], ids=["empty", "half", "zeros"]
+)
+def test_an_ack_that_a_power_failure_cut_short_makes_no_second_run(
+    tmp_path: Path, content: bytes
+) -> None:
+    journal, store = journal_of(tmp_path / "r.jsonl", [*RUN, *END]), MemorySink()
+    assert Drain(journal, lambda _: store).run()
+    journal.with_suffix(".ack").write_bytes(content)
+    assert Drain(journal, lambda _: store).run()
+    (run,) = store.runs.values()
+    assert [point.step for point in run.points] == list(range(50))
+    assert run.tags[names.STATE] == "completed"
+
+
+def test_a_delivery_that_is_killed_while_it_clears_up_leaves_nothing_to_deliver_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    journal, store = journal_of(tmp_path / "r.jsonl", [*RUN, *END]), MemorySink()
+    unlink = Path.unlink
+
+    def dying(path: Path, **how: bool) -> None:
+        unlink(path, **how)
+        raise Killed
+
+    busy = drain_loop.Worker(lambda _: store)
+    busy.add(journal, "")
+    with monkeypatch.context() as patch:
+        busy.turn()
+        eventually(lambda: not spool.is_waiting(journal))
+        patch.setattr(Path, "unlink", dying)
+        with pytest.raises(Killed):
+            busy.turn()
+    busy.let_go()
+    again = drain_loop.Worker(lambda _: store)
+    again.add(journal, "", orphaned=True)
+    again.turn()
+    assert len(store.runs) == 1
+
+
+def test_a_journal_that_is_removed_while_we_wait_for_its_lock_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, open_ = journal_of(tmp_path / "r.jsonl", RUN), os.open
+
+    def slow(*args: int, **kwargs: int) -> int:
+        fd = open_(*args, **kwargs)  # type: ignore[arg-type]
+        spool.remove(journal)
+        return fd
+
+    monkeypatch.setattr(spool.os, "open", slow)  # type: ignore[attr-defined]
+    with pytest.raises(FileNotFoundError):
+        spool.take(journal)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_acks_that_a_full_disk_does_not_take_hold_up_the_delivery_but_do_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, store = journal_of(tmp_path / "r.jsonl", RUN), MemorySink()
+    now = 0.0
+    drain_ = Drain(journal, lambda _: store, clock=lambda: now)
+    write = spool.write_ack
+
+    def full(path: Path, ack: spool.Ack) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for allowed in range(3):  # the disk is full at the first, the second, the third ack
+
+        def filling(path: Path, ack: spool.Ack, left: list[int] = [allowed]) -> None:  # noqa: B006
+            left[0] -= 1
+            (write if left[0] >= 0 else full)(path, ack)
+
+        monkeypatch.setattr(spool, "write_ack", filling)
+        assert not drain_.run()
+        assert drain_.not_before > now
+        now = drain_.not_before
+    monkeypatch.setattr(spool, "write_ack", write)
+    assert drain_.run()
+    (run,) = store.runs.values()
+    assert [point.step for point in run.points] == list(range(50))
+
+
+def test_the_end_of_a_dead_trainers_run_is_not_tried_without_pause(tmp_path: Path) -> None:
+    journal, store = journal_of(tmp_path / "r.jsonl", RUN), MemorySink()
+    now = 100.0
+    drain_ = Drain(journal, lambda _: store, clock=lambda: now)
+    assert drain_.run()
+    store.troubles.append(Trouble(TransientError("down"), "set_status"))
+    assert not drain_.abandon()
+    assert drain_.not_before > now
+    assert drain_.abandon()
+    (run,) = store.runs.values()
+    assert run.status.status == "KILLED"
+    assert run.tags[names.STATE] == "failed"
+
+
+def test_who_waits_is_not_put_off_for_a_minute(tmp_path: Path) -> None:
+    journal, store = journal_of(tmp_path / "r.jsonl", RUN), MemorySink()
+    now = 100.0
+    drain_ = Drain(journal, lambda _: store, clock=lambda: now)
+    store.troubles += [Trouble(HeldError("401"), "create_run")]
+    assert not drain_.run()
+    assert drain_.not_before == now + retry.HELD
+    drain_.hurry()
+    assert drain_.not_before == now + retry.WAITED_FOR
+    now += 0.5
+    drain_.hurry()
+    assert drain_.not_before == now + 0.5
+    assert drain_.run()
+    drain_.hurry()
+
+
+def test_a_resumed_search_for_the_run_keeps_the_twin_in_mind(tmp_path: Path) -> None:
+    journal, store = journal_of(tmp_path / "r.jsonl", [*RUN, *END]), MemorySink()
+    now = 0.0
+    drain_ = Drain(journal, lambda _: store, clock=lambda: now)
+    store.troubles += [
+        Trouble(TransientError("timed out"), "create_run"),
+        Trouble(TransientError("dropped"), "create_run", committed=True),
+    ]
+    assert not drain_.run()  # will be carried out late
+    assert not drain_.run()  # was carried out, its answer lost
+    find = store.find_runs
+
+    def late(head: object) -> object:
+        found = find(HEAD)
+        store.find_runs = find  # type: ignore[method-assign]
+        store.create_run(HEAD)
+        return found
+
+    store.find_runs = late  # type: ignore[method-assign, assignment]
+    assert drain_.run()
+    (run,) = store.runs.values()
+    assert len(run.points) == 50

@@ -1,0 +1,59 @@
+"""Whether the writer of a journal is still there."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from orbiter_mlflow.delivery.process_identity import is_gone, runs_elsewhere, this_process
+from orbiter_mlflow.delivery.records import Writer
+from waiting import eventually
+
+
+def writer_of(process: "subprocess.Popen[bytes]") -> Writer:
+    """As the process itself would write it."""
+    said = process.stdout
+    assert said is not None
+    return replace(this_process(), pid=process.pid, started=said.readline().decode().strip())
+
+
+def sleeper() -> "subprocess.Popen[bytes]":
+    script = (
+        "from orbiter_mlflow.delivery.process_identity import this_process\n"
+        "import sys, time\n"
+        "print(this_process().started, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+
+
+def test_a_running_process_is_there_and_a_killed_one_gone_also_as_a_zombie() -> None:
+    with sleeper() as process:
+        writer = writer_of(process)
+        assert not is_gone(writer)
+        process.kill()
+        eventually(lambda: is_gone(writer))  # nobody has reaped it yet
+        assert process.poll() is not None
+        assert is_gone(writer)
+
+
+def test_a_later_process_of_the_same_pid_is_another_one() -> None:
+    assert not is_gone(this_process())
+    assert is_gone(replace(this_process(), started="1"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"host": "another-machine", "boot": "x"},
+        {"boot": "before the last boot"},  # or another machine that has the same name
+        {"namespace": "pid:[1]"},  # a container that has its host's name
+    ],
+    ids=["machine", "boot", "container"],
+)
+def test_a_pid_of_elsewhere_tells_nothing(other: dict[str, str]) -> None:
+    there = replace(this_process(), started="1", pid=2**22 + 1, **other)
+    assert not is_gone(there)
+    assert runs_elsewhere(there)
+    assert not runs_elsewhere(this_process())

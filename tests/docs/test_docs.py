@@ -1,0 +1,196 @@
+"""The documentation: its code runs, its commands exist, its links lead somewhere, its tables are
+complete."""
+
+import json
+import re
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+import yaml
+from pydantic import BaseModel
+
+import orbiter.train
+import orbiter_mlflow
+from orbiter.train import Trainer
+from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin, names
+from orbiter_mlflow.cli.main import commands
+from orbiter_mlflow.delivery import records
+from orbiter_mlflow.delivery.spool import Ack
+from orbiter_mlflow.gate.model import Outcome, Test, Verdict
+from orbiter_mlflow.gate.policy import Baseline, Comparable, Gate, MetricPolicy
+from pages import ROOT, Session, act, blocks, look, opened, pages, pipeline, scripts, shows
+
+DOCS = ROOT / "docs"
+PAGES = {page.relative_to(ROOT).as_posix(): page for page in pages()}
+
+
+@pytest.fixture
+def session(own_folder: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    return opened(own_folder, empty_store, monkeypatch)
+
+
+# -- code ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name != "README.md"])
+def test_the_code_of_a_page_runs_from_top_to_bottom(name: str, session: Session) -> None:
+    if name.startswith("examples/"):
+        shutil.copytree(PAGES[name].parent, Path.cwd(), dirs_exist_ok=True)
+    for block in blocks(PAGES[name]):
+        try:
+            act(session, block)
+        except Exception as error:
+            raise AssertionError(f"{name}, line {block.line}: {error}") from error
+
+
+def test_the_workflow_of_the_example_is_looked_through() -> None:
+    (workflow,) = (ROOT / "examples").rglob("*.yml")
+    text = workflow.read_text(encoding="utf-8")
+    assert sum("orbiter-mlflow check" in script for script in scripts(yaml.safe_load(text))) == 1
+    pipeline(text)
+
+
+def test_a_pipeline_is_looked_through() -> None:
+    text = "a:\n  script: [pip install x, orbiter-mlflow check p --candidate c --jnit f]\n"
+    with pytest.raises(click.UsageError, match="jnit"):
+        pipeline(text)
+    with pytest.raises(AssertionError, match="nobody looks at 'frobnicate'"):
+        look("python x.py && frobnicate")
+    with pytest.raises(click.UsageError, match="backend-stor-uri"):
+        look("mlflow server --backend-stor-uri x")
+
+
+def test_a_sample_is_compared_but_for_its_numbers() -> None:
+    assert shows("│ run │ dacbfecb │\nloss 0.5 ↓", "run 12345678\nloss 0.7") == ""
+    assert shows("loss 0.5", "accuracy 0.5") == "accuracy 0.5"
+    assert shows("b\na", "a\nb") == "b"
+
+
+# -- links -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    text = re.sub(r"```.*?```", "", PAGES[name].read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (PAGES[name].parent / path).resolve() if path else PAGES[name]
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """What the forge makes of headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def test_links_to_the_ui_lead_to_the_runs() -> None:
+    for page in PAGES.values():
+        for link in re.findall(r"http://\S+/#/experiments/\S+", page.read_text(encoding="utf-8")):
+            assert "runs?workflowType=machine_learning" in link, page
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    for page in DOCS.rglob("*.md"):
+        if page != DOCS / "README.md":
+            assert f"({page.relative_to(DOCS).as_posix()})" in index, page
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("docs/")])
+def test_a_page_says_first_what_it_is_for(name: str) -> None:
+    title, blank, purpose, *_ = PAGES[name].read_text(encoding="utf-8").split("\n")
+    assert title.startswith("# ")
+    assert blank == ""
+    assert purpose[:1].isalpha()
+    assert purpose.endswith((".", ":"))
+
+
+# -- tables that are to be complete ----------------------------------------------------------------
+
+
+def reference(name: str) -> str:
+    return (DOCS / "reference" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def rows(text: str) -> dict[str, str]:
+    """The rows of all tables, by each name in backquotes in their first cell."""
+    found: dict[str, str] = {}
+    for row in re.findall(r"^\|.*\|$", text, re.MULTILINE):
+        for name in re.findall(r"`([^`]+)`", row.split("|")[1]):
+            found.setdefault(name, row)
+    return found
+
+
+def test_every_setting_is_there_with_its_default() -> None:
+    table = rows(reference("settings"))
+    assert table.keys() >= MLflowSettings.model_fields.keys()
+    for name, field in MLflowSettings.model_fields.items():
+        default = field.default
+        if isinstance(default, bool | float) or (isinstance(default, str) and default):
+            shown = json.dumps(default).strip('"').removesuffix(".0")
+            assert f"`{shown}`" in table[name], name
+
+
+def test_every_name_that_is_written_is_there() -> None:
+    text = reference("names")
+    for constant, name in vars(names).items():
+        if constant.isupper() and constant != "BASELINE_NAME" and _is_name(name):
+            assert f"`{name}" in text or f"/{name}`" in text, name
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w./]+", value) is not None
+
+
+def test_every_command_is_there_with_all_its_options() -> None:
+    sections = re.split(r"^## ", reference("cli"), flags=re.MULTILINE)
+    of = {
+        section.partition("\n")[0].strip("`").split()[0]: section for section in sections if section
+    }
+    for name, command in commands.commands.items():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert f"`{parameter.opts[0]}" in of[name], f"{name} {parameter.opts[0]}"
+
+
+def test_everything_public_is_there() -> None:
+    text = reference("api")
+    methods = [
+        name
+        for kind in (Trainer, MLflowTrainerMixin)
+        for name in vars(kind)
+        if not name.startswith("_")
+    ]
+    for name in [*orbiter.train.__all__, *orbiter_mlflow.__all__, *methods]:
+        assert re.search(rf"`(await |with )?{re.escape(name)}\b", text), name
+
+
+def test_the_policy_is_there_key_by_key() -> None:
+    text = reference("policy")
+    models: tuple[type[BaseModel], ...] = (Gate, Baseline, Comparable, MetricPolicy)
+    table = rows(text)
+    for model in models:
+        for name, field in model.model_fields.items():
+            assert (field.alias or name) in table, name
+    for word in [*Verdict, *Test]:
+        assert word.value.lower() in text.lower(), word
+    for outcome in Outcome:
+        assert f"| {outcome.exit_code} |" in text, outcome
+
+
+def test_the_journal_is_there_field_by_field() -> None:
+    text = reference("journal")
+    for kind in get_args(records.Record):
+        for field in fields(kind):
+            assert f"`{field.name}`" in text, f"{kind.__name__}.{field.name}"
+    for field in fields(Ack):
+        assert f"`{field.name}`" in text, f"Ack.{field.name}"

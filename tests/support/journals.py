@@ -1,0 +1,42 @@
+"""Journals made by hand, for tests of what reads them."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from orbiter_mlflow.cli.main import commands
+from orbiter_mlflow.delivery.journal import Journal, read
+from orbiter_mlflow.delivery.process_identity import this_process
+from orbiter_mlflow.delivery.records import Head, Record
+
+HEAD = Head(
+    uid="3f2a9c1e" * 4,
+    tracking_uri="sqlite:///nowhere.db",
+    start_time=1_700_000_000_000,
+    writer=this_process(),
+    experiment="journals",
+)
+GONE = replace(HEAD.writer, pid=2**22 + 1, started="1")  # past the largest pid of Linux
+
+
+def journal_of(path: Path, records: Iterable[Record], head: Head = HEAD) -> Path:
+    """A journal with these records, given back by its writer."""
+    journal = Journal(path, head)
+    for record in records:
+        journal.append(record)
+    journal.close()
+    return path
+
+
+def entries(path: Path) -> list[Record | None]:
+    """All records of a journal, None for what is damaged."""
+    return [entry.record for entry in read(path)]
+
+
+def done(*arguments: object) -> tuple[int, str]:
+    """Exit code and output; in this process, for each new one spends seconds importing mlflow."""
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(commands, [str(part) for part in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result.exit_code, result.output

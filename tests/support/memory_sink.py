@@ -1,0 +1,126 @@
+"""A tracking store in memory, for tests of what delivers to one."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery.batches import Point
+from orbiter_mlflow.delivery.errors import DeliveryError, HeldError
+from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
+from orbiter_mlflow.delivery.resumption import Earlier, last_step
+
+
+@dataclass
+class MemoryRun:
+    """What a `MemorySink` holds of one run."""
+
+    head: Head | None = None
+    points: list[Point] = field(default_factory=list)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    datasets: list[Dataset] = field(default_factory=list)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+    status: Status = field(default_factory=lambda: Status("RUNNING"))
+
+
+@dataclass
+class Trouble:
+    """A failure of the next request of one kind.
+
+    `committed`: the store did what was asked, and only its answer was lost.
+    """
+
+    error: DeliveryError
+    method: str = "log_batch"
+    committed: bool = False
+
+
+class MemorySink:
+    """A store that fails on demand.
+
+    Attributes:
+        runs: by run id.
+        troubles: failures to come, first one first; each hits the next call of its method.
+        calls: the methods called, in order.
+    """
+
+    def __init__(self) -> None:
+        self.runs: dict[str, MemoryRun] = {}
+        self.troubles: list[Trouble] = []
+        self.calls: list[str] = []
+
+    def create_run(self, head: Head) -> str:
+        run_id = f"run{len(self.runs)}"
+        with _Request(self, "create_run"):
+            self.runs[run_id] = MemoryRun(head, tags={names.UID: head.uid})
+        return run_id
+
+    def read_run(self, run_id: str) -> Earlier:
+        with _Request(self, "read_run"):
+            run = self._run(run_id)
+            steps = ((point.key, point.step) for point in run.points)
+            return Earlier(last_step(steps), dict(run.params), dict(run.tags))
+
+    def find_runs(self, head: Head) -> Sequence[str]:
+        with _Request(self, "find_runs"):
+            return [i for i, run in self.runs.items() if run.tags.get(names.UID) == head.uid]
+
+    def delivered(self, run_id: str) -> str:
+        with _Request(self, "delivered"):
+            return self._run(run_id).tags.get(names.DELIVERED, "")
+
+    def log_batch(
+        self, run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+    ) -> None:
+        with _Request(self, "log_batch"):
+            run = self._run(run_id)
+            run.points += points
+            run.params |= params
+            run.tags |= tags
+
+    def delete_tags(self, run_id: str, tags: Collection[str]) -> None:
+        with _Request(self, "delete_tags"):
+            for tag in tags:
+                self._run(run_id).tags.pop(tag, None)
+
+    def log_dataset(self, run_id: str, dataset: Dataset) -> None:
+        with _Request(self, "log_dataset"):
+            self._run(run_id).datasets.append(dataset)
+
+    def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None:
+        with _Request(self, "log_artifact"):
+            name = "/".join(part for part in (artifact.folder, artifact.name) if part)
+            self._run(run_id).artifacts[name] = file.read_bytes()
+
+    def set_status(self, run_id: str, status: Status) -> None:
+        with _Request(self, "set_status"):
+            self._run(run_id).status = status
+
+    def delete_run(self, run_id: str) -> None:
+        with _Request(self, "delete_run"):
+            del self.runs[run_id]
+
+    def _run(self, run_id: str) -> MemoryRun:
+        if run_id not in self.runs:
+            raise HeldError(f"run {run_id} does not exist")
+        return self.runs[run_id]
+
+
+class _Request:
+    """One call: notes it, and lets the trouble that waits for it happen before or after."""
+
+    def __init__(self, sink: MemorySink, method: str) -> None:
+        sink.calls.append(method)
+        waiting = [trouble for trouble in sink.troubles if trouble.method == method]
+        self._trouble = waiting[0] if waiting else None
+        if self._trouble is not None:
+            sink.troubles.remove(self._trouble)
+
+    def __enter__(self) -> None:
+        if self._trouble is not None and not self._trouble.committed:
+            raise self._trouble.error
+
+    def __exit__(self, *_: object) -> None:
+        if self._trouble is not None and self._trouble.committed:
+            raise self._trouble.error

@@ -1,0 +1,355 @@
+"""The pages of the documentation, and their code: what runs here is run, all else is looked at.
+
+A block's language says what becomes of it, a second word how: `sh elsewhere` is only looked at, as
+it needs what is not here; a file's name writes the block to that file; `text` is output of the
+block before, and `text sample` is not compared.
+"""
+
+import contextlib
+import gc
+import io
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from orbiter_mlflow.cli.main import commands
+from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.gate.policy import load_policy
+from waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+NOT_OURS = {
+    "cat",
+    "cd",
+    "createdb",
+    "export",
+    "git",
+    "mc",
+    "pip",
+    "rsync",
+    "sbatch",
+    "seq",
+    "xargs",
+}
+"""Programs whose options are not ours to check."""
+
+_BLOCK = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", re.MULTILINE)
+_DRAWN = re.compile("[\u2500-\u257f]+")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Fenced code of a page; `word` is what stands behind the language."""
+
+    language: str
+    word: str
+    text: str
+    line: int
+
+
+def pages() -> list[Path]:
+    """All that people read."""
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    return [*sorted(found), *sorted((ROOT / "examples").rglob("*.md"))]
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced code of a page, in its order."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in _BLOCK.finditer(text):
+        language, _, word = match[2].partition(" ")
+        code = "".join(line.removeprefix(match[1]) for line in match[3].splitlines(keepends=True))
+        found.append(Block(language, word, code, text.count("\n", 0, match.start()) + 1))
+    return found
+
+
+def lines(script: str) -> list[str]:
+    """The commands of a script, continued lines as one."""
+    joined = re.sub(r" *\\\n *", " ", script).splitlines()
+    return [line for line in joined if line.strip() and not line.lstrip().startswith("#")]
+
+
+# -- what is looked at ---------------------------------------------------------------------------
+
+
+def look(script: str) -> None:
+    """See that each command exists, and knows the options that it is given."""
+    for line in lines(script):
+        for command in _simple_commands(line):
+            _look(command)
+
+
+def _simple_commands(line: str) -> Iterator[list[str]]:
+    for inner in re.findall(r"\$\(([^)]*)\)", line):
+        yield from _simple_commands(inner)
+    tokens = shlex.shlex(re.sub(r"\$\([^)]*\)", "X", line), posix=True, punctuation_chars="|&;<>")
+    tokens.whitespace_split = True
+    words: list[str] = []
+    redirected = False
+    for token in tokens:
+        if token in ("|", "&&", "||", ";", "&"):
+            yield words
+            words = []
+        elif token.strip("<>") == "":
+            redirected = True
+        elif redirected:
+            redirected = False
+        elif words or not re.fullmatch(r"\w+=.*", token, re.DOTALL):
+            words.append(token)
+    if words:
+        yield words
+
+
+def _look(words: list[str]) -> None:
+    program, *rest = words
+    if program == "srun":
+        _look(rest[next(i for i, word in enumerate(rest) if not word.startswith("-")) :])
+    elif program == "orbiter-mlflow":
+        _parse(commands, rest)
+    elif program == "mlflow":
+        _parse(_mlflow(), rest)
+    elif program == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        named = {word for word in rest if "=" not in word}
+        assert named <= set(targets), f"make knows no {rest}"
+    elif program == ".ci/run":
+        assert (ROOT / program).exists()
+    elif program == "pytest":
+        known = (ROOT / "integrations/orbiter_mlflow/gate/options.py").read_text()
+        for option in re.findall(r"--orbiter-([\w-]+)", " ".join(rest)):
+            assert f'"{option}"' in known or option == "policy", option
+    elif rest[:2] == ["-m", "benchmarks"]:
+        from benchmarks.__main__ import main
+
+        _parse(main, rest[2:])
+    else:
+        assert program in {*NOT_OURS, "python"}, f"nobody looks at {program!r}"
+
+
+@cache
+def _mlflow() -> click.Group:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's own types, as its command is loaded
+        from mlflow.cli import cli
+
+    assert isinstance(cli, click.Group)
+    return cli
+
+
+def _parse(command: click.Command, words: list[str]) -> None:
+    """Have click read a command line, and carry nothing out.
+
+    Raises:
+        click.UsageError: no such command, or no such option.
+    """
+    context = click.Context(command)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None, f"there is no command {words[0]!r}"
+        command, words = found, words[1:]
+    if words != ["--help"]:
+        command.make_context(command.name, list(words), parent=context)
+
+
+# -- what is run ---------------------------------------------------------------------------------
+
+
+class Session:
+    """One reading of a page: its blocks run in the present folder, one after the other.
+
+    Commands of `orbiter-mlflow` and Python programs run in this process, which has MLflow loaded.
+    """
+
+    def __init__(self, environment: pytest.MonkeyPatch) -> None:
+        self._environment = environment
+        self._module = types.ModuleType("page")
+        environment.setitem(sys.modules, "page", self._module)
+        environment.delitem(sys.modules, "my_trainer", raising=False)
+        environment.syspath_prepend(str(Path.cwd()))
+        environment.delenv("COLUMNS", raising=False)  # pages show what is as wide as a log
+        self.output = ""
+
+    def run(self, block: Block) -> None:
+        """Run a block; what it prints is `output`."""
+        printed = io.StringIO()
+        if block.language == "python":
+            with contextlib.redirect_stdout(printed):
+                exec(compile(block.text, f"line {block.line}", "exec"), vars(self._module))
+            self.output = printed.getvalue()
+            _settle()
+            return
+        self.output = "".join(self._line(line) for line in lines(block.text))
+
+    def _line(self, line: str) -> str:
+        command, _, comment = line.partition("  #")
+        expected = re.search(r"exit code (\d)", comment)
+        command = os.path.expandvars(command)
+        match = re.fullmatch(r"export (\w+)=(\S*)", command.strip())
+        if match:
+            self._environment.setenv(match[1], match[2])
+            return ""
+        command, _, file = command.partition(" > ")
+        code, out, told = self._command(command)
+        assert code == (int(expected[1]) if expected else 0), f"{line}\n{out}{told}"
+        if file:
+            Path(file.strip()).write_text(out, encoding="utf-8")
+        return told if file else out + told
+
+    def _command(self, command: str) -> tuple[int, str, str]:
+        words = shlex.split(command)
+        if words[0] == "orbiter-mlflow":
+            done = CliRunner().invoke(commands, words[1:])
+            if done.exception is not None and not isinstance(done.exception, SystemExit):
+                raise done.exception
+            return done.exit_code, done.stdout, done.stderr
+        if words[0] == "python" and words[1].endswith(".py"):
+            return self._program(words[1:])
+        shell = subprocess.run(
+            ["bash", "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return shell.returncode, shell.stdout, shell.stderr
+
+    def _program(self, words: list[str]) -> tuple[int, str, str]:
+        printed = io.StringIO()
+        self._environment.setattr(sys, "argv", words)
+        code = 0
+        with contextlib.redirect_stdout(printed):
+            try:
+                runpy.run_path(words[0], run_name="__main__")
+            except SystemExit as ended:
+                code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        _settle()
+        return code, printed.getvalue(), ""
+
+
+def opened(folder: Path, empty_store: Path, environment: pytest.MonkeyPatch) -> Session:
+    """A session in a folder as the reader has it: an empty store, and the tutorial's trainer.
+
+    What is delivered is delivered by a thread: a process would import MLflow once more.
+    """
+    (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
+    for block in blocks(ROOT / "docs" / "tutorial.md"):
+        if block.word.endswith(".py"):
+            (folder / block.word).write_text(block.text, encoding="utf-8")
+    # As with the environment activated, for which the pages are written.
+    environment.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    environment.setenv("ORBITER_MLFLOW_DELIVERY", "thread")
+    environment.setenv("ORBITER_MLFLOW_SKIP_PROVENANCE", "git,machine,packages")
+    return Session(environment)
+
+
+def _settle() -> None:
+    """Wait until all of the trainers that are gone is delivered, as their program's end would."""
+    gc.collect()
+    eventually(lambda: not spool.journals(spool.default_spool()))
+
+
+# -- what becomes of a block -----------------------------------------------------------------------
+
+
+def act(session: Session, block: Block) -> None:
+    """Do with a block what its language and its word say."""
+    language, word = block.language, block.word
+    if re.fullmatch(r"[\w.-]+\.\w+", word):
+        Path(word).write_text(block.text, encoding="utf-8")
+        if language in CHECKS:
+            CHECKS[language](block.text)
+    elif language == "text":
+        assert word in ("", "sample"), word
+        missing = "" if word else shows(session.output, block.text)
+        assert not missing, f"{missing!r} is not in the output:\n{session.output}"
+    elif (language, word) in (("python", ""), ("sh", "")):
+        session.run(block)
+    elif (language, word) == ("python", "elsewhere"):
+        compile(block.text, "page", "exec")
+    elif (language, word) == ("sh", "elsewhere"):
+        look(block.text)
+    else:
+        assert not word, word
+        CHECKS[language](block.text)
+
+
+def policy(text: str) -> None:
+    """A policy, or a piece of one, is read as such."""
+    file = Path("page.toml")
+    if "[gate]" not in text:
+        tables = tomllib.loads(text).keys()
+        text = "" if "metrics" in tables else '[metrics."m"]\ndirection = "higher"\nmin = 0\n'
+    whole = text if "[gate]" in text else f"[gate]\nschema = 1\n[baseline]\nrun = 'r'\n{text}"
+    file.write_text(whole, encoding="utf-8")
+    load_policy(file)
+
+
+def pipeline(text: str) -> None:
+    """A CI pipeline: the commands in it are looked at."""
+    for script in scripts(yaml.safe_load(text)):
+        look(script)
+
+
+def scripts(value: Any) -> Iterator[str]:
+    """What a pipeline runs."""
+    if isinstance(value, list):
+        for item in value:
+            yield from scripts(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key == "run":
+                yield item
+            elif key in ("script", "before_script"):
+                yield from item
+            else:
+                yield from scripts(item)
+
+
+CHECKS: dict[str, Callable[[str], object]] = {
+    "json": json.loads,
+    "toml": policy,
+    "yaml": pipeline,
+}
+"""Languages that are read, not run."""
+
+
+def _words(line: str) -> list[str]:
+    """A line without what differs from machine to machine, and without what is only drawn."""
+    line = re.sub(r"\b[0-9a-f]{8}(?:[0-9a-f]{24,56})?\b", "#", _DRAWN.sub(" ", line))
+    return re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", line).split()
+
+
+def shows(output: str, sample: str) -> str:
+    """The first line of the sample that the output has not, after those before it; "" if none.
+
+    A line is there where its words are in one line, in their order; numbers are alike.
+    """
+    rest = iter([_words(line) for line in output.splitlines()])
+    for line in sample.splitlines():
+        wanted = _words(line)
+        if not any(_in_order(wanted, found) for found in rest):
+            return line
+    return ""
+
+
+def _in_order(wanted: list[str], found: list[str]) -> bool:
+    remaining = iter(found)
+    return all(word in remaining for word in wanted)
