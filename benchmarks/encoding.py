@@ -90,9 +90,9 @@ def measure_load(kind: str, uri: str, calls: int) -> dict[str, float]:
     from mlflow.entities import Param
 
     from orbiter_mlflow import load_config
-    from orbiter_mlflow.config.records import log_config
     from orbiter_mlflow.delivery.records import Params, Tags
     from orbiter_mlflow.redaction.redactor import Redactor
+    from orbiter_mlflow.tracking.config_records import log_config
 
     config, client = _config(kind), MlflowClient(uri)
     params: dict[str, str] = {}

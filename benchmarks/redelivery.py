@@ -38,11 +38,11 @@ def measure(uri: str, folder: str, history: int, batches: int) -> dict[str, Any]
     """Deliver the history, then lose answers; runs in a process of its own."""
     from orbiter_mlflow.delivery.batches import Point
     from orbiter_mlflow.delivery.drain import Drain
-    from orbiter_mlflow.delivery.errors import TransientError
     from orbiter_mlflow.delivery.journal import Journal
     from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
     from orbiter_mlflow.delivery.process_identity import this_process
     from orbiter_mlflow.delivery.records import Head, Metrics
+    from orbiter_mlflow.errors import TransientError
 
     class Lossy(MLflowSink):
         """Loses the next request, or the answer to it, on demand."""

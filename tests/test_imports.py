@@ -16,22 +16,23 @@ SOURCES = {"orbiter": ROOT, "orbiter_mlflow": ROOT / "integrations"}
 
 LAYOUT = {
     "__main__": "cli",
-    "": "config mixin runs settings",  # the public names
-    "mixin": "delivery runs settings tracking ui",
-    "pytest_plugin": "delivery gate runs settings text",
-    "cli": "config delivery gate mixin names redaction runs settings text ui",
-    "tracking": "config delivery names provenance redaction settings text ui",
-    "gate": "delivery names redaction runs settings text ui",
+    "": "config errors mixin runs settings",  # the public names
+    "pytest_plugin": "delivery errors gate settings text",
+    "cli": "config delivery errors gate mixin names redaction runs settings text ui",
+    "gate": "delivery errors names redaction runs settings text ui",
+    "mixin": "delivery errors settings tracking ui",
     "ui": "names runs text",
-    "runs": "config delivery names provenance redaction settings text",
-    "provenance": "config delivery names redaction text",
+    "runs": "config delivery errors names provenance redaction settings text",
+    "tracking": "config delivery names provenance redaction settings text",
+    "provenance": "errors names redaction text",
     "params": "config",
-    "config": "delivery names redaction text",
+    "config": "errors names redaction text",
     "settings": "delivery text",
+    "delivery": "errors names text",
     "redaction": "text",
-    "delivery": "names text",
     "text": "names",
     "names": "",
+    "errors": "",
 }
 """Each module or package at the top of `orbiter_mlflow`, and which others it may import."""
 

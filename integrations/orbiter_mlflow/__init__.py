@@ -4,18 +4,65 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orbiter_mlflow.config.codec.config_error import ConfigError
     from orbiter_mlflow.config.encoding import config_from_params, config_to_params
     from orbiter_mlflow.config.text import config_from_text
-    from orbiter_mlflow.mixin import MLflowTrainerMixin, TrackingError
+    from orbiter_mlflow.errors import (
+        BlessError,
+        CannotCompareError,
+        ConfigError,
+        DamagedLineError,
+        DeliveryError,
+        FilterError,
+        GateError,
+        GitError,
+        GpuError,
+        HeldError,
+        JournalError,
+        OrbiterMLflowError,
+        PolicyError,
+        ProvenanceError,
+        RedactionError,
+        RejectedError,
+        ReportFileError,
+        RunNotFoundError,
+        StoreError,
+        TrackingError,
+        TransientError,
+        UnknownFormatError,
+        UnreadableError,
+        UnsupportedError,
+    )
+    from orbiter_mlflow.mixin import MLflowTrainerMixin
     from orbiter_mlflow.runs.load_config import load_config
     from orbiter_mlflow.settings import MLflowSettings
 
 __all__ = [
+    "BlessError",
+    "CannotCompareError",
     "ConfigError",
+    "DamagedLineError",
+    "DeliveryError",
+    "FilterError",
+    "GateError",
+    "GitError",
+    "GpuError",
+    "HeldError",
+    "JournalError",
     "MLflowSettings",
     "MLflowTrainerMixin",
+    "OrbiterMLflowError",
+    "PolicyError",
+    "ProvenanceError",
+    "RedactionError",
+    "RejectedError",
+    "ReportFileError",
+    "RunNotFoundError",
+    "StoreError",
     "TrackingError",
+    "TransientError",
+    "UnknownFormatError",
+    "UnreadableError",
+    "UnsupportedError",
     "config_from_params",
     "config_from_text",
     "config_to_params",
@@ -23,22 +70,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ConfigError": "config.codec.config_error",
     "MLflowSettings": "settings",
     "MLflowTrainerMixin": "mixin",
-    "TrackingError": "mixin",
     "config_from_params": "config.encoding",
     "config_from_text": "config.text",
     "config_to_params": "config.encoding",
     "load_config": "runs.load_config",
 }
+"""Where the public names are defined; all others are in `errors`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is asked for when it is: `delivery` alone needs none of the rest."""
-    if name not in _HOMES:
+    """Load a public name at its first use: `delivery` alone needs none of the rest."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 

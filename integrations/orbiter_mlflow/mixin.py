@@ -12,30 +12,19 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from orbiter.train import Trainer, TrainerError, TrainerState, TrainMetrics
+from orbiter.train import Trainer, TrainerState, TrainMetrics
 from orbiter.train._control_flow import stops_on_purpose
 from orbiter.train._enforce import Phase
 from orbiter.train._log_throttle import quiet_logger
 from orbiter.train._runtime import runtime_of
+from orbiter_mlflow.errors import TrackingError
 from orbiter_mlflow.settings import MLflowSettings, claim_environment_run_id, resolve
 from orbiter_mlflow.tracking.run import TrackedRun
-from orbiter_mlflow.ui.links import run_page
+from orbiter_mlflow.ui.pages import page_of_run
 
 _logger = quiet_logger(__name__)
 
 _ATTACHED = "orbiter_mlflow"
-
-
-class TrackingError(TrainerError):
-    """The tracking failed where the settings say `on_failure="raise"`; the training did not.
-
-    Attributes:
-        metrics: the result whose delivery failed; None where there is none.
-    """
-
-    def __init__(self, message: str, metrics: TrainMetrics | None = None) -> None:
-        super().__init__(message)
-        self.metrics = metrics
 
 
 @contextmanager
@@ -140,11 +129,7 @@ class MLflowTrainerMixin(Trainer):
         run_id = self.run_id
         if run_id is None:
             return None
-        from orbiter_mlflow.runs.store import RunStore
-        from orbiter_mlflow.ui.pages import ui_address
-
-        uri = self._tracked.settings.tracking_uri
-        return run_page(ui_address(uri), RunStore(uri).get(run_id).experiment_id, run_id)
+        return page_of_run(self._tracked.settings.tracking_uri, run_id)
 
     @property
     def delivered(self) -> bool:

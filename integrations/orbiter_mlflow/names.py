@@ -1,5 +1,7 @@
 """Every name this integration writes to MLflow, and MLflow's limits on names and values."""
 
+from collections.abc import Iterable
+
 # -- tags of a run -------------------------------------------------------------------------------
 STATE = "orbiter.state"
 """The trainer's present state."""
@@ -101,6 +103,18 @@ EXTRA = "extra"
 def state_at(state: str) -> str:
     """The tag with the UTC time, in ISO 8601, at which `state` was reached."""
     return f"{STATE}.{state}_at"
+
+
+def by_importance(keys: Iterable[str]) -> list[str]:
+    """Metric keys in the order in which people want to see them: without step counts; accuracy and
+    loss, which every trainer has, first; evaluation before training; curves before final values."""
+
+    def rank(key: str) -> tuple[bool, bool, bool, str]:
+        prefix, _, name = key.rpartition("/")
+        of_training = not prefix.startswith(EVAL)
+        return name not in ("accuracy", "loss"), of_training, prefix == f"{TRAIN}/{FINAL}", key
+
+    return sorted((key for key in keys if not key.endswith("/steps")), key=rank)
 
 
 # -- runs that are continued ---------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """A config as MLflow params, and the config back from them."""
 
-from orbiter_mlflow.config.codec.config_error import ConfigError
 from orbiter_mlflow.config.encoding import (
     CODEC_VERSION,
+    ConfigError,
     EncodedConfig,
     config_from_params,
     config_to_params,

@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytest
 
+from orbiter_mlflow.errors import ReportFileError
 from orbiter_mlflow.gate.options import JUDGING, REPORTS, STORE, Option
-from orbiter_mlflow.gate.reports.files import (
-    ReportFileError,
-    is_shared,
-    render,
-    require_writable,
-    write,
-)
+from orbiter_mlflow.gate.reports.files import is_shared, render, require_writable, write
 from orbiter_mlflow.text.escaping import plain
 
 if TYPE_CHECKING:
@@ -73,7 +68,8 @@ class MetricGate:
             baseline: runs to compare with, in place of the policy's.
             bootstrap: that there is no baseline yet is known; by default as the option says.
         """
-        from orbiter_mlflow.gate.policy import Policy, PolicyError, load_policy
+        from orbiter_mlflow.errors import PolicyError
+        from orbiter_mlflow.gate.policy import Policy, load_policy
 
         file = None
         if not isinstance(policy, Policy):
@@ -108,7 +104,8 @@ class MetricGate:
             direction: what is better: `higher`, `lower`, or nearer to the `target`.
             limits: as in a policy: `max_drop`, `max_drop_rel`, `min`, `max`, `target`, `at`, ...
         """
-        from orbiter_mlflow.gate.policy import Policy, PolicyError
+        from orbiter_mlflow.errors import PolicyError
+        from orbiter_mlflow.gate.policy import Policy
 
         try:
             policy = Policy.for_one(metric, direction=direction, **limits)
@@ -119,10 +116,9 @@ class MetricGate:
         )
 
     def _answer(self, policy: "Policy", file: Path | None, **asked: Any) -> "GateReport":
+        from orbiter_mlflow.errors import FilterError, PolicyError
         from orbiter_mlflow.gate.check import Question, answer
-        from orbiter_mlflow.gate.policy import PolicyError
         from orbiter_mlflow.gate.reports import terminal_text
-        from orbiter_mlflow.runs.model import FilterError
         from orbiter_mlflow.settings import MLflowSettings, resolve
 
         given = {one.variable: self._option(one.name) for one in STORE}

@@ -53,7 +53,6 @@ from orbiter.train.trainer import TrainConfig
 from orbiter_mlflow.config.codec.equality import same
 from orbiter_mlflow.config.codec.json_text import is_json, parse, to_text
 from orbiter_mlflow.config.encoding import (
-    ConfigError,
     EncodedConfig,
     config_from_params,
     config_to_params,
@@ -63,6 +62,7 @@ from orbiter_mlflow.config.encoding import (
     params_digest,
     split_value,
 )
+from orbiter_mlflow.errors import ConfigError
 from orbiter_mlflow.redaction.redactor import Redactor
 
 

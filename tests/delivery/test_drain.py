@@ -14,13 +14,6 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery import retry, spool
 from orbiter_mlflow.delivery.batches import Batch, Point, pack
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.errors import (
-    DeliveryError,
-    HeldError,
-    RejectedError,
-    TransientError,
-    UnsupportedError,
-)
 from orbiter_mlflow.delivery.journal import read
 from orbiter_mlflow.delivery.records import (
     Close,
@@ -33,6 +26,13 @@ from orbiter_mlflow.delivery.records import (
     Tags,
 )
 from orbiter_mlflow.delivery.side_lane import SideLane, side_lanes
+from orbiter_mlflow.errors import (
+    DeliveryError,
+    HeldError,
+    RejectedError,
+    TransientError,
+    UnsupportedError,
+)
 
 DATA = Dataset("digits", "abc", "local", "{}", "", '{"num_rows":3}', "train")
 

@@ -28,7 +28,7 @@ from orbiter.train import TrainConfig, TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.hosts import base
-from orbiter_mlflow.mixin import TrackingError
+from orbiter_mlflow.errors import TrackingError
 from proxy import BATCH, CREATE, Proxy
 from trainers import Tracked
 

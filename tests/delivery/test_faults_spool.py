@@ -11,9 +11,9 @@ from memory_sink import MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import retry, spool
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.errors import HeldError, TransientError
 from orbiter_mlflow.delivery.hosts import drain_loop
 from orbiter_mlflow.delivery.records import Close, Metrics, Record, Status, Tags
+from orbiter_mlflow.errors import HeldError, TransientError
 from waiting import eventually
 
 RUN: list[Record] = [

@@ -14,18 +14,17 @@ from orbiter_mlflow.delivery import records
 from orbiter_mlflow.delivery.journal import Journal, last_time, read, read_head
 from orbiter_mlflow.delivery.records import (
     Close,
-    DamagedLineError,
     Metrics,
     Params,
     Record,
     Status,
     Tags,
-    UnknownFormatError,
     decode,
     encode,
     entry_size,
     split,
 )
+from orbiter_mlflow.errors import DamagedLineError, UnknownFormatError
 from paths import PYTHONPATH
 
 RECORDS: list[Record] = [

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 from journals import GONE, HEAD, done, journal_of
 from orbiter_mlflow.delivery import kept_files, retry
-from orbiter_mlflow.delivery.errors import RejectedError
 from orbiter_mlflow.delivery.records import Artifact, Close, Metrics, Status
+from orbiter_mlflow.errors import RejectedError
 
 SECRET = b"do not send, do not delete"
 

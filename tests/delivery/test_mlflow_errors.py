@@ -17,16 +17,16 @@ from mlflow.exceptions import MlflowException
 
 from journals import HEAD
 from orbiter_mlflow.delivery.batches import Point
-from orbiter_mlflow.delivery.errors import (
+from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
+from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
+from orbiter_mlflow.delivery.records import Dataset
+from orbiter_mlflow.errors import (
     DeliveryError,
     HeldError,
     RejectedError,
     TransientError,
     UnsupportedError,
 )
-from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
-from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
-from orbiter_mlflow.delivery.records import Dataset
 from servers import free_port
 
 LOGIN_PAGE = "<html><head><title>Sign in</title></head><body>" + "x" * 24_000 + "</body></html>"

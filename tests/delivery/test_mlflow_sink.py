@@ -12,7 +12,6 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.batches import Point
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.errors import HeldError, RejectedError, TransientError
 from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 from orbiter_mlflow.delivery.records import (
     Artifact,
@@ -26,6 +25,7 @@ from orbiter_mlflow.delivery.records import (
     Tags,
 )
 from orbiter_mlflow.delivery.side_lane import side_lanes
+from orbiter_mlflow.errors import HeldError, RejectedError, TransientError
 from proxy import Proxy
 from servers import free_port
 

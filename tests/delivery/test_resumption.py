@@ -15,7 +15,6 @@ from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import resumption, spool
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.errors import HeldError, TransientError
 from orbiter_mlflow.delivery.journal import last_time
 from orbiter_mlflow.delivery.records import (
     Artifact,
@@ -29,6 +28,7 @@ from orbiter_mlflow.delivery.records import (
 )
 from orbiter_mlflow.delivery.resumption import Earlier, Life
 from orbiter_mlflow.delivery.side_lane import side_lanes
+from orbiter_mlflow.errors import HeldError, TransientError
 from orbiter_mlflow.text.clock import utc
 
 PARAMS = {"learning_rate": "1e-05", "batch_size": "8"}

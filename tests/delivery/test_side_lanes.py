@@ -16,12 +16,6 @@ from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files, retry, spool
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.errors import (
-    HeldError,
-    RejectedError,
-    TransientError,
-    UnsupportedError,
-)
 from orbiter_mlflow.delivery.hosts.drain_loop import Worker
 from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 from orbiter_mlflow.delivery.records import (
@@ -35,6 +29,7 @@ from orbiter_mlflow.delivery.records import (
     Tags,
 )
 from orbiter_mlflow.delivery.side_lane import SideLane, nothing_waits, side_lanes
+from orbiter_mlflow.errors import HeldError, RejectedError, TransientError, UnsupportedError
 from waiting import eventually
 
 DATA = Dataset("digits", "abc", "local", "{}", "", "", "train")

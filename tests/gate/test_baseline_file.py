@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from gate_runs import Shelf
 from orbiter_mlflow.cli.main import commands
+from orbiter_mlflow.errors import CannotCompareError
 from orbiter_mlflow.gate import baseline_file
-from orbiter_mlflow.gate.errors import CannotCompareError
 from orbiter_mlflow.gate.model import GateRun
 
 POLICY = """

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orbiter_mlflow.errors import PolicyError
 from orbiter_mlflow.gate.judge import judge
 from orbiter_mlflow.gate.model import (
     BaselineSource,
@@ -24,7 +25,7 @@ from orbiter_mlflow.gate.model import (
     Test,
     Verdict,
 )
-from orbiter_mlflow.gate.policy import Policy, PolicyError, load_policy
+from orbiter_mlflow.gate.policy import Policy, load_policy
 
 SOURCE = BaselineSource("made up for the test")
 NAN, INF = math.nan, math.inf

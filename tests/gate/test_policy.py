@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from orbiter_mlflow.gate.policy import MetricPolicy, Policy, PolicyError, expand, load_policy
+from orbiter_mlflow.errors import PolicyError
+from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand, load_policy
 
 FULL = """\
 [gate]

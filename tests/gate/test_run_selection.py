@@ -13,10 +13,10 @@ from journals import HEAD, journal_of
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.records import Metrics, Record, Status
 from orbiter_mlflow.delivery.spool import Ack, write_ack
+from orbiter_mlflow.errors import CannotCompareError, FilterError, PolicyError, RunNotFoundError
 from orbiter_mlflow.gate import run_selection
-from orbiter_mlflow.gate.errors import CannotCompareError
-from orbiter_mlflow.gate.policy import Policy, PolicyError
-from orbiter_mlflow.runs.model import FilterError, RunNotFoundError, StoredRun
+from orbiter_mlflow.gate.policy import Policy
+from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.runs.store import RunStore
 from orbiter_mlflow.settings import MLflowSettings
 

@@ -21,8 +21,9 @@ from logged import as_stored, log_to, params_and_tags, run_with
 from orbiter.train import TrainConfig
 from orbiter_mlflow import ConfigError, config_from_params, config_to_params, load_config, names
 from orbiter_mlflow.config.codec.equality import same
+from orbiter_mlflow.errors import RunNotFoundError, StoreError
 from orbiter_mlflow.runs.load_config import config_of
-from orbiter_mlflow.runs.model import RunNotFoundError, StoredRun, StoreError
+from orbiter_mlflow.runs.model import StoredRun
 from secretive import SECRETIVE, SECRETS, S
 from trainers import stored, tracked, trained
 

@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from orbiter_mlflow import load_config, names
-from orbiter_mlflow.runs import model
-from orbiter_mlflow.runs.model import Point, RunNotFoundError, StoreError
+from orbiter_mlflow.errors import RunNotFoundError, StoreError
+from orbiter_mlflow.runs.model import Point
 from orbiter_mlflow.runs.store import RunStore
 from orbiter_mlflow.text.suggestions import did_you_mean
 from servers import free_port
@@ -242,7 +242,3 @@ def test_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
             request()
         assert not isinstance(caught.value, RunNotFoundError)
         assert "hunter2" not in str(caught.value)
-
-
-def test_an_error_is_one_of_the_stores() -> None:
-    assert issubclass(model.RunNotFoundError, model.StoreError)

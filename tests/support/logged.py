@@ -8,10 +8,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Param
 
 from orbiter_mlflow import names
-from orbiter_mlflow.config.records import log_config
 from orbiter_mlflow.delivery.records import Params, Tags
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.runs.model import StoredRun
+from orbiter_mlflow.tracking.config_records import log_config
 
 
 def params_and_tags(

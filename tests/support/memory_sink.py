@@ -6,9 +6,9 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import Point
-from orbiter_mlflow.delivery.errors import DeliveryError, HeldError
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
 from orbiter_mlflow.delivery.resumption import Earlier, last_step
+from orbiter_mlflow.errors import DeliveryError, HeldError
 
 
 @dataclass

@@ -63,7 +63,7 @@ def like_windows(script: str, first: str = "", **environment: str) -> str:
         "orbiter_mlflow.cli.main",
         "orbiter_mlflow.pytest_plugin",
         "orbiter_mlflow.delivery.hosts.child",
-        "orbiter_mlflow.provenance.collector",
+        "orbiter_mlflow.tracking.provenance_collector",
     ],
 )
 def test_it_can_be_imported(module: str) -> None:

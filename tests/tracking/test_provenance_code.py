@@ -15,8 +15,9 @@ from mlflow import MlflowClient
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.kept_files import verified
 from orbiter_mlflow.delivery.records import Artifact, Tags
+from orbiter_mlflow.errors import GitError
 from orbiter_mlflow.provenance.diff_redaction import redact_diff
-from orbiter_mlflow.provenance.git import MAX_DIFF, GitError, checkout, uncommitted
+from orbiter_mlflow.provenance.git import MAX_DIFF, checkout, uncommitted
 from orbiter_mlflow.provenance.sections import Finding, Parts
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
 from trainers import only_journal, recorded, stored, tracked, wait_for_provenance

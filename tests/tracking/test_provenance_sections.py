@@ -15,15 +15,16 @@ from pydantic import ValidationError
 from journals import HEAD, entries
 from orbiter.train import TrainConfig
 from orbiter_mlflow import MLflowSettings, names
+from orbiter_mlflow.config.seeds import seed_tags
 from orbiter_mlflow.delivery.hosts.base import OfflineHost
 from orbiter_mlflow.delivery.kept_files import verified
 from orbiter_mlflow.delivery.records import Artifact, Tags
 from orbiter_mlflow.delivery.run_writer import Outbox
-from orbiter_mlflow.provenance.collector import Gathering
-from orbiter_mlflow.provenance.machine import GpuError, gpus, machine_tags
+from orbiter_mlflow.errors import GpuError
+from orbiter_mlflow.provenance.machine import gpus, machine_tags
 from orbiter_mlflow.provenance.packages import requirements
-from orbiter_mlflow.provenance.seeds import seed_tags
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
+from orbiter_mlflow.tracking.provenance_collector import Gathering
 from trainers import only_journal, recorded, tracked, wait_for_provenance
 from waiting import eventually
 

@@ -48,10 +48,10 @@ def check(
     Exit code: 0 pass or warn, 1 regression, 2 wrong use or policy, 3 could not compare,
     4 inconclusive where the policy says that this fails.
     """
+    from orbiter_mlflow.errors import FilterError, PolicyError, ReportFileError
     from orbiter_mlflow.gate.check import Question, answer, refused
-    from orbiter_mlflow.gate.policy import PolicyError, load_policy
-    from orbiter_mlflow.gate.reports.files import ReportFileError, require_writable
-    from orbiter_mlflow.runs.model import FilterError
+    from orbiter_mlflow.gate.policy import load_policy
+    from orbiter_mlflow.gate.reports.files import require_writable
 
     wanted = {kind: path for kind, path in files.items() if path is not None}
     texts = [*candidates, *more]
@@ -142,10 +142,15 @@ def bless(
 
     They must be FINISHED and whole, on the same data, without NaN. To do it twice changes nothing.
     """
-    from orbiter_mlflow.gate.bless import BlessError, Order, carry_out
-    from orbiter_mlflow.gate.errors import CannotCompareError
-    from orbiter_mlflow.gate.policy import PolicyError, load_policy
-    from orbiter_mlflow.runs.model import FilterError, StoreError
+    from orbiter_mlflow.errors import (
+        BlessError,
+        CannotCompareError,
+        FilterError,
+        PolicyError,
+        StoreError,
+    )
+    from orbiter_mlflow.gate.bless import Order, carry_out
+    from orbiter_mlflow.gate.policy import load_policy
 
     if not reason.strip():
         raise click.UsageError("--reason is empty: say why these runs are the baseline")

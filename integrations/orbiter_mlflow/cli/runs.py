@@ -15,10 +15,10 @@ import click
 
 from orbiter_mlflow import names
 from orbiter_mlflow.cli.options import NoAnswer, console, store_settings, with_options
-from orbiter_mlflow.config.codec.config_error import ConfigError
 from orbiter_mlflow.config.codec.splitting import join_value
+from orbiter_mlflow.errors import ConfigError, RunNotFoundError, StoreError
 from orbiter_mlflow.gate.options import TRACKING_URI, Option
-from orbiter_mlflow.runs.model import RunNotFoundError, StoredRun, StoreError
+from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.text.escaping import plain
 
 if TYPE_CHECKING:

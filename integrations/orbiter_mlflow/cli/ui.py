@@ -3,8 +3,8 @@
 import click
 
 from orbiter_mlflow.cli.options import console, store_settings, with_options
+from orbiter_mlflow.errors import StoreError
 from orbiter_mlflow.gate.options import TRACKING_URI, Option
-from orbiter_mlflow.runs.model import StoreError
 from orbiter_mlflow.text.escaping import plain
 
 

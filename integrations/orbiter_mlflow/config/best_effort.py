@@ -14,9 +14,9 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, Generic, TypeVar
 
 from orbiter_mlflow.config.codec.classes import class_name
-from orbiter_mlflow.config.codec.config_error import ConfigError
 from orbiter_mlflow.config.codec.hints import Hint, hints_of
 from orbiter_mlflow.config.codec.tree import Node, tree
+from orbiter_mlflow.errors import ConfigError
 from orbiter_mlflow.redaction.redactor import Redactor
 
 __all__ = ["BestEffort", "read_foreign"]

@@ -5,7 +5,6 @@ Only for showing: what differs as a param differs here too, but what this gives 
 
 from collections.abc import Callable
 
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.json_text import Json, parse
 from orbiter_mlflow.config.codec.kinds.registry import KINDS
 from orbiter_mlflow.config.codec.markers import (
@@ -19,6 +18,7 @@ from orbiter_mlflow.config.codec.markers import (
     holds,
 )
 from orbiter_mlflow.config.codec.text_only import TEXT
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["is_redacted", "shown"]
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.classes import class_name
-from orbiter_mlflow.config.codec.config_error import ConfigError, UnreadableError
 from orbiter_mlflow.config.codec.flatten import ROOT, flatten_config
 from orbiter_mlflow.config.codec.hints import ANY, hints_of
 from orbiter_mlflow.config.codec.json_text import Json, canonical, parse, to_text
@@ -28,6 +27,7 @@ from orbiter_mlflow.config.codec.text_only import TEXT
 from orbiter_mlflow.config.codec.tree import Node, tree
 from orbiter_mlflow.config.codec.unflatten import read_node
 from orbiter_mlflow.config.codec.unmarking import read_state
+from orbiter_mlflow.errors import ConfigError, UnreadableError
 from orbiter_mlflow.redaction.redactor import Redactor
 
 __all__ = ["CODEC_VERSION", "ConfigError", "EncodedConfig", "config_from_params"]

@@ -13,11 +13,11 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from orbiter_mlflow.config.codec.classes import class_name
-from orbiter_mlflow.config.codec.config_error import ConfigError
 from orbiter_mlflow.config.codec.document import from_document, to_document
 from orbiter_mlflow.config.codec.json_text import Json
 from orbiter_mlflow.config.codec.unmarking import named_in
 from orbiter_mlflow.config.encoding import config_from_params
+from orbiter_mlflow.errors import ConfigError
 from orbiter_mlflow.text.escaping import in_json
 
 __all__ = ["config_from_text", "json_text", "python_text", "yaml_text"]

@@ -16,13 +16,13 @@ from typing import Any
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import description_guard, resume, resumption, retry, spool
 from orbiter_mlflow.delivery.batches import Batch, pack
-from orbiter_mlflow.delivery.errors import DeliveryError, HeldError, RejectedError, TransientError
 from orbiter_mlflow.delivery.journal import Entry, last_time, read, read_head
 from orbiter_mlflow.delivery.lane import Lane
 from orbiter_mlflow.delivery.records import Close, Head, Status, Tags, split
 from orbiter_mlflow.delivery.side_lane import nothing_waits
 from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.delivery.suspects import Suspect
+from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
 
 _logger = logging.getLogger(__name__)
 

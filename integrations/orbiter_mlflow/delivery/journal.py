@@ -23,7 +23,6 @@ from orbiter_mlflow.delivery.last_words import Unkept, is_last_word
 from orbiter_mlflow.delivery.presence import Presence
 from orbiter_mlflow.delivery.records import (
     Close,
-    DamagedLineError,
     Head,
     Metrics,
     Params,
@@ -33,6 +32,7 @@ from orbiter_mlflow.delivery.records import (
     encode,
     split,
 )
+from orbiter_mlflow.errors import DamagedLineError
 
 _logger = logging.getLogger(__name__)
 

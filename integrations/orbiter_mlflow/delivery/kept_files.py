@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from orbiter_mlflow.delivery.errors import RejectedError
 from orbiter_mlflow.delivery.records import Artifact
+from orbiter_mlflow.errors import RejectedError
 
 READ = (
     os.O_RDONLY

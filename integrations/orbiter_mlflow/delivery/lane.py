@@ -11,13 +11,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from orbiter_mlflow.delivery import retry, spool
-from orbiter_mlflow.delivery.errors import (
-    DeliveryError,
-    RejectedError,
-    TransientError,
-    UnsupportedError,
-)
 from orbiter_mlflow.delivery.suspects import Suspect, refused_again, suspect
+from orbiter_mlflow.errors import DeliveryError, RejectedError, TransientError, UnsupportedError
 
 _AckT = TypeVar("_AckT", spool.Ack, spool.LaneAck)
 

@@ -24,16 +24,11 @@ from mlflow.utils.rest_utils import http_request
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import Point
-from orbiter_mlflow.delivery.errors import (
-    DeliveryError,
-    HeldError,
-    RejectedError,
-    TransientError,
-)
 from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
 from orbiter_mlflow.delivery.resumption import Earlier, last_step
+from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

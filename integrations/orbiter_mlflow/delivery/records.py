@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from orbiter_mlflow import names
+from orbiter_mlflow.errors import DamagedLineError, UnknownFormatError
 
 FORMAT: Final = 1
 """Version of the journal's format; a journal of another one is refused."""
@@ -140,14 +141,6 @@ def _reader() -> TypeAdapter[Record]:
 
 
 _LINE = re.compile(rb'\{"n":(\d+),"c":"([0-9a-f]{8})","r":(\{.*\})\}')
-
-
-class DamagedLineError(ValueError):
-    """A complete line of a journal that is no record: torn, overwritten or cut."""
-
-
-class UnknownFormatError(ValueError):
-    """A journal written by a version of this package whose format is not known here."""
 
 
 def encode(record: Record, number: int) -> bytes:

@@ -14,18 +14,13 @@ from typing import Any, Literal
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files, spool
-from orbiter_mlflow.delivery.errors import (
-    DeliveryError,
-    RejectedError,
-    TransientError,
-    UnsupportedError,
-)
 from orbiter_mlflow.delivery.journal import Entry, read, read_head
 from orbiter_mlflow.delivery.lane import Lane
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head
 from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.delivery.spool import LaneAck
 from orbiter_mlflow.delivery.suspects import Suspect
+from orbiter_mlflow.errors import DeliveryError, RejectedError, TransientError, UnsupportedError
 
 _logger = logging.getLogger(__name__)
 

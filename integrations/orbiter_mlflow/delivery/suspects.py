@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orbiter_mlflow.delivery import retry
-from orbiter_mlflow.delivery.errors import DeliveryError, RejectedError
+from orbiter_mlflow.errors import DeliveryError, RejectedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from orbiter_mlflow.gate.errors import CannotCompareError
+from orbiter_mlflow.errors import CannotCompareError
 from orbiter_mlflow.gate.model import GateRun
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import mean_of

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orbiter_mlflow import names
+from orbiter_mlflow.errors import BlessError
 from orbiter_mlflow.gate import baseline_file, git, run_selection
 from orbiter_mlflow.gate.baseline_file import Blessing
 from orbiter_mlflow.gate.comparability import compare_fields, fields_of
@@ -25,10 +26,6 @@ from orbiter_mlflow.text.values import tag_value
 
 if TYPE_CHECKING:
     from orbiter_mlflow.runs.store import RunStore
-
-
-class BlessError(Exception):
-    """Runs that make no baseline; the message names each fault on a line of its own."""
 
 
 @dataclass(frozen=True, slots=True)

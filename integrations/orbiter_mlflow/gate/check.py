@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orbiter_mlflow.errors import CannotCompareError, FilterError, PolicyError, StoreError
 from orbiter_mlflow.gate import baseline_file, git, run_selection
 from orbiter_mlflow.gate.baseline_file import BaselineFile
-from orbiter_mlflow.gate.errors import CannotCompareError
 from orbiter_mlflow.gate.git import GitRef
 from orbiter_mlflow.gate.judge import judge
 from orbiter_mlflow.gate.model import BaselineSource, GateReport, GateRun, LeftOut, Outcome
-from orbiter_mlflow.gate.policy import Policy, PolicyError, expand
-from orbiter_mlflow.runs.model import FilterError, StoredRun, StoreError
+from orbiter_mlflow.gate.policy import Policy, expand
+from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.ui.links import compare_page
 from orbiter_mlflow.ui.pages import ui_address

@@ -5,7 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from orbiter_mlflow.gate.errors import CannotCompareError
+from orbiter_mlflow.errors import CannotCompareError
 
 _TIMEOUT = 60.0
 """Seconds that a call may take: a partial clone fetches what it is asked for."""

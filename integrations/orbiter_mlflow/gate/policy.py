@@ -23,8 +23,9 @@ from pydantic import (
     model_validator,
 )
 
+from orbiter_mlflow.errors import PolicyError
 from orbiter_mlflow.gate.model import Direction, Severity
-from orbiter_mlflow.gate.policy_error import PolicyError, one_line, quoted, told
+from orbiter_mlflow.gate.policy_error import one_line, quoted, told
 
 __all__ = [
     "Baseline",

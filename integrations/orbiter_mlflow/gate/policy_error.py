@@ -7,13 +7,10 @@ from difflib import get_close_matches
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from orbiter_mlflow.errors import PolicyError
 from orbiter_mlflow.text.escaping import shortened
 
 _MAX_SHOWN = 80
-
-
-class PolicyError(ValueError):
-    """A policy that cannot be used; the message is one line and says what to change."""
 
 
 def told(where: str, error: ValidationError, tables: Mapping[str, type[BaseModel]]) -> PolicyError:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.journal import read_head
-from orbiter_mlflow.gate.errors import CannotCompareError
+from orbiter_mlflow.errors import CannotCompareError, FilterError
 from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, GateRun, LeftOut
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
-from orbiter_mlflow.runs.model import FilterError, StoredRun
+from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from orbiter_mlflow.errors import RedactionError
 from orbiter_mlflow.provenance.subprocesses import ask
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
 
@@ -25,10 +26,6 @@ _TIMEOUT = 60.0
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _END_OF_KEY = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _KEY_MATERIAL = re.compile(r"[ \t\"']{0,40}[A-Za-z0-9+/=]{16,}[ \t\"',+\\nr]{0,40}\r?")
-
-
-class RedactionError(Exception):
-    """The child that redacts gave no answer; the message says why."""
 
 
 class Hunk(NamedTuple):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orbiter_mlflow import names
+from orbiter_mlflow.errors import GitError
 from orbiter_mlflow.provenance.subprocesses import MAX_ANSWER, Answer, ask
 from orbiter_mlflow.text.urls import without_userinfo
 
@@ -39,10 +40,6 @@ _SUBMODULE = re.compile(r"1 \S\S S.(?:M.|.U) (?:\S+ ){5}(.+)", re.DOTALL)
 _UNTRACKED = (
     *(*_READABLE, "ls-files", "--others", "--exclude-standard", "--full-name", "--", ":/"),
 )
-
-
-class GitError(Exception):
-    """git is there, but gave no answer; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,13 @@ from functools import cache
 from pathlib import Path
 
 from orbiter_mlflow import names
+from orbiter_mlflow.errors import GpuError
 from orbiter_mlflow.provenance.subprocesses import ask
 
 __all__ = ["GpuError", "gpus", "machine_tags"]
 
 _TIMEOUT = 10.0
 """Seconds: where no driver is kept loaded, nvidia-smi loads it."""
-
-
-class GpuError(Exception):
-    """There may be GPUs, but nobody said which."""
 
 
 @cache

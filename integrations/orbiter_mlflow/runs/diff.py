@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orbiter_mlflow import names
-from orbiter_mlflow.config.codec.config_error import ConfigError
 from orbiter_mlflow.config.codec.order import ORDER, different_orders
 from orbiter_mlflow.config.codec.splitting import join_values
 from orbiter_mlflow.config.display import is_redacted, shown
+from orbiter_mlflow.errors import ConfigError
 from orbiter_mlflow.runs.model import StoredRun
 
 __all__ = ["CODE", "MACHINE", "Change", "Difference", "MetricDifference", "RunDiff"]

@@ -15,13 +15,13 @@ from orbiter_mlflow import names
 from orbiter_mlflow.config.best_effort import read_foreign
 from orbiter_mlflow.config.codec.checksums import differences
 from orbiter_mlflow.config.codec.classes import class_name, find_class, is_dataclass_class
-from orbiter_mlflow.config.codec.config_error import ConfigError, UnreadableError
 from orbiter_mlflow.config.codec.loading import Loading
 from orbiter_mlflow.config.codec.moved import Moved, import_named, missing_modules
 from orbiter_mlflow.config.codec.rebuild import kept
 from orbiter_mlflow.config.codec.splitting import join_values
 from orbiter_mlflow.config.encoding import READABLE, own_params, params_digest, read_config
-from orbiter_mlflow.runs.model import RunNotFoundError, StoredRun
+from orbiter_mlflow.errors import ConfigError, RunNotFoundError, UnreadableError
+from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings, resolve
 from orbiter_mlflow.text.escaping import plain
 

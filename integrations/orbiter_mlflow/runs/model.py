@@ -4,18 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
-class StoreError(Exception):
-    """A tracking store that cannot be read, or that lacks what was asked for."""
-
-
-class RunNotFoundError(StoreError):
-    """No run, or more than one, goes by the name that was given."""
-
-
-class FilterError(StoreError):
-    """A search filter that MLflow does not understand."""
-
-
 @dataclass(frozen=True, slots=True)
 class DatasetInput:
     """A dataset that a run says it has used; `context` is `train` or `eval` for ours."""

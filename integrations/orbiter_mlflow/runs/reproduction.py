@@ -12,7 +12,8 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.splitting import join_value
-from orbiter_mlflow.provenance.git import GitError, checkout, uncommitted
+from orbiter_mlflow.errors import GitError
+from orbiter_mlflow.provenance.git import checkout, uncommitted
 from orbiter_mlflow.provenance.machine import machine_tags
 from orbiter_mlflow.provenance.packages import requirements
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor

@@ -22,14 +22,8 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery.mlflow_client.errors import classified
 from orbiter_mlflow.delivery.mlflow_client.opening import opening
 from orbiter_mlflow.delivery.store_uri import sqlite_file
-from orbiter_mlflow.runs.model import (
-    DatasetInput,
-    FilterError,
-    Point,
-    RunNotFoundError,
-    StoredRun,
-    StoreError,
-)
+from orbiter_mlflow.errors import FilterError, RunNotFoundError, StoreError
+from orbiter_mlflow.runs.model import DatasetInput, Point, StoredRun
 from orbiter_mlflow.text.escaping import message
 from orbiter_mlflow.text.suggestions import did_you_mean
 from orbiter_mlflow.text.urls import without_userinfo
@@ -256,17 +250,15 @@ class RunStore:
         few = islice((run for run in runs if run.name == name), _SHOWN)
         return {run.run_id: run for run in few}
 
-    def share_view(self, experiment_id: str, view: str) -> None:
-        """Share a view of an experiment in the UI, under the key `names.OUR_VIEW`.
-
-        Raises:
-            StoreError: the store did not take it.
-        """
+    def share_view(self, experiment_id: str, view: str) -> bool:
+        """Share a view of an experiment in the UI, under the key `names.OUR_VIEW`; False where the
+        store refuses it."""
         try:
             tag = f"{names.SHARED_VIEW}.{names.OUR_VIEW}"
             self._client.set_experiment_tag(experiment_id, tag, view)
-        except Exception as error:
-            raise self._told(error) from error
+        except Exception:
+            return False
+        return True
 
     def _matching(self, filter_string: str, experiment_ids: Sequence[str]) -> dict[str, StoredRun]:
         few = islice(self.search(filter_string, experiment_ids, page=_SHOWN), _SHOWN)

@@ -8,7 +8,6 @@ from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.order import ORDER
 from orbiter_mlflow.config.codec.splitting import join_values
 from orbiter_mlflow.text.escaping import markdown_code, markdown_text, shortened
-from orbiter_mlflow.ui.columns import main_metrics
 
 __all__ = ["Description"]
 
@@ -64,7 +63,7 @@ class Description:
         return "\n\n".join(parts)
 
     def _result(self) -> str:
-        keys = main_metrics(self._results)
+        keys = names.by_importance(self._results)
         shown = [f"{markdown_code(key)} {self._results[key]:.5g}" for key in keys[:_MOST_METRICS]]
         return ", ".join([*shown, *_rest(len(keys) - _MOST_METRICS)])
 

@@ -12,7 +12,7 @@ from typing import Any
 from orbiter.train import TrainConfig, TrainerState, TrainMetrics
 from orbiter.train._log_throttle import quiet_logger
 from orbiter_mlflow import names
-from orbiter_mlflow.config.records import log_config
+from orbiter_mlflow.config.seeds import seed_tags
 from orbiter_mlflow.delivery.description_guard import signed
 from orbiter_mlflow.delivery.hosts.exits import RUNS, at_worker_exit
 from orbiter_mlflow.delivery.records import (
@@ -25,18 +25,18 @@ from orbiter_mlflow.delivery.records import (
     Tags,
 )
 from orbiter_mlflow.delivery.run_writer import Outbox
-from orbiter_mlflow.provenance.collector import Gathering
 from orbiter_mlflow.provenance.program import source_tags
-from orbiter_mlflow.provenance.seeds import seed_tags
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
 from orbiter_mlflow.text.clock import now, utc
 from orbiter_mlflow.text.values import tag_value, type_name
 from orbiter_mlflow.tracking.artifacts import RunArtifacts
+from orbiter_mlflow.tracking.config_records import log_config
 from orbiter_mlflow.tracking.description import Description
 from orbiter_mlflow.tracking.evaluation_keys import Evaluation, RunData
 from orbiter_mlflow.tracking.metric_records import Measurements
 from orbiter_mlflow.tracking.progress import Bar, open_bar
+from orbiter_mlflow.tracking.provenance_collector import Gathering
 from orbiter_mlflow.tracking.run_journal import open_outbox
 from orbiter_mlflow.tracking.steps import Steps
 

@@ -5,19 +5,17 @@ experiment names the columns, and a link with the tag's key opens it (seen in ML
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from orbiter_mlflow import names
 from orbiter_mlflow.runs.model import StoredRun
 
-__all__ = ["main_metrics", "shared_view"]
+__all__ = ["shared_view"]
 
 _MOST_PARAMS = 5
 _MOST_METRICS = 4
 _LONGEST = 40
 """Characters of a value that a column can show."""
-_FIRST = ("accuracy", "loss")
-"""Metrics that every trainer has."""
 
 
 def shared_view(runs: Sequence[StoredRun]) -> str:
@@ -38,7 +36,7 @@ def shared_view(runs: Sequence[StoredRun]) -> str:
             "datasetsFilter": [],
             "selectedColumns": [
                 *(f"params.`{key}`" for key in _params([run.params for run in runs])),
-                *(f"metrics.`{key}`" for key in main_metrics(metrics)[:_MOST_METRICS]),
+                *(f"metrics.`{key}`" for key in names.by_importance(metrics)[:_MOST_METRICS]),
                 f"tags.`{names.STATE}`",
             ],
         }
@@ -55,15 +53,3 @@ def _params(columns: Sequence[Mapping[str, str]]) -> list[str]:
     ]
     differing = [key for key in short if len({column.get(key) for column in columns}) > 1]
     return (differing or short)[:_MOST_PARAMS]
-
-
-def main_metrics(keys: Iterable[str]) -> list[str]:
-    """What every trainer has before the rest, what was evaluated before what was trained, and
-    curves before what they came to."""
-
-    def rank(key: str) -> tuple[bool, bool, bool, str]:
-        prefix, _, name = key.rpartition("/")
-        of_training = not prefix.startswith(names.EVAL)
-        return name not in _FIRST, of_training, prefix == f"{names.TRAIN}/{names.FINAL}", key
-
-    return sorted((key for key in keys if not key.endswith("/steps")), key=rank)

@@ -2,24 +2,30 @@
 
 import shutil
 import sys
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orbiter_mlflow import names
-from orbiter_mlflow.runs.model import StoreError
 from orbiter_mlflow.text.escaping import in_shell
 from orbiter_mlflow.text.urls import without_userinfo
 from orbiter_mlflow.ui.columns import shared_view
-from orbiter_mlflow.ui.links import compare_page, runs_page
+from orbiter_mlflow.ui.links import compare_page, run_page, runs_page
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from orbiter_mlflow.runs.store import RunStore
 
-__all__ = ["installed", "pages", "say_pages", "server_command", "typed", "ui_address"]
+__all__ = [
+    "installed",
+    "page_of_run",
+    "pages",
+    "say_pages",
+    "server_command",
+    "typed",
+    "ui_address",
+]
 
 _LOOKED_AT = 100
 """Runs, the latest, in which the columns of the table are looked for."""
@@ -51,10 +57,7 @@ def pages(store: "RunStore", experiment_id: str, address: str | None = None) -> 
     """
     base = address or ui_address(store.shown_uri)
     runs = list(islice(store.search("", [experiment_id], page=_LOOKED_AT), _LOOKED_AT))
-    view = None
-    with suppress(StoreError):
-        store.share_view(experiment_id, shared_view(runs))
-        view = names.OUR_VIEW
+    view = names.OUR_VIEW if store.share_view(experiment_id, shared_view(runs)) else None
     found = {
         "See the runs": runs_page(base, experiment_id, shared_view=view),
         "See their curves": runs_page(base, experiment_id, shared_view=view, charts=True),
@@ -64,6 +67,18 @@ def pages(store: "RunStore", experiment_id: str, address: str | None = None) -> 
     if len(compared) > 1:
         found["Compare them"] = compare_page(base, [experiment_id], compared)
     return found
+
+
+def page_of_run(tracking_uri: str, run_id: str) -> str:
+    """The page of a run. Asks the store which experiment it is in, and waits for the answer.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    from orbiter_mlflow.runs.store import RunStore
+
+    experiment_id = RunStore(tracking_uri).get(run_id).experiment_id
+    return run_page(ui_address(tracking_uri), experiment_id, run_id)
 
 
 def say_pages(

@@ -8,7 +8,7 @@ from enum import Enum
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
-from orbiter_mlflow.config.codec.config_error import UnreadableError
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["ATOMS", "NUMPY_FUNCTIONS", "class_name", "find_class", "find_reference"]
 __all__ += ["is_dataclass_class", "is_findable", "is_reference", "reference_name"]

@@ -6,12 +6,12 @@ lacks. An object that stands in one param though it could be several is wrapped:
 
 from collections.abc import Iterable, Mapping
 
-from orbiter_mlflow.config.codec.config_error import ConfigError, UnreadableError
 from orbiter_mlflow.config.codec.flatten import is_key
 from orbiter_mlflow.config.codec.json_text import Json, parse, to_text
 from orbiter_mlflow.config.codec.order import ORDER, Order, in_order, is_sorted, read_order
 from orbiter_mlflow.config.codec.splitting import join_values
 from orbiter_mlflow.config.codec.tree import Node, tree
+from orbiter_mlflow.errors import ConfigError, UnreadableError
 
 __all__ = ["from_document", "to_document"]
 

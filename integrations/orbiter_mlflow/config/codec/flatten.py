@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.classes import ATOMS, class_name, is_findable
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.equality import HOLE, same
 from orbiter_mlflow.config.codec.hints import ANY, Hint, hints_of
 from orbiter_mlflow.config.codec.json_text import Json, to_text
@@ -26,6 +25,7 @@ from orbiter_mlflow.config.codec.reading import Reading
 from orbiter_mlflow.config.codec.text_only import TEXT, fresh_budget, spent, text
 from orbiter_mlflow.config.codec.tree import tree
 from orbiter_mlflow.config.codec.unflatten import read_node
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["ROOT", "Entry", "Flat", "flatten_config", "is_key"]
 

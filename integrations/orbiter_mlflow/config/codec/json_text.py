@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any, NoReturn, TypeAlias
 
-from orbiter_mlflow.config.codec.config_error import UnreadableError
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["Json", "canonical", "is_json", "parse", "to_text"]
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.equality import HOLE, same
 from orbiter_mlflow.config.codec.hints import ANY, Hint, Rule, hints_of, is_scalar_value
 from orbiter_mlflow.config.codec.json_text import Json, canonical, parse, to_text
@@ -17,6 +16,7 @@ from orbiter_mlflow.config.codec.marking import mark
 from orbiter_mlflow.config.codec.objects import State, assemble, shape_of, state_of
 from orbiter_mlflow.config.codec.text_only import TEXT, text
 from orbiter_mlflow.config.codec.unmarking import Maker, unmark
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["Leaf", "Proof", "has_rule", "read_leaf", "reads_back", "validated"]
 __all__ += ["write_leaf"]

@@ -10,7 +10,6 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from orbiter_mlflow.config.codec.classes import class_name
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.hints import Hint
 from orbiter_mlflow.config.codec.json_text import Json, canonical, parse
 from orbiter_mlflow.config.codec.kinds.registry import KINDS
@@ -22,6 +21,7 @@ from orbiter_mlflow.config.codec.reading import At, Reading, changes_of, is_text
 from orbiter_mlflow.config.codec.rebuild import rebuild
 from orbiter_mlflow.config.codec.text_only import TEXT
 from orbiter_mlflow.config.codec.tree import Node
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["Loading", "values_of"]
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orbiter_mlflow.config.codec.classes import find_class, find_reference
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.json_text import Json, parse
 from orbiter_mlflow.config.codec.kinds.containers import NAMESPACE, REFERENCE
 from orbiter_mlflow.config.codec.kinds.scalars import ENUM
 from orbiter_mlflow.config.codec.markers import NAMEDTUPLE, TYPE
 from orbiter_mlflow.config.codec.unmarking import named_in
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["Moved", "import_named", "missing_modules"]
 

@@ -7,8 +7,8 @@ dict that is not in it is sorted by its keys, as is each one that an earlier ver
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.json_text import Json, parse
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["ORDER", "Order", "different_orders", "in_order", "is_sorted", "read_order"]
 

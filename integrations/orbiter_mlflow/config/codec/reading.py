@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orbiter_mlflow.config.codec.classes import class_name
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.hints import Hint
 from orbiter_mlflow.config.codec.json_text import Json, canonical
 from orbiter_mlflow.config.codec.leaf import has_rule, read_leaf, validated
@@ -18,6 +17,7 @@ from orbiter_mlflow.config.codec.order import Order
 from orbiter_mlflow.config.codec.rebuild import Rebuilt, rebuild
 from orbiter_mlflow.config.codec.text_only import TEXT, WHY, advice
 from orbiter_mlflow.config.codec.tree import Node
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["IS_SECRET", "Changes", "Checked", "Reading", "changes_of", "is_text"]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orbiter_mlflow.config.codec.classes import ATOMS, class_name
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.equality import same
 from orbiter_mlflow.config.codec.objects import (
     UNSET,
@@ -24,6 +23,7 @@ from orbiter_mlflow.config.codec.objects import (
     shape_of,
     state_of,
 )
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["Rebuilt", "kept", "rebuild"]
 

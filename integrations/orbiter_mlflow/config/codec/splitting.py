@@ -6,7 +6,7 @@ All pieces are of one length but the last, which is shorter: so the loss of any 
 import re
 from collections.abc import Mapping
 
-from orbiter_mlflow.config.codec.config_error import ConfigError
+from orbiter_mlflow.errors import ConfigError
 
 __all__ = ["join_value", "join_values", "split_value"]
 

@@ -6,7 +6,6 @@ All problems are collected, by path: a config that cannot be rebuilt says everyt
 from typing import Any
 
 from orbiter_mlflow.config.codec.classes import class_name, find_class
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.hints import ANY, Hint, hints_of
 from orbiter_mlflow.config.codec.json_text import Json, parse
 from orbiter_mlflow.config.codec.kinds.kind import Kind
@@ -18,6 +17,7 @@ from orbiter_mlflow.config.codec.reading import At, Reading
 from orbiter_mlflow.config.codec.text_only import TEXT
 from orbiter_mlflow.config.codec.tree import Node
 from orbiter_mlflow.config.codec.unmarking import read_kind, read_state, unmark
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["read_node"]
 

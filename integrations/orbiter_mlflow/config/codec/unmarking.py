@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from orbiter_mlflow.config.codec.classes import find_class
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.hints import Hint
 from orbiter_mlflow.config.codec.json_text import Json
 from orbiter_mlflow.config.codec.kinds.kind import Kind
@@ -26,6 +25,7 @@ from orbiter_mlflow.config.codec.markers import (
 )
 from orbiter_mlflow.config.codec.objects import State, shape_of
 from orbiter_mlflow.config.codec.text_only import TEXT
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["Maker", "named_in", "read_kind", "read_state", "unmark"]
 

@@ -18,7 +18,7 @@ from orbiter_mlflow.delivery.mlflow_client import importable  # noqa: F401
 # isort: split
 from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
 
-from orbiter_mlflow.delivery.errors import (
+from orbiter_mlflow.errors import (
     DeliveryError,
     HeldError,
     RejectedError,

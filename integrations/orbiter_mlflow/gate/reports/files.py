@@ -4,11 +4,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from orbiter_mlflow.errors import ReportFileError
 from orbiter_mlflow.gate.model import GateReport
-
-
-class ReportFileError(ValueError):
-    """A report cannot be written where it was asked for."""
 
 
 def require_writable(

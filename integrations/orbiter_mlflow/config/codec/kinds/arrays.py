@@ -4,9 +4,9 @@ import hashlib
 import sys
 from typing import Any
 
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError
 from orbiter_mlflow.config.codec.text_only import spent
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["ARRAYS", "NUMPY_SCALAR"]
 

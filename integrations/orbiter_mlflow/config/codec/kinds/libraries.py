@@ -4,8 +4,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["LIBRARIES"]
 

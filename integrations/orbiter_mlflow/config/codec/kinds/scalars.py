@@ -13,8 +13,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from orbiter_mlflow.config.codec.classes import class_name, find_class
-from orbiter_mlflow.config.codec.config_error import UnreadableError
 from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError
+from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["ENUM", "SCALARS"]
 
