@@ -23,7 +23,7 @@ from orbiter.train import TrainerError, TrainMetrics
 from orbiter.train.policy_gradient import PolicyGradientConfig, SoftmaxPolicy
 from orbiter_mlflow import MLflowSettings
 from orbiter_mlflow.delivery.journal import Journal, read, read_head
-from orbiter_mlflow.delivery.records import Metrics, Status, Writer
+from orbiter_mlflow.delivery.records import Metrics, ProcessIdentity, Status
 
 HERE = Path(__file__).resolve().parent
 JOURNALS = HERE / "journals"
@@ -42,7 +42,7 @@ EXPERIMENT = "example"
 os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(
     {"mlflow.user": "example", "mlflow.source.name": "mlruns.example/regenerate.py"}
 )
-NOWHERE = Writer(host="example", boot="", pid=0, started="")
+NOWHERE = ProcessIdentity(host="example", boot="", pid=0, started="")
 
 
 class KilledTrainer(DemoTrainer):

@@ -103,18 +103,18 @@ class MLflowTrainerMixin(Trainer):
         the run's creation, up to `flush_timeout`.
         """
         run = self._tracked
-        if not run.active or run.outbox is None:
+        if not run.active or run.writer is None:
             return None
         if _in_event_loop():
-            return run.outbox.run_id()
-        return run.outbox.wait_run_id(run.settings.flush_timeout)
+            return run.writer.run_id()
+        return run.writer.wait_run_id(run.settings.flush_timeout)
 
     async def wait_run_id(self) -> str | None:
         """The id of the MLflow run, once it exists; None after `flush_timeout`, or untracked."""
         run = self._tracked
-        if not run.active or run.outbox is None:
+        if not run.active or run.writer is None:
             return None
-        return await run.outbox.wait_run_id_async(run.settings.flush_timeout)
+        return await run.writer.wait_run_id_async(run.settings.flush_timeout)
 
     @property
     def run_url(self) -> str | None:

@@ -75,8 +75,8 @@ async def test_delivery_is_killed_while_idle_in_a_batch_and_in_the_last_wait(
         await arrived(trainer)
         kill(child())
         trainer.set_tag("phase", "idle")
-        assert trainer._tracked.outbox is not None
-        await trainer._tracked.outbox.flush(30)
+        assert trainer._tracked.writer is not None
+        await trainer._tracked.writer.flush(30)
         held = scene.proxy.add("hold", path=BATCH, times=1)
         trainer.set_tag("phase", "in a batch")
         await soon(lambda: held.hits)

@@ -51,7 +51,7 @@ def test_a_delivery_that_is_killed_while_it_clears_up_leaves_nothing_to_deliver_
         unlink(path, **how)
         raise Killed
 
-    busy = drain_loop.Worker(lambda _: store)
+    busy = drain_loop.DrainLoop(lambda _: store)
     busy.add(journal, "")
     with monkeypatch.context() as patch:
         busy.turn()
@@ -60,7 +60,7 @@ def test_a_delivery_that_is_killed_while_it_clears_up_leaves_nothing_to_deliver_
         with pytest.raises(Killed):
             busy.turn()
     busy.let_go()
-    again = drain_loop.Worker(lambda _: store)
+    again = drain_loop.DrainLoop(lambda _: store)
     again.add(journal, "", orphaned=True)
     again.turn()
     assert len(store.runs) == 1
@@ -130,13 +130,13 @@ def test_who_waits_is_not_put_off_for_a_minute(tmp_path: Path) -> None:
     store.troubles += [Trouble(HeldError("401"), "create_run")]
     assert not drain_.run()
     assert drain_.not_before == now + retry.HELD
-    drain_.hurry()
+    drain_.wake()
     assert drain_.not_before == now + retry.WAITED_FOR
     now += 0.5
-    drain_.hurry()
+    drain_.wake()
     assert drain_.not_before == now + 0.5
     assert drain_.run()
-    drain_.hurry()
+    drain_.wake()
 
 
 def test_a_resumed_search_for_the_run_keeps_the_twin_in_mind(tmp_path: Path) -> None:

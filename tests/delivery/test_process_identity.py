@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from orbiter_mlflow.delivery.process_identity import is_gone, runs_elsewhere, this_process
-from orbiter_mlflow.delivery.records import Writer
+from orbiter_mlflow.delivery.records import ProcessIdentity
 from waiting import eventually
 
 
-def writer_of(process: "subprocess.Popen[bytes]") -> Writer:
+def writer_of(process: "subprocess.Popen[bytes]") -> ProcessIdentity:
     """As the process itself would write it."""
     said = process.stdout
     assert said is not None

@@ -16,7 +16,7 @@ from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files, retry, spool
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.hosts.drain_loop import Worker
+from orbiter_mlflow.delivery.hosts.drain_loop import DrainLoop
 from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 from orbiter_mlflow.delivery.records import (
     Artifact,
@@ -221,7 +221,7 @@ def test_an_upload_that_hangs_holds_up_no_metric_of_any_run(tmp_path: Path) -> N
         assert hangs.wait(60)
 
     store.log_artifact = hanging  # type: ignore[method-assign]
-    busy = Worker(lambda _: store)
+    busy = DrainLoop(lambda _: store)
     for scene in scenes:
         busy.add(scene.journal, "")
     busy.turn()

@@ -107,9 +107,9 @@ class Scene:
 
 
 def journal_of(trainer: Tracked) -> Path:
-    outbox = trainer._tracked.outbox
-    assert outbox is not None
-    return outbox.path
+    writer = trainer._tracked.writer
+    assert writer is not None
+    return writer.path
 
 
 def ack_of(trainer: Tracked) -> Ack:

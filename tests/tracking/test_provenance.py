@@ -16,7 +16,7 @@ import pytest
 from orbiter_mlflow import MLflowTrainerMixin, names
 from orbiter_mlflow.provenance.git import GIT_TIMEOUT
 from orbiter_mlflow.provenance.program import source_tags
-from orbiter_mlflow.provenance.sections import Parts
+from orbiter_mlflow.provenance.sections import Sections
 from orbiter_mlflow.redaction.redactor import Redactor
 
 
@@ -35,7 +35,7 @@ def redactor(redact: Callable[[str], str]) -> Redactor:
 def git_tags(
     redact: Callable[[str], str], trainer: type = object, *, timeout: float = GIT_TIMEOUT
 ) -> dict[str, str]:
-    parts = Parts(redactor(redact), trainer, git_timeout=timeout)
+    parts = Sections(redactor(redact), trainer, git_timeout=timeout)
     return {key: text for found in parts.git() for key, text in found.tags.items()}
 
 

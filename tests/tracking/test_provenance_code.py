@@ -18,7 +18,7 @@ from orbiter_mlflow.delivery.records import Artifact, Tags
 from orbiter_mlflow.errors import GitError
 from orbiter_mlflow.provenance.diff_redaction import redact_diff
 from orbiter_mlflow.provenance.git import MAX_DIFF, checkout, uncommitted
-from orbiter_mlflow.provenance.sections import Finding, Parts
+from orbiter_mlflow.provenance.sections import Finding, Sections
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
 from trainers import only_journal, recorded, stored, tracked, wait_for_provenance
 
@@ -202,7 +202,7 @@ def test_a_long_diff_is_cut_and_says_so(repository: Path, tmp_path: Path) -> Non
 
 def test_a_repository_without_a_commit_has_nothing_to_tell(repository: Path) -> None:
     git(repository, "update-ref", "-d", "HEAD")
-    parts = Parts(Redactor())
+    parts = Sections(Redactor())
     assert [*parts.git(), *parts.diff()] == [Finding()]
 
 

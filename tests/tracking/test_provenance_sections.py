@@ -19,12 +19,12 @@ from orbiter_mlflow.config.seeds import seed_tags
 from orbiter_mlflow.delivery.hosts.base import OfflineHost
 from orbiter_mlflow.delivery.kept_files import verified
 from orbiter_mlflow.delivery.records import Artifact, Tags
-from orbiter_mlflow.delivery.run_writer import Outbox
+from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.errors import GpuError
 from orbiter_mlflow.provenance.machine import gpus, machine_tags
 from orbiter_mlflow.provenance.packages import requirements
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
-from orbiter_mlflow.tracking.provenance_collector import Gathering
+from orbiter_mlflow.tracking.provenance_collector import Collector
 from trainers import only_journal, recorded, tracked, wait_for_provenance
 from waiting import eventually
 
@@ -133,20 +133,20 @@ def test_what_is_not_known_at_the_end_is_told(
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
     uri = "sqlite:///nowhere.db"
-    outbox = Outbox(tmp_path, HEAD, OfflineHost(), tracking_uri=uri, patience=0)
-    gathers = Gathering(outbox, Redactor(), ("machine",))
-    eventually(lambda: names.COMMAND in gathered(outbox.path))
+    writer = RunWriter(tmp_path, HEAD, OfflineHost(), tracking_uri=uri, patience=0)
+    gathers = Collector(writer, Redactor(), ("machine",))
+    eventually(lambda: names.COMMAND in gathered(writer.path))
     gathers.finish(0.01)
     reason = "the run ended before it was found out"
-    failed = json.loads(gathered(outbox.path)[names.PROVENANCE_FAILED])
+    failed = json.loads(gathered(writer.path)[names.PROVENANCE_FAILED])
     assert failed == dict.fromkeys(("git", "packages", "diff"), reason)
-    size = outbox.path.stat().st_size
-    outbox.close()
+    size = writer.path.stat().st_size
+    writer.close()
     (tmp_path / "go").touch()
     wait_for_provenance()
-    assert outbox.path.stat().st_size == size
-    assert outbox._journal.lost == 0
-    assert not outbox.path.with_suffix(".files").exists()
+    assert writer.path.stat().st_size == size
+    assert writer._journal.lost == 0
+    assert not writer.path.with_suffix(".files").exists()
 
 
 # -- the parts -----------------------------------------------------------------------------------
@@ -202,17 +202,17 @@ def test_packages_that_cannot_be_read_are_told(
     install(folder, "odd", "1.0", direct_url="{")
     install(folder, "other", "1.0", direct_url='{"url": 7}')
     (folder / "broken-1.0.dist-info").mkdir()
-    outbox = Outbox(tmp_path, HEAD, OfflineHost(), tracking_uri="sqlite:///n.db", patience=0)
+    writer = RunWriter(tmp_path, HEAD, OfflineHost(), tracking_uri="sqlite:///n.db", patience=0)
     skip = ("git", "machine", "command")
     monkeypatch.setattr(sys, "path", [str(folder)])
-    Gathering(outbox, Redactor(("another-of-this-test",)), skip).finish(60)
-    outbox.close()
-    tags = gathered(outbox.path)
+    Collector(writer, Redactor(("another-of-this-test",)), skip).finish(60)
+    writer.close()
+    tags = gathered(writer.path)
     assert json.loads(tags[names.PROVENANCE_FAILED]) == {
         "packages": "3 installed packages could not be read"
     }
-    (artifact,) = [record for record in entries(outbox.path) if isinstance(record, Artifact)]
-    assert verified(outbox.path, artifact).read_text() == "fine==1.0\n"
+    (artifact,) = [record for record in entries(writer.path) if isinstance(record, Artifact)]
+    assert verified(writer.path, artifact).read_text() == "fine==1.0\n"
 
 
 def test_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ class Lane(ABC, Generic[_AckT]):
         self._failures = 0
         self._failed_at = 0.0
 
-    def hurry(self) -> None:
+    def wake(self) -> None:
         """Somebody waits: try again soon, however long the store has been in trouble."""
         self.not_before = min(self.not_before, self._failed_at + retry.WAITED_FOR)
 

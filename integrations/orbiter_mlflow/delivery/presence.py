@@ -14,7 +14,7 @@ from pathlib import Path
 from orbiter_mlflow.delivery.files import locks
 from orbiter_mlflow.delivery.files.descriptors import Descriptor
 from orbiter_mlflow.delivery.process_identity import is_gone, runs_elsewhere
-from orbiter_mlflow.delivery.records import Writer
+from orbiter_mlflow.delivery.records import ProcessIdentity
 
 _NOTE = 128
 """Bytes at the beginning of the file that say what the lock is worth."""
@@ -85,7 +85,7 @@ def path_of(journal: Path) -> Path:
     return journal.with_suffix(".writer")
 
 
-def is_over(journal: Path, writer: Writer) -> bool:
+def is_over(journal: Path, writer: ProcessIdentity) -> bool:
     """Whether the writer of a journal is certainly gone."""
     if not runs_elsewhere(writer):
         return is_gone(writer)
@@ -93,7 +93,7 @@ def is_over(journal: Path, writer: Writer) -> bool:
     return writer.host == socket.gethostname() and _was_left(path_of(journal))
 
 
-def may_go_on(journal: Path, writer: Writer) -> bool:
+def may_go_on(journal: Path, writer: ProcessIdentity) -> bool:
     """Whether the writer of a journal is known to live, so that nobody can say it has ended."""
     if not runs_elsewhere(writer):
         return not is_gone(writer)

@@ -4,17 +4,17 @@ import os
 import socket
 from pathlib import Path
 
-from orbiter_mlflow.delivery.records import Writer
+from orbiter_mlflow.delivery.records import ProcessIdentity
 
 
-def this_process() -> Writer:
+def this_process() -> ProcessIdentity:
     """The present process, as a journal's head names it."""
-    return Writer(
+    return ProcessIdentity(
         socket.gethostname(), _boot(), os.getpid(), _stat("self")[1], namespace=_namespace()
     )
 
 
-def is_gone(writer: Writer) -> bool:
+def is_gone(writer: ProcessIdentity) -> bool:
     """Whether the writer has certainly ended; False where its pid tells nothing here."""
     if runs_elsewhere(writer):
         return False
@@ -33,7 +33,7 @@ def is_gone(writer: Writer) -> bool:
     return started != writer.started or state in ("Z", "X")
 
 
-def runs_elsewhere(writer: Writer) -> bool:
+def runs_elsewhere(writer: ProcessIdentity) -> bool:
     """Whether the writer's pid tells nothing here: it ran on another machine, before a boot, or in
     another container."""
     here = socket.gethostname(), _boot(), _namespace()

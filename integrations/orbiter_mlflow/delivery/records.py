@@ -28,7 +28,7 @@ _Value = TypeVar("_Value", str, float)
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
+class ProcessIdentity:
     """The process that writes a journal, so that its death can be told.
 
     `boot` and `started` tell a process from a later one that was given the same `pid`, `namespace`
@@ -55,7 +55,7 @@ class Head:
     uid: str
     tracking_uri: str
     start_time: int
-    writer: Writer
+    writer: ProcessIdentity
     experiment: str | None = None
     experiment_id: str | None = None
     run_id: str | None = None

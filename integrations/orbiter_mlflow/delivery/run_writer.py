@@ -20,7 +20,7 @@ _POLL = 0.02
 """Seconds between looks at the ack while somebody waits."""
 
 
-class Outbox:
+class RunWriter:
     """The journal of one run, under delivery by `host`.
 
     Args:
@@ -83,7 +83,7 @@ class Outbox:
 
     def delivered(self) -> bool:
         """Whether all that was appended is in the store; who asks is taken to wait for it."""
-        self._host.hurry()
+        self._host.wake()
         size = self._journal.size
         if read_ack(self.path).offset < size:
             return False
@@ -142,7 +142,7 @@ class Outbox:
             within = 0.0
         deadline = time.monotonic() + within
         while True:
-            self._host.hurry()  # each time: a delivery process that was killed is started anew
+            self._host.wake()  # each time: a delivery process that was killed is started anew
             yield (ack := read_ack(self.path))
             if ack.held:  # may concern this run alone: no outage of the store
                 return

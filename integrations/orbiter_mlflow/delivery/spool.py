@@ -28,7 +28,7 @@ from orbiter_mlflow.delivery import presence
 from orbiter_mlflow.delivery.files import locks, places
 from orbiter_mlflow.delivery.files.atomic_write import replace_file
 from orbiter_mlflow.delivery.journal import Journal, is_closed, whole_size
-from orbiter_mlflow.delivery.records import Head, RunStatus, Writer
+from orbiter_mlflow.delivery.records import Head, ProcessIdentity, RunStatus
 from orbiter_mlflow.delivery.resumption import Life
 from orbiter_mlflow.delivery.suspects import Suspect
 
@@ -239,7 +239,7 @@ def problem_of(journal: Path) -> str:
     return "; ".join(f"{lane}: {problem}" for lane, problem in problems.items() if problem)
 
 
-def may_be_removed(journal: Path, writer: Writer, *, ended: bool = False) -> bool:
+def may_be_removed(journal: Path, writer: ProcessIdentity, *, ended: bool = False) -> bool:
     """Whether nothing can be appended any more to a journal that is delivered.
 
     Args:

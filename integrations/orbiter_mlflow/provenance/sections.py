@@ -19,7 +19,7 @@ from orbiter_mlflow.provenance.packages import requirements
 from orbiter_mlflow.provenance.program import command_line, context_tags, origins, redacted
 from orbiter_mlflow.redaction.redactor import Redactor
 
-__all__ = ["Finding", "Parts"]
+__all__ = ["Finding", "Sections"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Finding:
     problem: str = ""
 
 
-class Parts:
+class Sections:
     """Finds out one part after the other.
 
     Each raises whatever kept it from being found out, once it has given what it knows. No git, no

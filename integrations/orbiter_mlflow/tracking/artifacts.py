@@ -20,7 +20,7 @@ from orbiter.train._log_throttle import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.records import Artifact, Tags
-from orbiter_mlflow.delivery.run_writer import Outbox
+from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.text.values import tag_value, text_of
 from orbiter_mlflow.tracking.artifact_files import (
@@ -112,13 +112,13 @@ class RunArtifacts:
     """The artifacts of one run.
 
     Args:
-        outbox: of the run.
+        writer: of the run.
         redactor: takes the secrets out of names.
         patience: seconds that the exit of the process may wait for copies.
     """
 
-    def __init__(self, outbox: Outbox, redactor: Redactor, patience: float) -> None:
-        self._outbox = outbox
+    def __init__(self, writer: RunWriter, redactor: Redactor, patience: float) -> None:
+        self._writer = writer
         self._redact = redactor.text
         self._patience = patience
         ours = (names.DIFF_FILE, names.UNTRACKED_FILE, names.REQUIREMENTS_FILE)
@@ -147,7 +147,7 @@ class RunArtifacts:
             given = given or text_of(path)
             self._tell(given, [LeftOut(given, f"no path of a file or folder ({error})")])
             return
-        call = _Call(given, found_at(given, inside, self._outbox.path.parent))
+        call = _Call(given, found_at(given, inside, self._writer.path.parent))
         call.look()
         if call.all_found and not call.found:
             self._tell(given, call.left_out)
@@ -207,18 +207,18 @@ class RunArtifacts:
         with self._lock:
             call.under_way = None
             if self._ended:  # nobody would remove a file that lies beside no journal
-                kept_files.discard(self._outbox.path, kept)
+                kept_files.discard(self._writer.path, kept)
                 return
             folder, _, name = self._names.claim(file.name).rpartition("/")
-            self._outbox.append(replace(kept, name=name, folder=folder or None))
+            self._writer.append(replace(kept, name=name, folder=folder or None))
         if file.changed:
             call.left_out.append(LeftOut(file.name, _CHANGED))
 
     def _kept(self, file: Found) -> Artifact:
         if file.content is not None:
-            return kept_files.keep_content(self._outbox.path, file.content, "", None)
+            return kept_files.keep_content(self._writer.path, file.content, "", None)
         assert file.fd is not None  # noqa: S101  it is open
-        kept = kept_files.keep_copy(self._outbox.path, file.fd, file.status.st_size, "", None)
+        kept = kept_files.keep_copy(self._writer.path, file.fd, file.status.st_size, "", None)
         file.look()
         return kept
 
@@ -259,7 +259,7 @@ class RunArtifacts:
             count = len(told) if all_counts else min(len(told), _TOLD + 1)
             if count > self._told.get(tag, 0):
                 self._told[tag] = count
-                self._outbox.append(Tags({tag: tag_value(_as_json(told))}))
+                self._writer.append(Tags({tag: tag_value(_as_json(told))}))
 
 
 def _as_json(told: Mapping[str, str]) -> str:

@@ -12,12 +12,12 @@ from collections.abc import Collection
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.records import Tags
-from orbiter_mlflow.delivery.run_writer import Outbox
-from orbiter_mlflow.provenance.sections import Finding, Parts
+from orbiter_mlflow.delivery.run_writer import RunWriter
+from orbiter_mlflow.provenance.sections import Finding, Sections
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.text.values import tag_value
 
-__all__ = ["Gathering"]
+__all__ = ["Collector"]
 
 _POLL = 0.01
 """Seconds between looks at whether all is found out."""
@@ -25,11 +25,11 @@ _MAX_REASON = 500
 """Characters: the reasons of all parts go into one tag."""
 
 
-class Gathering:
+class Collector:
     """The provenance of one run; begins at once.
 
     Args:
-        outbox: of the run.
+        writer: of the run.
         redactor: takes the secrets out of everything.
         skip: parts that are left out, as in `MLflowSettings.skip_provenance`.
         trainer: its class.
@@ -37,14 +37,14 @@ class Gathering:
 
     def __init__(
         self,
-        outbox: Outbox,
+        writer: RunWriter,
         redactor: Redactor,
         skip: Collection[str],
         trainer: type = object,
     ) -> None:
-        self._outbox = outbox
+        self._writer = writer
         self._redactor = redactor
-        parts = Parts(redactor, trainer)
+        parts = Sections(redactor, trainer)
         self._pending = {
             name: part
             for name, part in {
@@ -102,11 +102,11 @@ class Gathering:
             if self._finished:  # nobody would remove a file that lies beside no journal
                 return
             for file, content in finding.files.items():
-                path = self._outbox.path
-                self._outbox.append(kept_files.keep_content(path, content, file, names.PROVENANCE))
+                path = self._writer.path
+                self._writer.append(kept_files.keep_content(path, content, file, names.PROVENANCE))
             if finding.tags:
                 tags = {key: tag_value(text) for key, text in finding.tags.items()}
-                self._outbox.append(Tags(tags))
+                self._writer.append(Tags(tags))
             if finding.problem:
                 self._tell_failed({name: finding.problem})
 
@@ -114,4 +114,4 @@ class Gathering:
         for name, reason in reasons.items():
             shown = " ".join(self._redactor.text(reason).split())
             self._failed[name] = tag_value(shown)[:_MAX_REASON]
-        self._outbox.append(Tags({names.PROVENANCE_FAILED: json.dumps(self._failed)}))
+        self._writer.append(Tags({names.PROVENANCE_FAILED: json.dumps(self._failed)}))

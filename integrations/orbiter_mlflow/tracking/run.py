@@ -1,7 +1,7 @@
 """One trainer's run: turns the events of its lifecycle into records of a journal.
 
 Everything that leaves through here is redacted first. What an MLflow run looks like is decided in
-this module; how the records get there is the outbox' business.
+this module; how the records get there is the writer' business.
 """
 
 import os
@@ -24,7 +24,7 @@ from orbiter_mlflow.delivery.records import (
     Status,
     Tags,
 )
-from orbiter_mlflow.delivery.run_writer import Outbox
+from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.provenance.program import source_tags
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
@@ -36,8 +36,8 @@ from orbiter_mlflow.tracking.description import Description
 from orbiter_mlflow.tracking.evaluation_keys import Evaluation, RunData
 from orbiter_mlflow.tracking.metric_records import Measurements
 from orbiter_mlflow.tracking.progress import Bar, open_bar
-from orbiter_mlflow.tracking.provenance_collector import Gathering
-from orbiter_mlflow.tracking.run_journal import open_outbox
+from orbiter_mlflow.tracking.provenance_collector import Collector
+from orbiter_mlflow.tracking.run_journal import open_run_journal
 from orbiter_mlflow.tracking.steps import Steps
 
 _logger = quiet_logger(__name__)
@@ -61,7 +61,7 @@ class TrackedRun:
 
     def __init__(self, settings: MLflowSettings, trainer: type) -> None:
         self.settings = settings
-        self.outbox: Outbox | None = None
+        self.writer: RunWriter | None = None
         self.broken: str | None = None
         self.status: Status = Status("RUNNING")
         self.steps = Steps()
@@ -85,7 +85,7 @@ class TrackedRun:
         self._state = TrainerState.CREATED
         self._evaluated = False
         self._bad_evaluation: RunStatus | None = None
-        self._gathering: Gathering | None = None
+        self._gathering: Collector | None = None
         self._artifacts: RunArtifacts | None = None
         self._bar: Bar | None = None
         self._description_is_ours = True
@@ -103,10 +103,10 @@ class TrackedRun:
 
     def forked_from(self, parent: "TrackedRun") -> None:
         """Begin as the run of a forked copy of a trainer whose own run, `parent`, has begun."""
-        assert parent.outbox is not None  # noqa: S101  it has begun
+        assert parent.writer is not None  # noqa: S101  it has begun
         self._data, self._checks = parent._data, list(parent._checks)
         self._early += self._data.known()
-        self._tags({names.CHECKS: ",".join(self._checks), names.FORKED_FROM: parent.outbox.uid})
+        self._tags({names.CHECKS: ",".join(self._checks), names.FORKED_FROM: parent.writer.uid})
         _logger.warning(
             "%s has its run in process %d, and goes on in a fork of that, process %d: it has a run "
             "of its own there (tag %s)",
@@ -216,7 +216,7 @@ class TrackedRun:
 
     def close(self) -> None:
         """The trainer is gone, or the process ends: leave a run that tells the truth."""
-        if not self.active or self.outbox is None or self._closed:
+        if not self.active or self.writer is None or self._closed:
             return
         self._closed = True
         self._write_params()
@@ -229,27 +229,27 @@ class TrackedRun:
         if self._gathering is not None:
             self._gathering.finish(_PATIENCE)
         if self._artifacts is not None:
-            self._artifacts.finish(partial(self._close_journal, self.outbox))
+            self._artifacts.finish(partial(self._close_journal, self.writer))
 
-    def _close_journal(self, outbox: Outbox) -> None:
+    def _close_journal(self, writer: RunWriter) -> None:
         self._append(Close())
-        outbox.close()
+        writer.close()
 
     def delivered(self) -> bool:
         """Whether all that was handed over is in the store."""
         copying = self._artifacts is not None and self._artifacts.pending
-        here = self.active and self.outbox is not None and not copying
-        return here and self.outbox is not None and self.outbox.delivered()
+        here = self.active and self.writer is not None and not copying
+        return here and self.writer is not None and self.writer.delivered()
 
     async def flush(self) -> str | None:
         """Wait until all is in the store, up to `flush_timeout`; gives the trouble, if any."""
-        if not self.active or self.outbox is None:
+        if not self.active or self.writer is None:
             return self.broken
         if self._gathering is not None and self.settings.delivery != "offline":
             await self._gathering.wait(min(_PATIENCE, self.settings.flush_timeout))
         if self._artifacts is not None and self.settings.delivery != "offline":
             await self._artifacts.wait(min(_PATIENCE, self.settings.flush_timeout))
-        return await self.outbox.flush(self.settings.flush_timeout)
+        return await self.writer.flush(self.settings.flush_timeout)
 
     # -- the user's own ------------------------------------------------------------------------
 
@@ -282,10 +282,10 @@ class TrackedRun:
     # -- records -------------------------------------------------------------------------------
 
     def _append(self, record: Record) -> None:
-        if self.outbox is None:
+        if self.writer is None:
             self._early.append(record)
         else:
-            self.outbox.append(record)
+            self.writer.append(record)
 
     def _append_all(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -295,13 +295,13 @@ class TrackedRun:
         self._append(Tags({key: tag_value(value) for key, value in tags.items()}))
 
     def _be_born(self) -> None:
-        if self.outbox is not None:
+        if self.writer is not None:
             return
         settings = self.settings
         given = source_tags(self._redactor)  # MLFLOW_RUN_CONTEXT may hold any keys
         source = {self._measurements.keys.tag(key): tag_value(text) for key, text in given.items()}
         try:
-            self.outbox = open_outbox(settings, self._redactor, user=source.get(names.USER))
+            self.writer = open_run_journal(settings, self._redactor, user=source.get(names.USER))
         except OSError as error:
             self._tracks = False
             self.broken = f"no journal can be written in {settings.spool_dir} ({error.strerror})"
@@ -318,9 +318,9 @@ class TrackedRun:
             self.set_tag(key, value)
         self._append_all(self._early)
         self._early.clear()
-        self._artifacts = RunArtifacts(self.outbox, self._redactor, settings.flush_timeout)
-        self._gathering = Gathering(
-            self.outbox, self._redactor, settings.skip_provenance, self._class
+        self._artifacts = RunArtifacts(self.writer, self._redactor, settings.flush_timeout)
+        self._gathering = Collector(
+            self.writer, self._redactor, settings.skip_provenance, self._class
         )
 
     def _write_params(self) -> None:

@@ -10,7 +10,7 @@ from orbiter_mlflow.delivery.hosts.process import DeliveryProcess
 from orbiter_mlflow.delivery.hosts.thread import DeliveryThread
 from orbiter_mlflow.delivery.process_identity import this_process
 from orbiter_mlflow.delivery.records import Head
-from orbiter_mlflow.delivery.run_writer import Outbox
+from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.text.clock import now
@@ -29,7 +29,9 @@ _HOSTS: dict[str, type[Host]] = {
 }
 
 
-def open_outbox(settings: MLflowSettings, redactor: Redactor, *, user: str | None) -> Outbox:
+def open_run_journal(
+    settings: MLflowSettings, redactor: Redactor, *, user: str | None
+) -> RunWriter:
     """Start the journal of a run, under delivery as the settings say.
 
     Raises:
@@ -56,7 +58,7 @@ def open_outbox(settings: MLflowSettings, redactor: Redactor, *, user: str | Non
     for folder in folders:
         try:
             places.prepare(folder)
-            outbox = Outbox(
+            writer = RunWriter(
                 folder,
                 head,
                 host_of(_HOSTS[settings.delivery]),
@@ -68,7 +70,7 @@ def open_outbox(settings: MLflowSettings, redactor: Redactor, *, user: str | Non
             continue
         if len(folders) > 1 and places.is_fallback(folder):
             _tell_fallback(folder, problem)
-        return outbox
+        return writer
     raise problem or FileNotFoundError("no folder for journals")
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from orbiter_mlflow.delivery.files.descriptors import identity, module_if_any, moved_up
 from orbiter_mlflow.delivery.process_identity import is_gone, this_process
-from orbiter_mlflow.delivery.records import Writer
+from orbiter_mlflow.delivery.records import ProcessIdentity
 
 fcntl, msvcrt = module_if_any("fcntl"), module_if_any("msvcrt")  # the second on Windows only
 
@@ -282,7 +282,7 @@ def _is_stale(file: Path) -> bool:
         note = json.loads(file.read_bytes())
         inode = note.pop("inode")
         del note["time"]
-        holder = Writer(**note)
+        holder = ProcessIdentity(**note)
     except (ValueError, KeyError, TypeError, AttributeError):
         return time.time() - status.st_mtime > _UNNAMED
     # One that names us, and that we do not have, was given back by closing its descriptor only.

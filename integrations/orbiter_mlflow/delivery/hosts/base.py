@@ -47,7 +47,7 @@ class Host(ABC):
         self._start(journal, tracking_uri, patience)
 
     @abstractmethod
-    def hurry(self) -> None:
+    def wake(self) -> None:
         """Somebody waits: look at the journals now."""
 
     def appended(self) -> None:  # noqa: B027  most hosts have nothing to do then
@@ -89,7 +89,7 @@ class Host(ABC):
             return
         deadline = time.monotonic() + self._exit_wait()
         while (self._under_way() or self._clears_up()) and time.monotonic() < deadline:
-            self.hurry()
+            self.wake()
             time.sleep(_POLL)
         for journal in self._waiting():
             problem = problem_of(journal)
@@ -117,8 +117,8 @@ class OfflineHost(Host):
 
     waits = False
 
-    def hurry(self) -> None:
-        """Nobody is there to hurry."""
+    def wake(self) -> None:
+        """Nobody is there to wake."""
 
     def forget(self) -> None:
         """Nothing is held."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from orbiter_mlflow.delivery import spool
-from orbiter_mlflow.delivery.hosts.drain_loop import IDLE, Worker, open_mlflow
+from orbiter_mlflow.delivery.hosts.drain_loop import IDLE, DrainLoop, open_mlflow
 from orbiter_mlflow.delivery.hosts.environment import apply
 from orbiter_mlflow.delivery.journal import read_head
 from orbiter_mlflow.delivery.presence import is_over
@@ -77,7 +77,7 @@ class Parent:
 
 def serve(orders: Orders, parent: Parent, linger: float) -> None:
     """Deliver until the parent is dead and its journals are in the store, or the time is up."""
-    worker = Worker(open_mlflow)
+    worker = DrainLoop(open_mlflow)
     uris: dict[Path, list[str]] = {}
     deadline: float | None = None
     while True:
@@ -94,7 +94,7 @@ def serve(orders: Orders, parent: Parent, linger: float) -> None:
             uris.setdefault(journal.parent, []).append(order["tracking_uri"])
             worker.add(journal, order["tracking_uri"])
         if orders.hurried:
-            worker.hurry()
+            worker.wake()
         if gone and deadline is None:
             deadline = time.monotonic() + linger
             worker.orphan_all()
@@ -105,7 +105,7 @@ def serve(orders: Orders, parent: Parent, linger: float) -> None:
             return
 
 
-def _adopt_orphans(worker: Worker, folder: Path, uris: Sequence[str]) -> None:
+def _adopt_orphans(worker: DrainLoop, folder: Path, uris: Sequence[str]) -> None:
     """Take over what earlier processes of this machine left behind, unless it waits for `sync`.
 
     Only journals that nobody else can have put there, and only for the stores that our own process
@@ -121,7 +121,7 @@ def _adopt_orphans(worker: Worker, folder: Path, uris: Sequence[str]) -> None:
                 worker.add(journal, uri, orphaned=True)
 
 
-def _renew(worker: Worker, changes: Mapping[str, str | None]) -> None:
+def _renew(worker: DrainLoop, changes: Mapping[str, str | None]) -> None:
     """Go on with the changed environment of the training; its credentials may be new."""
     from orbiter_mlflow.delivery.mlflow_client.opening import forget_clients
 

@@ -49,7 +49,7 @@ class _Job:
         return all(lane.finished(size) for lane in self.lanes)
 
 
-class Worker:
+class DrainLoop:
     """The journals under delivery: a thread for datasets and one for artifacts, beside the caller's
     own. A large upload, or a store that hangs, holds up its own kind only.
 
@@ -78,7 +78,7 @@ class Worker:
         """The writer of all journals is gone."""
         for job in self._jobs.values():
             job.orphaned = True
-        self.hurry()
+        self.wake()
 
     def turn(self) -> None:
         """Give each journal that has something to deliver one run."""
@@ -91,19 +91,19 @@ class Worker:
                 _logger.exception("delivery of %s has stopped", job.journal)
                 self._drop(job)
 
-    def hurry(self) -> None:
+    def wake(self) -> None:
         """Somebody waits: what is in trouble is tried again soon."""
         for job in list(self._jobs.values()):
             if job.drain is not None:
-                job.drain.hurry()
+                job.drain.wake()
             for lane in job.lanes:
-                lane.hurry()
+                lane.wake()
         self._wake_lanes()
 
     def renew(self) -> None:
         """Credentials may have changed: open the stores anew, and try soon what is in trouble."""
         self._sinks.clear()
-        self.hurry()
+        self.wake()
 
     def knows(self, journal: Path) -> bool:
         """Whether a journal is under delivery here."""

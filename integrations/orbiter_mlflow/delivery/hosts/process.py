@@ -42,9 +42,9 @@ class DeliveryProcess(Host):
         self._folder: str | None = None
         self._fallback: Host | None = None
 
-    def hurry(self) -> None:
+    def wake(self) -> None:
         if self._fallback is not None:
-            self._fallback.hurry()
+            self._fallback.wake()
         elif self._orders:
             self._send(self._changes() + b"\n")
 

@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 from orbiter_mlflow.delivery.hosts.base import Host
-from orbiter_mlflow.delivery.hosts.drain_loop import IDLE, Worker, open_mlflow
+from orbiter_mlflow.delivery.hosts.drain_loop import IDLE, DrainLoop, open_mlflow
 from orbiter_mlflow.delivery.hosts.environment import Environment
 
 
@@ -12,14 +12,14 @@ class DeliveryThread(Host):
     """Delivers while the process lives; what is left then waits for `orbiter-mlflow sync`."""
 
     def __init__(self) -> None:
-        self._worker = Worker(open_mlflow)
+        self._worker = DrainLoop(open_mlflow)
         self._wake = threading.Event()
         self._environment = Environment()
         self._patience = 0.0
         super().__init__()
         threading.Thread(target=self._loop, name="orbiter-delivery", daemon=True).start()
 
-    def hurry(self) -> None:
+    def wake(self) -> None:
         self._wake.set()
 
     def forget(self) -> None:
@@ -40,7 +40,7 @@ class DeliveryThread(Host):
         while True:
             if self._wake.wait(IDLE):
                 self._wake.clear()
-                self._worker.hurry()
+                self._worker.wake()
             if self._environment.changes():
                 self._worker.renew()
             self._worker.turn()
