@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from orbiter_mlflow.errors import RedactionError
-from orbiter_mlflow.provenance.subprocesses import ask
+from orbiter_mlflow.provenance.subprocesses import run_subprocess
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
 
 __all__ = ["RedactionError", "redact_diff", "redacted_apart"]
@@ -53,13 +53,13 @@ def redacted_apart(texts: Sequence[bytes], patterns: Sequence[str]) -> list[byte
     hidden = ("PYTHONSTARTUP", "PYTHONINSPECT")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    answer = ask(
+    answer = run_subprocess(
         [sys.executable, "-P", "-m", "orbiter_mlflow.provenance.diff_redaction"],
         Path("/"),
         _TIMEOUT,
         environment=environment,
-        given=b"\n".join((json.dumps(order).encode(), b"".join(texts))),
-        keep=10 * sum(map(len, texts)) + 10_000,  # `[redacted]` may stand for one character
+        stdin=b"\n".join((json.dumps(order).encode(), b"".join(texts))),
+        max_output=10 * sum(map(len, texts)) + 10_000,  # `[redacted]` may stand for one character
     )
     if answer.timed_out:
         raise RedactionError(f"its redaction took longer than {_TIMEOUT:g} s")

@@ -12,10 +12,18 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.errors import GitError
-from orbiter_mlflow.provenance.subprocesses import MAX_ANSWER, Answer, ask
+from orbiter_mlflow.provenance.subprocesses import MAX_OUTPUT, Answer, run_subprocess
 from orbiter_mlflow.text.urls import without_userinfo
 
-__all__ = ["Checkout", "GitError", "Uncommitted", "checkout", "uncommitted", "without_binaries"]
+__all__ = [
+    "Checkout",
+    "GitError",
+    "Uncommitted",
+    "checkout",
+    "run_git",
+    "uncommitted",
+    "without_binaries",
+]
 
 GIT_TIMEOUT = 10.0
 """Seconds that each call of git may take."""
@@ -80,6 +88,43 @@ class Uncommitted:
     untracked_size: int
 
 
+def run_git(
+    folder: Path,
+    *arguments: str,
+    timeout: float = GIT_TIMEOUT,
+    max_output: int = MAX_OUTPUT,
+    digest: "hashlib._Hash | None" = None,
+    fetch: bool = False,
+) -> Answer:
+    """Run git in a folder, without pager, prompt, optional locks, or the variables of git hooks.
+
+    Args:
+        folder: where it runs.
+        arguments: the subcommand and its arguments. Put user input behind `--end-of-options`.
+        timeout: seconds after which git is killed; `Answer.timed_out` says so.
+        max_output: bytes of output that are kept; git is killed if it prints more.
+        digest: is updated with all of the output, however long it is.
+        fetch: whether a partial clone may fetch what it lacks from its server.
+
+    Raises:
+        OSError: git cannot be started: it is not installed, or there is no such folder.
+        ValueError: an argument holds a NUL.
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in _NOT_FOR_GIT}
+    environment |= {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    if not fetch:
+        environment["GIT_NO_LAZY_FETCH"] = "1"
+    return run_subprocess(
+        # a repository may name a program as its fsmonitor, which `status` would start
+        ["git", "-c", "core.fsmonitor=false", *arguments],
+        folder,
+        timeout,
+        environment=environment,
+        max_output=max_output,
+        digest=digest,
+    )
+
+
 def checkout(folder: Path, program: str = ".", *, timeout: float = GIT_TIMEOUT) -> Checkout:
     """The repository that `program` in `folder` comes from.
 
@@ -94,10 +139,10 @@ def checkout(folder: Path, program: str = ".", *, timeout: float = GIT_TIMEOUT) 
             is missing.
     """
     try:
-        head = _git(folder, timeout, "rev-parse", "--verify", "-q", "HEAD")
+        head = run_git(folder, "rev-parse", "--verify", "-q", "HEAD", timeout=timeout)
         if head.code != 0:
             return Checkout({}, _why_no_head(folder, timeout, head))
-        ignored = _git(folder, timeout, "check-ignore", "-q", "--", program)
+        ignored = run_git(folder, "check-ignore", "-q", "--", program, timeout=timeout)
     except (FileNotFoundError, NotADirectoryError):  # no git; no such folder
         return Checkout({})
     if ignored.timed_out:
@@ -105,14 +150,14 @@ def checkout(folder: Path, program: str = ".", *, timeout: float = GIT_TIMEOUT) 
     if ignored.code == 0:
         return Checkout({})
     tags = {names.GIT_COMMIT: head.text}
-    branch = _git(folder, timeout, "symbolic-ref", "-q", "--short", "HEAD")
+    branch = run_git(folder, "symbolic-ref", "-q", "--short", "HEAD", timeout=timeout)
     if branch.code == 0:  # else HEAD is detached
         tags[names.GIT_BRANCH] = branch.text
     # not `remote get-url`: it applies `insteadOf`, where people keep tokens
-    remote = _git(folder, timeout, "config", "--get", "remote.origin.url")
+    remote = run_git(folder, "config", "--get", "remote.origin.url", timeout=timeout)
     if remote.code == 0:
         tags[names.GIT_REPO_URL] = without_userinfo(remote.text)
-    status = _git(folder, timeout, *_STATUS, keep=MAX_DIFF)
+    status = run_git(folder, *_STATUS, max_output=MAX_DIFF, timeout=timeout)
     if submodules := _changed_inside(status.output):
         tags[names.GIT_SUBMODULES] = submodules
     if status.output:
@@ -143,9 +188,9 @@ def uncommitted(folder: Path, *, timeout: float = GIT_TIMEOUT) -> Uncommitted:
         OSError: git cannot be started.
     """
     digest = hashlib.sha256()
-    diff = _git(folder, timeout, *_DIFF, keep=MAX_DIFF, digest=digest)
+    diff = run_git(folder, *_DIFF, max_output=MAX_DIFF, digest=digest, timeout=timeout)
     digest.update(b"\0")
-    untracked = _git(folder, timeout, *_UNTRACKED, keep=MAX_DIFF, digest=digest)
+    untracked = run_git(folder, *_UNTRACKED, max_output=MAX_DIFF, digest=digest, timeout=timeout)
     for name, answer in (("diff", diff), ("ls-files", untracked)):
         if answer.timed_out:
             raise GitError(f"git {name} took longer than {timeout:g} s")
@@ -176,34 +221,9 @@ def _why_no_head(folder: Path, timeout: float, head: Answer) -> str:
         return f"git rev-parse took longer than {timeout:g} s"
     if head.code == 1:  # a repository without a commit
         return ""
-    said = _git(folder, timeout, "rev-parse", "--git-dir", errors=True).text
+    said = run_git(folder, "rev-parse", "--git-dir", timeout=timeout).errors.decode(
+        errors="replace"
+    )
     if "not a git repository" in said:
         return ""
-    return said.partition("\n")[0] or f"git rev-parse failed with exit status {head.code}"
-
-
-def _git(
-    folder: Path,
-    timeout: float,
-    *arguments: str,
-    keep: int = MAX_ANSWER,
-    digest: "hashlib._Hash | None" = None,
-    errors: bool = False,
-) -> Answer:
-    environment = {key: value for key, value in os.environ.items() if key not in _NOT_FOR_GIT}
-    environment |= {
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_NO_LAZY_FETCH": "1",  # a partial clone would ask its server for what it lacks
-        "LC_ALL": "C",
-    }
-    return ask(
-        # a repository may name a program as its fsmonitor, which `status` would start
-        ["git", "-c", "core.fsmonitor=false", *arguments],
-        folder,
-        timeout,
-        environment=environment,
-        keep=keep,
-        digest=digest,
-        errors=errors,
-    )
+    return said.strip().partition("\n")[0] or f"git rev-parse failed with exit status {head.code}"

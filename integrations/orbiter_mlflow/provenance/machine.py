@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.errors import GpuError
-from orbiter_mlflow.provenance.subprocesses import ask
+from orbiter_mlflow.provenance.subprocesses import run_subprocess
 
 __all__ = ["GpuError", "gpus", "machine_tags"]
 
@@ -64,7 +64,7 @@ def _told_by_driver() -> list[str]:
 def _told_by_tool(timeout: float) -> list[str]:
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        answer = ask(command, Path("/"), timeout, environment=os.environ)
+        answer = run_subprocess(command, Path("/"), timeout, environment=os.environ)
     except OSError:  # not installed
         return []
     if answer.timed_out:
