@@ -36,7 +36,7 @@ FRESH, ANSWER, REQUEST, BLIND = (
 
 def measure(uri: str, folder: str, history: int, batches: int) -> dict[str, Any]:
     """Deliver the history, then lose answers; runs in a process of its own."""
-    from orbiter_mlflow.delivery.batches import Point
+    from orbiter_mlflow.delivery.batches import MetricPoint
     from orbiter_mlflow.delivery.drain import Drain
     from orbiter_mlflow.delivery.journal import Journal
     from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
@@ -48,10 +48,14 @@ def measure(uri: str, folder: str, history: int, batches: int) -> dict[str, Any]
         """Loses the next request, or the answer to it, on demand."""
 
         lose: str | None = None
-        last: tuple[str, Sequence[Point]] | None = None
+        last: tuple[str, Sequence[MetricPoint]] | None = None
 
         def log_batch(
-            self, run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+            self,
+            run_id: str,
+            points: Sequence[MetricPoint],
+            params: dict[str, str],
+            tags: dict[str, str],
         ) -> None:
             lose, self.lose = self.lose, None
             if points:

@@ -38,7 +38,7 @@ LAYOUT = {
 
 MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.delivery.mlflow_client.errors",
-    "orbiter_mlflow.delivery.mlflow_client.importable",
+    "orbiter_mlflow.delivery.mlflow_client",
     "orbiter_mlflow.delivery.mlflow_client.opening",
     "orbiter_mlflow.delivery.mlflow_sink",
     "orbiter_mlflow.runs.store",

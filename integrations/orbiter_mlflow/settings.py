@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from orbiter_mlflow.delivery.files.places import fallbacks
-from orbiter_mlflow.delivery.spool import default_spool
+from orbiter_mlflow.delivery.spool_folder import default_spool, fallbacks
 from orbiter_mlflow.delivery.store_uri import absolute
 from orbiter_mlflow.text.urls import without_userinfo
 from orbiter_mlflow.text.values import tag_value

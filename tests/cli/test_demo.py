@@ -14,7 +14,8 @@ from mlflow.entities import Run
 
 from orbiter.train.policy_gradient.trainer import PolicyGradientConfig
 from orbiter_mlflow import config_from_text, names
-from orbiter_mlflow.delivery.spool import default_spool, journals
+from orbiter_mlflow.delivery.spool import journals
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from servers import free_port
 from waiting import eventually
 

@@ -176,7 +176,7 @@ def test_what_nobody_has_foreseen_is_no_answer(
         "orbiter_mlflow.runs.reproduction.this_machine": ("reproduce", "run", "--check"),
         "orbiter_mlflow.runs.diff.diff_runs": ("diff", "run", "run"),
         "orbiter_mlflow.runs.store.RunStore": ("bless", "run", "--reason", "r"),
-        "orbiter_mlflow.delivery.sync.find": ("status", "."),
+        "orbiter_mlflow.delivery.sync.find_journals": ("status", "."),
     }.items():
         with monkeypatch.context() as patched:
             patched.setenv("MLFLOW_TRACKING_URI", sqlite_uri)

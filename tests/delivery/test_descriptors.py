@@ -10,7 +10,7 @@ import pytest
 
 from endings import PRELUDE as TRAINER
 from journals import HEAD, entries
-from orbiter_mlflow.delivery import presence
+from orbiter_mlflow.delivery import writer_lock
 from orbiter_mlflow.delivery.files import locks
 from orbiter_mlflow.delivery.files.descriptors import Descriptor
 from orbiter_mlflow.delivery.journal import Journal
@@ -21,7 +21,8 @@ PRELUDE = """
 import os, sys
 from pathlib import Path
 from journals import HEAD
-from orbiter_mlflow.delivery import locks, presence
+from orbiter_mlflow.delivery import writer_lock
+from orbiter_mlflow.delivery.files import locks
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.records import Close, Tags
 journal = Journal(Path("j.jsonl"), HEAD)
@@ -159,7 +160,7 @@ def test_nothing_is_closed_that_is_no_longer_ours(tmp_path: Path) -> None:
 
 def test_a_forked_child_holds_neither_file_nor_lock(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.jsonl", HEAD)
-    sidecar = presence.path_of(journal.path)
+    sidecar = writer_lock.path_of(journal.path)
     reader, writer = os.pipe()
     ready, running = os.pipe()
     child = os.fork()

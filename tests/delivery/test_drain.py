@@ -12,9 +12,10 @@ from journals import HEAD, journal_of
 from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import retry, spool
-from orbiter_mlflow.delivery.batches import Batch, Point, pack
+from orbiter_mlflow.delivery.ack import Ack, read_ack, write_ack
+from orbiter_mlflow.delivery.batches import Batch, MetricPoint, pack
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.journal import read
+from orbiter_mlflow.delivery.journal_reader import read_entries
 from orbiter_mlflow.delivery.records import (
     Close,
     Dataset,
@@ -88,7 +89,7 @@ class Setup:
                 assert lane.not_before > self.now
                 self.now = lane.not_before
             else:
-                self.now += lane.next_trial() or 0.0
+                self.now += lane.next_retry() or 0.0
         raise AssertionError(f"not delivered: {lane.ack}")
 
     @property
@@ -116,7 +117,7 @@ def test_a_journal_is_delivered_in_full_batches(tmp_path: Path) -> None:
     assert done.ack.offset == setup.journal.stat().st_size
     # 2500 points in three, the first one with tags and params, the last one with tags
     assert setup.sink.calls.count("log_batch") == 3
-    assert "delivered" not in setup.sink.calls
+    assert "read_run" not in setup.sink.calls
 
 
 def test_a_second_drain_finds_nothing_to_do(tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_an_entry_that_is_refused_is_quarantined_alone(
     original = setup.sink.log_batch
 
     def picky(
-        run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+        run_id: str, points: Sequence[MetricPoint], params: dict[str, str], tags: dict[str, str]
     ) -> None:
         if any(point.step == 1234 for point in points) or "learning_rate" in params:
             raise RejectedError("bad value")
@@ -255,7 +256,7 @@ def test_a_5xx_that_repeats_while_other_writes_pass_is_the_contents_fault(
     original = setup.sink.log_batch
 
     def broken(
-        run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+        run_id: str, points: Sequence[MetricPoint], params: dict[str, str], tags: dict[str, str]
     ) -> None:
         if params:
             raise TransientError("500 Internal Server Error", answered=True)
@@ -285,11 +286,11 @@ def test_what_a_person_must_mend_is_held_and_nothing_is_dropped(tmp_path: Path) 
     assert not drain_.run()
     held = drain_.ack
     assert held.held
-    assert spool.read_ack(setup.journal).problem == "401 wrong password"
+    assert read_ack(setup.journal).problem == "401 wrong password"
     assert drain_.not_before == retry.HELD
     setup.drain_to_the_end(drain_)
     assert replace(drain_.ack, held=True, problem="") != drain_.ack
-    assert not spool.read_ack(setup.journal).problem
+    assert not read_ack(setup.journal).problem
     assert_whole(setup.run)
 
 
@@ -366,7 +367,7 @@ def test_a_lost_ack_is_made_good_by_the_tag_in_the_store(tmp_path: Path) -> None
     setup = Setup(tmp_path, a_run())
     done = setup.drain_to_the_end()
     ack = done.ack
-    spool.write_ack(setup.journal, spool.Ack(run_id=ack.run_id))
+    write_ack(setup.journal, Ack(run_id=ack.run_id))
     setup.drain_to_the_end()
     assert_whole(setup.run)
 
@@ -380,7 +381,7 @@ def test_batches_keep_all_limits_and_the_order(tmp_path: Path) -> None:
     journal = journal_of(tmp_path / "big.jsonl", records)
     seen = MemoryRun()
     end = 0
-    for batch in pack(read(journal, next(iter(read(journal))).end)):
+    for batch in pack(read_entries(journal, next(iter(read_entries(journal))).end)):
         assert isinstance(batch, Batch)
         assert len(batch) <= 999
         assert len(batch.points) <= 1000
@@ -400,7 +401,7 @@ def test_batches_keep_all_limits_and_the_order(tmp_path: Path) -> None:
 
 def test_a_param_that_changes_is_not_sent_with_the_first(tmp_path: Path) -> None:
     journal = journal_of(tmp_path / "p.jsonl", [Params({"a": "1"}), Params({"a": "2"})])
-    first, *rest = pack(read(journal, next(iter(read(journal))).end))
+    first, *rest = pack(read_entries(journal, next(iter(read_entries(journal))).end))
     assert isinstance(first, Batch)
     assert first.params == {"a": "1"}
     assert len(rest) == 1
@@ -416,10 +417,10 @@ def test_who_has_a_journal_stands_in_its_ack_also_where_nothing_else_is_new(tmp_
     setup.sink.troubles += [Trouble(TransientError("down"), "create_run") for _ in range(3)]
     for _ in range(2):
         assert not setup.drain().run()
-    before = spool.read_ack(setup.journal)
-    spool.write_ack(setup.journal, replace(before, drainer="process 1 on another"))
+    before = read_ack(setup.journal)
+    write_ack(setup.journal, replace(before, drainer="process 1 on another"))
     assert not setup.drain().run()
-    assert spool.read_ack(setup.journal).drainer == before.drainer
+    assert read_ack(setup.journal).drainer == before.drainer
 
 
 # -- what is believed of a refusal -----------------------------------------------------------------
@@ -437,16 +438,16 @@ def test_who_has_a_journal_stands_in_its_ack_also_where_nothing_else_is_new(tmp_
     ],
     ids=lambda error: type(error).__name__,
 )
-@pytest.mark.parametrize("method", ["set_status", "find_runs", "create_run", "delivered"])
+@pytest.mark.parametrize("method", ["set_status", "find_runs", "create_run", "read_run"])
 def test_a_status_and_a_read_are_never_the_contents_fault(
     tmp_path: Path, error: DeliveryError, method: str
 ) -> None:
     setup = Setup(tmp_path, a_run())
-    if method == "delivered":  # asked where an earlier delivery left off
+    if method == "read_run":  # asked where an earlier delivery left off
         assert Drain(setup.journal, lambda _: setup.sink).run()
         setup.sink.runs["run0"].status = Status("RUNNING")
-        ack = spool.read_ack(setup.journal)
-        spool.write_ack(setup.journal, replace(ack, offset=0, closed=False))
+        ack = read_ack(setup.journal)
+        write_ack(setup.journal, replace(ack, offset=0, closed=False))
     setup.sink.troubles += [Trouble(error, method) for _ in range(20)]
     done = setup.drain_to_the_end(most=60)
     assert (done.ack.quarantined, done.ack.closed) == (0, True)
@@ -467,7 +468,7 @@ def test_random_failures_of_most_requests_quarantine_no_status_and_no_point(tmp_
 
             return call
 
-        for name in ("create_run", "log_batch", "set_status", "find_runs", "delivered"):
+        for name in ("create_run", "log_batch", "set_status", "find_runs", "read_run"):
             setattr(setup.sink, name, failing(getattr(setup.sink, name)))
         setup.run_to_the_end(setup.drain(), most=2000)
         assert setup.run.status == Status("FINISHED", 5000), seed
@@ -482,7 +483,7 @@ def test_a_refused_entry_is_tried_again_before_it_is_believed(
     original, refusals = setup.sink.log_batch, [0]
 
     def doubtful(
-        run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+        run_id: str, points: Sequence[MetricPoint], params: dict[str, str], tags: dict[str, str]
     ) -> None:
         if params and refusals[0] < 8:
             refusals[0] += 1
@@ -589,7 +590,7 @@ def test_a_line_that_a_death_cut_short_does_not_keep_a_journal_for_ever(tmp_path
     with setup.journal.open("ab") as file:
         file.write(b'{"n":12,"c":"00000000","r":{"ki')
     assert setup.drain().run()
-    assert spool.backlog(setup.journal) == 0
+    assert spool.undelivered_bytes(setup.journal) == 0
     done = setup.drain()
     assert done.abandon()
     setup.drain_to_the_end(done)

@@ -20,11 +20,13 @@ from journals import HEAD, entries
 from memory_sink import MemorySink
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.ack import Ack, read_ack, write_ack
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.files import room
-from orbiter_mlflow.delivery.journal import Journal, is_closed, whole_size
+from orbiter_mlflow.delivery.files import preallocation
+from orbiter_mlflow.delivery.journal import Journal
+from orbiter_mlflow.delivery.journal_reader import is_closed, whole_size
 from orbiter_mlflow.delivery.records import Close, Metrics, Params, Status, Tags
-from orbiter_mlflow.delivery.spool import Ack, backlog, read_ack, write_ack
+from orbiter_mlflow.delivery.spool import undelivered_bytes
 from paths import ROOT
 from waiting import eventually
 
@@ -39,7 +41,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def journal(request: pytest.FixtureRequest, disk: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
     """A journal on that disk, as a disk of another kind keeps it too."""
     if request.param == "does not":
-        monkeypatch.setattr(room, "_fallocate", lambda: None)
+        monkeypatch.setattr(preallocation, "_fallocate", lambda: None)
     return Journal(disk / "a.jsonl", HEAD)
 
 
@@ -165,7 +167,7 @@ def test_more_tags_than_memory_has_for_them_are_counted(journal: Journal) -> Non
 def test_a_journal_gives_back_what_it_did_not_need(disk: Path) -> None:
     before = os.statvfs(disk).f_bfree
     journal = Journal(disk / "a.jsonl", HEAD)
-    assert (before - os.statvfs(disk).f_bfree) * 4096 >= room.RESERVE
+    assert (before - os.statvfs(disk).f_bfree) * 4096 >= preallocation.RESERVE
     journal.append(Close())
     journal.close()
     assert (before - os.statvfs(disk).f_bfree) * 4096 <= 8192
@@ -197,7 +199,7 @@ def test_a_full_spool_drains_itself(disk: Path) -> None:
     assert len(run.points) == kept
     assert run.status.status == "FINISHED"
     assert run.tags[names.LOST] == "1"
-    assert not backlog(opened.path)
+    assert not undelivered_bytes(opened.path)
 
 
 @pytest.mark.parametrize("torn", [b'{"n":9,"c":"00', b'{"n":9,"c":"00' + b"x" * 200_000])
@@ -212,10 +214,10 @@ def test_half_a_line_at_the_end_is_no_backlog(tmp_path: Path, torn: bytes) -> No
     store = MemorySink()
     drain = Drain(opened.path, lambda _: store)
     assert drain.run()
-    assert backlog(opened.path) == 0
+    assert undelivered_bytes(opened.path) == 0
     with opened.path.open("ab") as file:
         file.write(b"\n")
-    assert backlog(opened.path) == len(torn) + 1
+    assert undelivered_bytes(opened.path) == len(torn) + 1
 
 
 def test_a_training_that_completed_on_a_full_spool_is_finished(

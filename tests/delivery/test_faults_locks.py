@@ -44,7 +44,7 @@ DISKS = {
 HOLDER = """
 from pathlib import Path
 import sys, time
-from orbiter_mlflow.delivery import locks
+from orbiter_mlflow.delivery.files import locks
 fd = locks.take(Path(sys.argv[1]))
 print(fd is not None, flush=True)
 if sys.argv[2] == "hold":
@@ -91,7 +91,7 @@ def test_threads_exclude_each_other_and_who_looks_takes_nothing(disk: str, tmp_p
     script = """
     import os, sys, threading
     from pathlib import Path
-    from orbiter_mlflow.delivery import locks
+    from orbiter_mlflow.delivery.files import locks
     file = Path(sys.argv[1])
     assert not locks.is_taken(file)
     fd = locks.take(file)
@@ -127,7 +127,7 @@ def test_a_forked_child_neither_has_nor_gives_back_what_its_parent_took(
     script = """
     import os, sys
     from pathlib import Path
-    from orbiter_mlflow.delivery import locks
+    from orbiter_mlflow.delivery.files import locks
     file = Path(sys.argv[1])
     fd = locks.take(file)
     go, gone = os.pipe()
@@ -159,7 +159,7 @@ def test_eight_processes_count_without_a_miss(disk: str, tmp_path: Path) -> None
     script = """
     import sys
     from pathlib import Path
-    from orbiter_mlflow.delivery import locks
+    from orbiter_mlflow.delivery.files import locks
     count = Path(sys.argv[1])
     for _ in range(20):
         with locks.exclusive(count.with_name(".lock")):

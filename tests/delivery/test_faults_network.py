@@ -26,8 +26,8 @@ from faults import (
 )
 from orbiter.train import TrainConfig, TrainMetrics
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.hosts import base
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from orbiter_mlflow.errors import TrackingError
 from proxy import BATCH, CREATE, Proxy
 from trainers import Tracked
@@ -504,6 +504,6 @@ async def test_credentials_in_the_uri_are_nowhere_to_be_read(
 
 def readable() -> list[str]:
     """What others may see: the files of the spool, and the delivery processes' command lines."""
-    files = [path for path in spool.default_spool().iterdir() if path.is_file()]
+    files = [path for path in default_spool().iterdir() if path.is_file()]
     files += [Path(f"/proc/{pid}/cmdline") for pid in delivery_processes()]
     return [path.read_text() for path in files]

@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from journals import HEAD
+from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.mlflow_client import opening
 from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 from scripts import as_user, output, started
@@ -83,7 +84,7 @@ def test_a_store_that_another_client_is_creating_is_waited_for(
 def test_a_creation_that_was_cut_short_is_taken_up(
     broken: str, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "_STILL", 0.2)
+    monkeypatch.setattr(retry, "CREATION_STILL", 0.2)
     path = tmp_path / "cut.db"
     path.touch()
     if broken == "half":

@@ -31,7 +31,9 @@ from faults import (
     soon,
 )
 from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.hosts import base
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from proxy import BATCH, Proxy
 from trainers import Tracked
 from waiting import eventually
@@ -163,7 +165,7 @@ async def test_the_delivery_process_holds_nothing_of_its_parents(
 
 
 def assert_stands_alone(pid: int, socket_of_the_parent: str) -> None:
-    folder = str(spool.default_spool())
+    folder = str(default_spool())
     held = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
     assert socket_of_the_parent not in held
     known = ("pipe:", "/dev/null", "anon_inode:", "socket:", folder)
@@ -293,8 +295,8 @@ def test_the_trainer_is_killed_while_the_server_is_down_which_comes_back(
     with trainer_process(tmp_path, WAIT_AT_THE_END, scene.proxy.uri, scene.experiment) as process:
         eventually(lambda: (tmp_path / "reported").exists())
         os.kill(process.pid, signal.SIGKILL)
-        (journal,) = spool.journals(spool.default_spool())
-        eventually(lambda: spool.read_ack(journal).problem)
+        (journal,) = spool.journals(default_spool())
+        eventually(lambda: read_ack(journal).problem)
         (deliverer,) = delivery_processes(process.pid)
         scene.proxy.open()
         # Nobody has asked for the exit code of the dead trainer yet: it is a zombie.
@@ -311,7 +313,7 @@ def test_what_the_delivery_gave_up_is_taken_over_by_a_later_trainers(
     scene: Scene, tmp_path: Path
 ) -> None:
     scene.proxy.refuse()
-    folder = spool.default_spool()
+    folder = default_spool()
     with trainer_process(
         tmp_path, WAIT_AT_THE_END, scene.proxy.uri, scene.experiment, ORBITER_MLFLOW_LINGER="0.5"
     ) as process:
@@ -320,7 +322,7 @@ def test_what_the_delivery_gave_up_is_taken_over_by_a_later_trainers(
         process.wait()
         eventually(lambda: not delivery_processes(process.pid))
     (journal,) = spool.journals(folder)
-    assert spool.read_ack(journal).offset == 0
+    assert read_ack(journal).offset == 0
     assert scene.runs() == []
 
     scene.proxy.open()
@@ -430,15 +432,15 @@ def test_forked_and_spawned_children_neither_write_nor_deliver(
         assert "Traceback" not in told(process)
     eventually(all_removed)
     assert "forked" not in scene.assert_whole().data.tags
-    assert len(list(spool.default_spool().glob("*.ack"))) == 0
+    assert len(list(default_spool().glob("*.ack"))) == 0
 
 
 def test_ctrl_c_reaches_the_trainer_only(scene: Scene, tmp_path: Path) -> None:
     scene.proxy.refuse()
     with trainer_process(tmp_path, WAIT_AT_THE_END, scene.proxy.uri, scene.experiment) as process:
         eventually(lambda: (tmp_path / "reported").exists())
-        (journal,) = spool.journals(spool.default_spool())
-        eventually(lambda: spool.read_ack(journal).problem)
+        (journal,) = spool.journals(default_spool())
+        eventually(lambda: read_ack(journal).problem)
         (deliverer,) = delivery_processes(process.pid)
         os.killpg(process.pid, signal.SIGINT)  # as the terminal does
         os.kill(deliverer, signal.SIGINT)

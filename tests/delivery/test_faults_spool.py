@@ -9,7 +9,8 @@ import pytest
 from journals import HEAD, journal_of
 from memory_sink import MemorySink, Trouble
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import retry, spool
+from orbiter_mlflow.delivery import drain, retry, spool
+from orbiter_mlflow.delivery.ack import Ack, write_ack
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.hosts import drain_loop
 from orbiter_mlflow.delivery.records import Close, Metrics, Record, Status, Tags
@@ -59,7 +60,7 @@ def test_a_delivery_that_is_killed_while_it_clears_up_leaves_nothing_to_deliver_
         patch.setattr(Path, "unlink", dying)
         with pytest.raises(Killed):
             busy.turn()
-    busy.let_go()
+    busy.forget()
     again = drain_loop.DrainLoop(lambda _: store)
     again.add(journal, "", orphaned=True)
     again.turn()
@@ -88,22 +89,22 @@ def test_acks_that_a_full_disk_does_not_take_hold_up_the_delivery_but_do_not_end
     journal, store = journal_of(tmp_path / "r.jsonl", RUN), MemorySink()
     now = 0.0
     drain_ = Drain(journal, lambda _: store, clock=lambda: now)
-    write = spool.write_ack
+    write = write_ack
 
-    def full(path: Path, ack: spool.Ack) -> None:
+    def full(path: Path, ack: Ack) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     for allowed in range(3):  # the disk is full at the first, the second, the third ack
 
-        def filling(path: Path, ack: spool.Ack, left: list[int] = [allowed]) -> None:  # noqa: B006
+        def filling(path: Path, ack: Ack, left: list[int] = [allowed]) -> None:  # noqa: B006
             left[0] -= 1
             (write if left[0] >= 0 else full)(path, ack)
 
-        monkeypatch.setattr(spool, "write_ack", filling)
+        monkeypatch.setattr(drain, "write_ack", filling)
         assert not drain_.run()
         assert drain_.not_before > now
         now = drain_.not_before
-    monkeypatch.setattr(spool, "write_ack", write)
+    monkeypatch.setattr(drain, "write_ack", write)
     assert drain_.run()
     (run,) = store.runs.values()
     assert [point.step for point in run.points] == list(range(50))

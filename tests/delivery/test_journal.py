@@ -11,7 +11,9 @@ import pytest
 
 from journals import HEAD, entries, journal_of
 from orbiter_mlflow.delivery import records
-from orbiter_mlflow.delivery.journal import Journal, last_time, read, read_head
+from orbiter_mlflow.delivery.journal import Journal
+from orbiter_mlflow.delivery.journal_reader import read_entries, read_head
+from orbiter_mlflow.delivery.killed_run import last_time
 from orbiter_mlflow.delivery.records import (
     Close,
     Metrics,
@@ -71,7 +73,7 @@ def test_a_journal_cut_at_any_byte_gives_all_whole_records_and_no_damage(tmp_pat
     for length in range(len(whole)):
         cut.write_bytes(whole[:length])
         complete = whole[:length].count(b"\n")
-        found = list(read(cut))
+        found = list(read_entries(cut))
         assert [entry.record for entry in found] == [HEAD, *RECORDS][:complete]
         assert not found or found[-1].end == whole[:length].rfind(b"\n") + 1
 
@@ -86,7 +88,7 @@ def test_a_flipped_byte_costs_one_record(tmp_path: Path, line: int) -> None:
         if b"\n" in damaged[:-1]:
             continue
         path.write_bytes(b"".join([*lines[:line], damaged, *lines[line + 1 :]]))
-        found = [entry.record for entry in read(path)]
+        found = [entry.record for entry in read_entries(path)]
         expected: list[Record | None] = [HEAD, *RECORDS]
         expected[line] = None
         assert found == expected
@@ -94,9 +96,9 @@ def test_a_flipped_byte_costs_one_record(tmp_path: Path, line: int) -> None:
 
 def test_reading_goes_on_from_an_offset(tmp_path: Path) -> None:
     path = written(tmp_path / "j.jsonl")
-    ends = [entry.end for entry in read(path)]
+    ends = [entry.end for entry in read_entries(path)]
     for number, end in enumerate(ends):
-        assert [entry.record for entry in read(path, end)] == RECORDS[number:]
+        assert [entry.record for entry in read_entries(path, end)] == RECORDS[number:]
 
 
 def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
 from journals import HEAD
-from orbiter_mlflow.delivery.batches import Point
+from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
 from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 from orbiter_mlflow.delivery.records import Dataset
@@ -195,7 +195,7 @@ def test_a_deleted_run_or_experiment_is_held_by_its_stage(sqlite_uri: str, what:
         client.delete_experiment(client.get_run(run_id).info.experiment_id)
     data = Dataset("digits", "abc", "local", "{}", "", "", "train")
     with pytest.raises(HeldError, match="is deleted on the server"):
-        sink.log_batch(run_id, [Point("a", 1.0, 1, 1)], {}, {})
+        sink.log_batch(run_id, [MetricPoint("a", 1.0, 1, 1)], {}, {})
     with pytest.raises(HeldError, match="is deleted on the server"):
         sink.log_dataset(run_id, data)
 

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from journals import HEAD, journal_of
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files
-from orbiter_mlflow.delivery.batches import Point
+from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 from orbiter_mlflow.delivery.records import (
@@ -84,7 +84,7 @@ def test_a_whole_journal_lands_in_a_real_store(uri: str, tmp_path: Path) -> None
     (listed,) = client.list_artifacts(run.info.run_id, "texts")
     assert listed.path == "texts/notes.txt"
     assert sink.find_runs(head) == [run.info.run_id]
-    uid, offset = sink.delivered(run.info.run_id).split(":")
+    uid, offset = sink.read_run(run.info.run_id).tags[names.DELIVERED].split(":")
     assert uid == head.uid
     assert 0 < int(offset) < journal.stat().st_size  # status and close stand behind it
 
@@ -93,7 +93,7 @@ def test_a_batch_of_the_largest_size_is_taken(uri: str) -> None:
     sink = MLflowSink(uri)
     run_id = sink.create_run(head_for("largest batch"))
     wide = "é" * 6000
-    points = [Point(f"m{i}", 1.0, i, i) for i in range(899)]
+    points = [MetricPoint(f"m{i}", 1.0, i, i) for i in range(899)]
     sink.log_batch(run_id, points, {f"p{i}": wide for i in range(12)}, {names.DELIVERED: "x:1"})
     assert len(MlflowClient(uri).get_run(run_id).data.params) == 12
 

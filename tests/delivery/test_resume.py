@@ -15,7 +15,7 @@ from mlflow.entities import Run
 from endings import PRELUDE
 from orbiter.train import TrainConfig, TrainerError, TrainMetrics
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.spool import read_ack
+from orbiter_mlflow.delivery.ack import read_ack
 from trainers import Backend, Body, Tracked, history, journals, reporting, stored, tracked
 from trainers import trained as trained_one
 from waiting import eventually

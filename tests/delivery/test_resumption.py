@@ -13,9 +13,10 @@ import pytest
 from journals import HEAD, journal_of
 from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import resumption, spool
+from orbiter_mlflow.delivery import killed_run, spool
+from orbiter_mlflow.delivery.ack import Ack, write_ack
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.journal import last_time
+from orbiter_mlflow.delivery.killed_run import last_time
 from orbiter_mlflow.delivery.records import (
     Artifact,
     Close,
@@ -26,7 +27,8 @@ from orbiter_mlflow.delivery.records import (
     Status,
     Tags,
 )
-from orbiter_mlflow.delivery.resumption import Earlier, Life
+from orbiter_mlflow.delivery.resumption import config_changes, rewriting
+from orbiter_mlflow.delivery.resumption.rewriting import Resumption, RunContents
 from orbiter_mlflow.delivery.side_lane import side_lanes
 from orbiter_mlflow.errors import HeldError, TransientError
 from orbiter_mlflow.text.clock import utc
@@ -152,15 +154,15 @@ def test_a_third_life_goes_on_after_the_second(run: Lives) -> None:
 
 
 def test_metrics_of_others_do_not_count() -> None:
-    assert resumption.last_step([("system/cpu", 900), ("tokens", 10**6), ("train/loss", 3)]) == 3
-    assert resumption.last_step([("tokens", 10**6)]) is None
+    assert rewriting.last_step([("system/cpu", 900), ("tokens", 10**6), ("train/loss", 3)]) == 3
+    assert rewriting.last_step([("tokens", 10**6)]) is None
 
 
 def test_steps_stay_within_64_bits() -> None:
-    life = Life(2, resumption.MAX_STEP - 1).reaching(Metrics(0, 0, {"train/loss": 1.0}))
-    moved = life.told(Metrics(7, 0, {"train/loss": 1.0}))
+    life = Resumption(2, rewriting.MAX_STEP - 1).advanced_by(Metrics(0, 0, {"train/loss": 1.0}))
+    moved = life.rewrite(Metrics(7, 0, {"train/loss": 1.0}))
     assert isinstance(moved, Metrics)
-    assert moved.step == resumption.MAX_STEP
+    assert moved.step == rewriting.MAX_STEP
 
 
 def test_a_journal_that_grows_while_it_is_delivered(run: Lives) -> None:
@@ -215,10 +217,10 @@ def test_artifacts_on_the_program_do_not_replace_those_of_the_first_life(run: Li
     files.mkdir()
     (files / "kept").write_text("x")
     for folder, name in folders.items():
-        told = Life(2).told(Artifact("kept", "a", folder, 1, "0"))
+        told = Resumption(2).rewrite(Artifact("kept", "a", folder, 1, "0"))
         assert isinstance(told, Artifact)
         assert "/".join(filter(None, [told.folder, told.name])) == name
-        assert Life(1).told(told) == told
+        assert Resumption(1).rewrite(told) == told
     digest = hashlib.sha256(b"x").hexdigest()
     run.deliver(2, [Artifact("kept", "a", "provenance", 1, digest)])
     assert run.run.artifacts == {"provenance/life-2/a": b"x"}
@@ -306,7 +308,7 @@ def test_many_and_long_changes_keep_the_limit_of_a_tag(
     count: int, length: int, named: int | None
 ) -> None:
     changes = {f"field_{i}": ("x" * length, "é" * length) for i in range(count)}
-    ((name, text),) = resumption.changes_tag(changes, 2).items()
+    ((name, text),) = config_changes.changes_tag(changes, 2).items()
     assert name == "orbiter.config.changed.2"
     assert len(text) <= names.MAX_TAG_VALUE
     told = json.loads(text)
@@ -318,7 +320,7 @@ def test_many_and_long_changes_keep_the_limit_of_a_tag(
         assert len(told) > 50
     else:
         assert len(told) == named
-    assert "395 more" in resumption.changes_text(changes, 2) or count < 400
+    assert "395 more" in config_changes.changes_text(changes, 2) or count < 400
 
 
 # -- which life ------------------------------------------------------------------------------------
@@ -338,9 +340,9 @@ def test_a_run_of_others_gets_plain_tags(tmp_path: Path) -> None:
 
 def test_tags_that_somebody_has_changed_are_counted_all_the_same() -> None:
     tags = {"orbiter.life.2": "{", "orbiter.life.3": "[]", "orbiter.life.x": "?"}
-    assert resumption.following(Earlier(None, {}, tags)).number == 4
-    assert resumption.begun(Earlier(None, {}, tags), "uid") is None
-    assert resumption.following(Earlier(None, {}, {names.CONFIG_FIELDS: "{"})).number == 1
+    assert rewriting.next_resumption(RunContents(None, {}, tags)).number == 4
+    assert rewriting.find_resumption(RunContents(None, {}, tags), "uid") is None
+    assert rewriting.next_resumption(RunContents(None, {}, {names.CONFIG_FIELDS: "{"})).number == 1
 
 
 # -- crashes ---------------------------------------------------------------------------------------
@@ -504,7 +506,7 @@ def test_of_a_trainer_that_goes_on_only_what_it_had_written_is_waited_for(tmp_pa
     try:
         drain = Drain(run.write(2, [evaluated(0, 10_000)]), lambda _: run.sink)
         assert not drain.run()
-        spool.write_ack(first, spool.Ack(run_id="run0", offset=first.stat().st_size))
+        write_ack(first, Ack(run_id="run0", offset=first.stat().st_size))
         with first.open("ab") as file:
             file.write(b"more")
         assert drain.run()
@@ -533,7 +535,7 @@ def test_the_later_of_two_journals_does_not_go_before_the_earlier(tmp_path: Path
 def test_a_death_is_timed_as_the_trainer_would_have_timed_it() -> None:
     died = 1_700_000_000_250
     assert (
-        resumption.death_tags(died, "train")[names.state_at("failed")]
+        killed_run.death_tags(died, "train")[names.state_at("failed")]
         == "2023-11-14T22:13:20.250+00:00"
     )
     assert utc(1_700_000_000_000) == "2023-11-14T22:13:20.000+00:00"

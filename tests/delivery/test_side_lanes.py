@@ -15,6 +15,7 @@ from journals import HEAD, journal_of
 from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files, retry, spool
+from orbiter_mlflow.delivery.ack import Ack, write_ack
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.hosts.drain_loop import DrainLoop
 from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
@@ -79,7 +80,7 @@ class Scene:
             lane.run()
             if until():
                 return
-            trial = lane.next_trial()
+            trial = lane.next_retry()
             waits = [] if trial is None else [self.now + trial]
             self.now = min([*waits, *([lane.not_before] if lane.ack.problem else [])])
         raise AssertionError(lane.ack)
@@ -256,7 +257,7 @@ def test_eight_runs_that_log_the_same_new_dataset_at_once_all_have_it(
     lanes = []
     for number, (sink, run_id) in enumerate(zip(sinks, runs, strict=True)):
         journal = journal_of(tmp_path / f"{number}.jsonl", [DATA, Close()])
-        spool.write_ack(journal, spool.Ack(run_id=run_id, lanes=True))
+        write_ack(journal, Ack(run_id=run_id, lanes=True))
         lanes.append(SideLane("datasets", journal, lambda _, sink=sink: sink))  # type: ignore[misc]
     start = threading.Barrier(8)
 

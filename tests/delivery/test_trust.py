@@ -16,8 +16,8 @@ from faults import delivery_processes
 from journals import HEAD, journal_of
 from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.delivery.records import Close, Head, Metrics, Record, Status
+from orbiter_mlflow.delivery.spool import is_ours
 from orbiter_mlflow.delivery.store_uri import is_local, same_store
-from orbiter_mlflow.delivery.trust import is_ours
 from proxy import Proxy
 from scripts import output, started
 from waiting import eventually

@@ -11,7 +11,7 @@ from typing import get_args
 import click
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 import orbiter.train
 import orbiter_mlflow
@@ -19,7 +19,7 @@ from orbiter.train import Trainer
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin, names
 from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.delivery import records
-from orbiter_mlflow.delivery.spool import Ack
+from orbiter_mlflow.delivery.ack import Ack
 from orbiter_mlflow.gate.model import Outcome, Test, Verdict
 from orbiter_mlflow.gate.policy import Baseline, Comparable, Gate, MetricPolicy
 from pages import ROOT, Session, act, blocks, look, opened, pages, pipeline, scripts, shows
@@ -192,5 +192,5 @@ def test_the_journal_is_there_field_by_field() -> None:
     for kind in get_args(records.Record):
         for field in fields(kind):
             assert f"`{field.name}`" in text, f"{kind.__name__}.{field.name}"
-    for field in fields(Ack):
-        assert f"`{field.name}`" in text, f"Ack.{field.name}"
+    for key in TypeAdapter(Ack).dump_python(Ack(), by_alias=True):
+        assert f"`{key}`" in text, f"Ack.{key}"

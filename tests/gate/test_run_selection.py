@@ -11,8 +11,8 @@ import pytest
 from gate_runs import Shelf, names_of
 from journals import HEAD, journal_of
 from orbiter_mlflow import names
+from orbiter_mlflow.delivery.ack import Ack, write_ack
 from orbiter_mlflow.delivery.records import Metrics, Record, Status
-from orbiter_mlflow.delivery.spool import Ack, write_ack
 from orbiter_mlflow.errors import CannotCompareError, FilterError, PolicyError, RunNotFoundError
 from orbiter_mlflow.gate import run_selection
 from orbiter_mlflow.gate.policy import Policy

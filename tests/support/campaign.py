@@ -287,7 +287,7 @@ def _deliver(spool_dir: Path, uri: str) -> str:
             return ""
         for journal in waiting:
             with contextlib.suppress(FileNotFoundError):
-                backlog = deliver(journal, open_mlflow, in_force=uri, patience=10)
+                backlog = deliver(journal, open_mlflow, in_force=uri, timeout=10)
                 problem = f"{backlog.state}: {backlog.problem}"
                 trial_of_an_artifact = backlog.ack.settled and backlog.lanes_waiting
                 if trial_of_an_artifact and backlog.state != "delivering":

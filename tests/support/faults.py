@@ -12,7 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from orbiter.train import TrainConfig, TrainMetrics
-from orbiter_mlflow.delivery.spool import Ack, default_spool, journals, read_ack, remove
+from orbiter_mlflow.delivery.ack import Ack, read_ack
+from orbiter_mlflow.delivery.spool import journals, remove
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from proxy import Proxy
 from trainers import Backend, Body, Tracked, tracked
 from waiting import eventually

@@ -7,7 +7,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from orbiter_mlflow.cli.main import commands
-from orbiter_mlflow.delivery.journal import Journal, read
+from orbiter_mlflow.delivery.journal import Journal
+from orbiter_mlflow.delivery.journal_reader import read_entries
 from orbiter_mlflow.delivery.process_identity import this_process
 from orbiter_mlflow.delivery.records import Head, Record
 
@@ -32,7 +33,7 @@ def journal_of(path: Path, records: Iterable[Record], head: Head = HEAD) -> Path
 
 def entries(path: Path) -> list[Record | None]:
     """All records of a journal, None for what is damaged."""
-    return [entry.record for entry in read(path)]
+    return [entry.record for entry in read_entries(path)]
 
 
 def done(*arguments: object) -> tuple[int, str]:

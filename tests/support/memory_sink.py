@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.batches import Point
+from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
-from orbiter_mlflow.delivery.resumption import Earlier, last_step
+from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
 from orbiter_mlflow.errors import DeliveryError, HeldError
 
 
@@ -16,7 +16,7 @@ class MemoryRun:
     """What a `MemorySink` holds of one run."""
 
     head: Head | None = None
-    points: list[Point] = field(default_factory=list)
+    points: list[MetricPoint] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     datasets: list[Dataset] = field(default_factory=list)
@@ -56,22 +56,22 @@ class MemorySink:
             self.runs[run_id] = MemoryRun(head, tags={names.UID: head.uid})
         return run_id
 
-    def read_run(self, run_id: str) -> Earlier:
+    def read_run(self, run_id: str) -> RunContents:
         with _Request(self, "read_run"):
             run = self._run(run_id)
             steps = ((point.key, point.step) for point in run.points)
-            return Earlier(last_step(steps), dict(run.params), dict(run.tags))
+            return RunContents(last_step(steps), dict(run.params), dict(run.tags))
 
     def find_runs(self, head: Head) -> Sequence[str]:
         with _Request(self, "find_runs"):
             return [i for i, run in self.runs.items() if run.tags.get(names.UID) == head.uid]
 
-    def delivered(self, run_id: str) -> str:
-        with _Request(self, "delivered"):
-            return self._run(run_id).tags.get(names.DELIVERED, "")
-
     def log_batch(
-        self, run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+        self,
+        run_id: str,
+        points: Sequence[MetricPoint],
+        params: dict[str, str],
+        tags: dict[str, str],
     ) -> None:
         with _Request(self, "log_batch"):
             run = self._run(run_id)

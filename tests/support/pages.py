@@ -31,6 +31,7 @@ from click.testing import CliRunner
 
 from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from orbiter_mlflow.gate.policy import load_policy
 from waiting import eventually
 
@@ -263,7 +264,7 @@ def opened(folder: Path, empty_store: Path, environment: pytest.MonkeyPatch) -> 
 def _settle() -> None:
     """Wait until all of the trainers that are gone is delivered, as their program's end would."""
     gc.collect()
-    eventually(lambda: not spool.journals(spool.default_spool()))
+    eventually(lambda: not spool.journals(default_spool()))
 
 
 # -- what becomes of a block -----------------------------------------------------------------------

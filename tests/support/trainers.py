@@ -12,7 +12,7 @@ from journals import entries
 from orbiter.train import TrainConfig, Trainer, TrainerState, TrainMetrics
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin
 from orbiter_mlflow.delivery.records import Record
-from orbiter_mlflow.delivery.spool import default_spool
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from waiting import eventually
 
 Body = Callable[["Backend"], Awaitable[TrainMetrics]]

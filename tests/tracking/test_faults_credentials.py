@@ -11,9 +11,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from faults import delivery_processes
-from orbiter_mlflow.delivery.hosts import environment
-from orbiter_mlflow.delivery.hosts.environment import Environment
-from orbiter_mlflow.delivery.spool import default_spool, journals, read_ack, remove
+from orbiter_mlflow.delivery import retry
+from orbiter_mlflow.delivery.ack import read_ack
+from orbiter_mlflow.delivery.hosts.environment import Environment, files_from
+from orbiter_mlflow.delivery.spool import journals, remove
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from proxy import Proxy
 from scripts import output, started
 from waiting import eventually
@@ -103,7 +105,7 @@ def test_sync_takes_over_what_a_delivery_holds(
 
 
 def test_what_changes_in_the_environment_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_LOOK", 0.0)
+    monkeypatch.setattr(retry, "ENVIRONMENT_POLL", 0.0)
     monkeypatch.setenv("AWS_SESSION_TOKEN", "old")
     monkeypatch.setenv("HTTPS_PROXY", "http://p")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
@@ -142,7 +144,7 @@ def test_a_certificate_that_is_named_from_the_trainings_folder_is_found(
     monkeypatch.setenv("SSL_CERT_FILE", "nowhere.pem")
     names = ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "SSL_CERT_FILE")
     before = [os.environ[name] for name in names]
-    with environment.files_from(tmp_path / "training"):
+    with files_from(tmp_path / "training"):
         assert [os.environ[name] for name in names] == [
             str(tmp_path / "training" / "certs" / "ca.pem"),
             "here.pem",

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from endings import PRELUDE
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.spool import default_spool
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from waiting import eventually
 
 FORKS = (

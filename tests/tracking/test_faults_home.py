@@ -15,8 +15,7 @@ from pydantic import ValidationError
 
 from endings import PRELUDE
 from orbiter_mlflow import MLflowSettings
-from orbiter_mlflow.delivery import spool
-from orbiter_mlflow.delivery.files import places
+from orbiter_mlflow.delivery.spool_folder import default_spool, fallbacks
 from waiting import eventually
 
 NOBODY = 54321
@@ -156,7 +155,10 @@ def test_who_needs_no_home_hears_nothing_of_it(folder: Path) -> None:
 
 def test_a_folder_that_was_asked_for_is_never_replaced(tmp_path: Path) -> None:
     assert MLflowSettings(spool_dir=tmp_path).spool_folders == [tmp_path]
-    assert MLflowSettings().spool_folders == [spool.default_spool(), *places.fallbacks()]
+    assert MLflowSettings().spool_folders == [
+        default_spool(),
+        *fallbacks(),
+    ]
 
 
 def test_a_tilde_without_a_home_is_told_as_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from endings import PRELUDE
-from orbiter_mlflow.delivery.spool import default_spool
+from orbiter_mlflow.delivery.spool_folder import default_spool
 
 # What the interpreter itself and mlflow load on this system, and their own Windows branches do not
 # show, comes first.

@@ -133,7 +133,7 @@ def test_what_is_not_known_at_the_end_is_told(
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
     uri = "sqlite:///nowhere.db"
-    writer = RunWriter(tmp_path, HEAD, OfflineHost(), tracking_uri=uri, patience=0)
+    writer = RunWriter(tmp_path, HEAD, OfflineHost(), tracking_uri=uri, flush_timeout=0)
     gathers = Collector(writer, Redactor(), ("machine",))
     eventually(lambda: names.COMMAND in gathered(writer.path))
     gathers.finish(0.01)
@@ -202,7 +202,9 @@ def test_packages_that_cannot_be_read_are_told(
     install(folder, "odd", "1.0", direct_url="{")
     install(folder, "other", "1.0", direct_url='{"url": 7}')
     (folder / "broken-1.0.dist-info").mkdir()
-    writer = RunWriter(tmp_path, HEAD, OfflineHost(), tracking_uri="sqlite:///n.db", patience=0)
+    writer = RunWriter(
+        tmp_path, HEAD, OfflineHost(), tracking_uri="sqlite:///n.db", flush_timeout=0
+    )
     skip = ("git", "machine", "command")
     monkeypatch.setattr(sys, "path", [str(folder)])
     Collector(writer, Redactor(("another-of-this-test",)), skip).finish(60)

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from orbiter.train import TrainConfig, TrainerError, TrainerState, TrainMetrics
 from orbiter_mlflow import TrackingError
 from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.ack import read_ack
 from servers import LateStore, free_port, running_server
 from trainers import (
     Backend,
@@ -101,7 +102,7 @@ async def test_a_server_that_starts_late_gets_everything_once(
     trainer.set_tag("kept", "yes")
     await trained(trainer)
     assert len(warnings(caplog)) == 1
-    problem = eventually(lambda: spool.read_ack(only_journal()).problem)
+    problem = eventually(lambda: read_ack(only_journal()).problem)
     assert str(port) in problem
     late_store.appear()
     with running_server(late_store.uri, tmp_path, port):
@@ -159,7 +160,7 @@ async def test_results_that_do_not_arrive_are_an_error_where_asked(late_store: L
     with pytest.raises(TrackingError, match="evaluate succeeded") as caught:
         await trainer.evaluate()
     assert caught.value.metrics == TrainMetrics(0.25, 0.75)
-    assert eventually(lambda: spool.read_ack(only_journal()).problem)
+    assert eventually(lambda: read_ack(only_journal()).problem)
     trainer.mark_validated()  # the state is as it was
     with pytest.raises(TrackingError, match="late") as caught:
         await trainer.train()
@@ -240,7 +241,7 @@ async def test_credentials_of_the_uri_are_nowhere(
     uri = f"http://ada:{SECRET}@127.0.0.1:{free_port()}"
     trainer = await trained(tracked(uri, flush_timeout=1.0))
     journal = only_journal()
-    assert eventually(lambda: spool.read_ack(journal).problem)
+    assert eventually(lambda: read_ack(journal).problem)
     written = [path.read_bytes() for path in journal.parent.rglob("*") if path.is_file()]
     assert [text for text in written if SECRET.encode() in text] == []
     assert warnings(caplog) != []

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from orbiter.train import TrainMetrics
 from orbiter_mlflow import TrackingError, names
-from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.records import Artifact
 from servers import LateStore
 from trainers import (
@@ -291,7 +291,7 @@ async def test_a_journal_waits_for_its_store(late_store: LateStore) -> None:
     del trainer
     gc.collect()
     (journal,) = journals()
-    problem = eventually(lambda: spool.read_ack(journal).problem)
+    problem = eventually(lambda: read_ack(journal).problem)
     assert str(late_store.folder) in problem
     late_store.appear()
     eventually(lambda: not journals())
@@ -305,7 +305,7 @@ async def test_journals_are_kept_where_asked(sqlite_uri: str) -> None:
     del trainer
     gc.collect()
     journal = only_journal()
-    eventually(lambda: spool.read_ack(journal).closed)
+    eventually(lambda: read_ack(journal).closed)
     assert journals() == [journal]
     assert run_of(sqlite_uri, run_id).info.status == "FINISHED"
     assert history(sqlite_uri, await trained(tracked(sqlite_uri)), "train/loss") == [(3, 0.5)]

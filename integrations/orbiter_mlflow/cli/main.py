@@ -104,11 +104,11 @@ commands.add_command(ui)
 
 
 def _journals(paths: tuple[Path, ...]) -> list[Path]:
-    from orbiter_mlflow.delivery.files.places import is_usable
-    from orbiter_mlflow.delivery.sync import find
+    from orbiter_mlflow.delivery.spool_folder import is_usable
+    from orbiter_mlflow.delivery.sync import find_journals
 
     try:
-        return find(paths or filter(is_usable, settings({}).spool_folders))
+        return find_journals(paths or filter(is_usable, settings({}).spool_folders))
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from error
 

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orbiter_mlflow.cli.options import console
+from orbiter_mlflow.delivery.ack import Ack
 from orbiter_mlflow.delivery.hosts.drain_loop import open_mlflow
-from orbiter_mlflow.delivery.presence import may_go_on
-from orbiter_mlflow.delivery.spool import Ack
-from orbiter_mlflow.delivery.sync import Backlog, deliver, look
+from orbiter_mlflow.delivery.sync import Backlog, deliver, read_backlog
+from orbiter_mlflow.delivery.writer_lock import is_alive
 from orbiter_mlflow.text.escaping import message, plain
 from orbiter_mlflow.text.urls import without_userinfo
 
@@ -36,7 +36,7 @@ def show(journals: Sequence[Path]) -> None:
     )
     for heading in ("journal", "run", "state", "points", "age", "refused"):
         table.add_column(heading, no_wrap=True)
-    backlogs = [look(journal) for journal in journals]
+    backlogs = [read_backlog(journal) for journal in journals]
     for backlog in backlogs:
         age = "-"
         if backlog.head is not None:
@@ -149,7 +149,7 @@ def _deliver(
             instead=destination.instead,
             trusted=trust,
             ended=ended,
-            patience=wait,
+            timeout=wait,
             on_progress=on_progress,
         )
     finally:
@@ -175,7 +175,7 @@ def _outcome(backlog: Backlog, destination: Destination) -> str:
     if backlog.problem:
         done = f"{run} is complete, but " if backlog.ack.settled else ""
         return f"{done}not delivered: {backlog.problem}"
-    if backlog.head is not None and not may_go_on(backlog.journal, backlog.head.writer):
+    if backlog.head is not None and not is_alive(backlog.journal, backlog.head.writer):
         return (
             f"all of it is in {run}, which still counts as running: its trainer ran on "
             f"{backlog.head.writer.host}; if that is over, add --ended"

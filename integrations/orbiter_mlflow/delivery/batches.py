@@ -1,4 +1,4 @@
-"""Packs the records of a journal into batches that MLflow takes: its limits on counts and bytes."""
+"""Pack the records of a journal into batches within MLflow's limits on counts and bytes."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.journal import Entry
+from orbiter_mlflow.delivery.journal_reader import Entry
 from orbiter_mlflow.delivery.records import (
     Artifact,
     Dataset,
@@ -17,13 +17,14 @@ from orbiter_mlflow.delivery.records import (
 )
 
 MAX_ENTITIES = names.MAX_METRICS - 1
-"""Of all kinds together; one is kept free for the tag that tells how far the journal is sent."""
+"""Metrics, params and tags together; one is left free for the tag that says how far the journal is
+delivered."""
 MAX_TAGS = names.MAX_PARAMS_OR_TAGS - 1
 MAX_BYTES = names.MAX_BATCH_BYTES * 9 // 10
 
 
-class Point(NamedTuple):
-    """One value of a metric. `time` is in milliseconds since the epoch."""
+class MetricPoint(NamedTuple):
+    """One value of one metric, as MLflow stores it; `time` is in milliseconds since the epoch."""
 
     key: str
     value: float
@@ -33,9 +34,17 @@ class Point(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """What one request logs, and the journal's offset behind it."""
+    """The content of one request.
 
-    points: list[Point] = field(default_factory=list)
+    Attributes:
+        points: metric values.
+        params: params by key.
+        tags: tags by key.
+        size: bytes in the request, estimated.
+        end: the journal's offset behind the last record.
+    """
+
+    points: list[MetricPoint] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     size: int = 0
@@ -45,18 +54,18 @@ class Batch:
         return len(self.points) + len(self.params) + len(self.tags)
 
     def entries(self) -> dict[str, Any]:
-        """What it logs, as JSON; `of_entries` reads it."""
+        """The content as JSON; `of_entries` reads it."""
         points = [point._asdict() for point in self.points]
         return {"metrics": points, "params": self.params, "tags": self.tags}
 
     @classmethod
     def of_entries(cls, entries: dict[str, Any]) -> "Batch":
-        """The batch that `entries` wrote."""
-        points = [Point(**point) for point in entries["metrics"]]
+        """The batch whose `entries` these are."""
+        points = [MetricPoint(**point) for point in entries["metrics"]]
         return cls(points, dict(entries["params"]), dict(entries["tags"]))
 
     def takes(self, record: Metrics | Params | Tags, size: int) -> bool:
-        """Whether the record fits in. A param that changes its value must not: MLflow would refuse
+        """Whether a record fits in. A param that changes its value does not: MLflow would refuse
         the whole batch for it, and alone it can be quarantined."""
         if len(self) + len(record.values) > MAX_ENTITIES or self.size + size > MAX_BYTES:
             return False
@@ -66,9 +75,10 @@ class Batch:
         return isinstance(record, Metrics) or len(self.tags) + len(record.values) <= MAX_TAGS
 
     def add(self, record: Metrics | Params | Tags, size: int, end: int) -> None:
+        """Add a record that `takes` has accepted, and that ends at the offset `end`."""
         if isinstance(record, Metrics):
             time, step = record.time, record.step
-            self.points.extend(Point(key, v, time, step) for key, v in record.values.items())
+            self.points.extend(MetricPoint(key, v, time, step) for key, v in record.values.items())
         elif isinstance(record, Params):
             self.params.update(record.values)
         else:
@@ -77,7 +87,7 @@ class Batch:
         self.end = end
 
     def parts(self) -> list["Batch"]:
-        """A batch of several entries in two or three smaller ones, in the order MLflow commits."""
+        """Split a batch of several entries into two or three, in the order MLflow commits them."""
         kinds = [Batch(params=self.params), Batch(points=self.points), Batch(tags=self.tags)]
         present = [kind for kind in kinds if kind]
         if len(present) > 1:
@@ -96,8 +106,8 @@ def _point_size(key: str) -> int:
 
 
 def pack(entries: Iterable[Entry]) -> Iterator[Batch | Entry]:
-    """Batches as full as they may be; entries of other kinds stand alone, in their place. Datasets
-    and artifacts have lanes of their own, and are passed over."""
+    """Pack entries into batches that are as full as possible. Entries of other kinds are yielded
+    alone, in their order; datasets and artifacts, which have lanes of their own, are left out."""
     batch = Batch()
     for entry in entries:
         record = entry.record
@@ -118,5 +128,5 @@ def pack(entries: Iterable[Entry]) -> Iterator[Batch | Entry]:
             yield batch
             batch = Batch()
         batch.add(record, size, entry.end)
-    if batch.end:  # it may be empty: what stood there is not sent here, or not anew
+    if batch.end:  # it may be empty, and only move the offset
         yield batch

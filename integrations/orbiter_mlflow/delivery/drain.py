@@ -1,8 +1,8 @@
-"""Delivers one journal into the tracking store, exactly once, whoever hosts it.
+"""Deliver one journal into the tracking store, exactly once, whichever host runs it.
 
-The same drain serves the live thread or process, `sync`, and the recovery after a crash. It does
-not wait: `run` delivers what is there, or notes what stopped it and when to come back. Datasets and
-artifacts have lanes of their own (`side_lane.py`), so that nothing here waits for them.
+The same drain serves live delivery in a thread or process, `sync`, and recovery after a crash. It
+does not wait: `run` delivers what is there, or notes what stopped it and when to try again.
+Datasets and artifacts have lanes of their own (`side_lane.py`), so nothing here waits for them.
 """
 
 import logging
@@ -14,26 +14,36 @@ from pathlib import Path
 from typing import Any
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import description_guard, resume, resumption, retry, spool
+from orbiter_mlflow.delivery import description_guard, killed_run, retry, spool
+from orbiter_mlflow.delivery.ack import (
+    LANES,
+    Ack,
+    LaneAck,
+    RefusedEntry,
+    read_ack,
+    write_ack,
+    write_lane_ack,
+)
 from orbiter_mlflow.delivery.batches import Batch, pack
-from orbiter_mlflow.delivery.journal import Entry, last_time, read, read_head
+from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
 from orbiter_mlflow.delivery.records import Close, Head, Status, Tags, split
+from orbiter_mlflow.delivery.resumption import config_changes, starting
+from orbiter_mlflow.delivery.resumption.rewriting import RunContents
 from orbiter_mlflow.delivery.side_lane import nothing_waits
 from orbiter_mlflow.delivery.sink import Sink
-from orbiter_mlflow.delivery.suspects import Suspect
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
 
 _logger = logging.getLogger(__name__)
 
 
-class Drain(Lane[spool.Ack]):
+class Drain(Lane[Ack]):
     """The delivery of the metrics, params, tags and statuses of one journal; see `Lane`.
 
     Args:
-        journal: the file; its ack is read, so a drain goes on where an earlier one stopped.
-        open_sink: gives the store for a head; may be slow, may raise a `DeliveryError`.
-        on_progress: called with the ack after each step.
+        journal: the file; its ack is read, so a drain continues where an earlier one stopped.
+        open_sink: opens the store for a head; may be slow, may raise a `DeliveryError`.
+        on_progress: called with the new `Ack` after each step.
     """
 
     def __init__(
@@ -41,32 +51,31 @@ class Drain(Lane[spool.Ack]):
         journal: Path,
         open_sink: Callable[[Head], Sink],
         *,
-        on_progress: Callable[[spool.Ack], None] = lambda ack: None,
+        on_progress: Callable[[Ack], None] = lambda ack: None,
         **how: Any,
     ) -> None:
-        before = spool.read_ack(journal)
-        if before.offset and not before.lanes:  # of a version that had one lane for all
-            for lane in spool.LANES:
-                spool.write_lane_ack(journal, lane, spool.LaneAck(before.offset))
+        before = read_ack(journal)
+        if before.offset and not before.lanes:  # of a version that had one lane for everything
+            for lane in LANES:
+                write_lane_ack(journal, lane, LaneAck(before.offset))
         super().__init__(journal, before, **how)
         self.ack = replace(before, drainer=_me(), lanes=True)
         self._open_sink = open_sink
         self._on_progress = on_progress
-        self._before = resume.Predecessors(journal)
+        self._earlier = starting.EarlierJournals(journal)
         self._failed_batches = 0
         # A batch may have been committed whose ack was not written: ask the store first.
         self._unsure = self.ack.run_id is not None
 
     def run(self) -> bool:
-        """Deliver what the journal holds now; True where all of that is in the store, or under
-        trial.
+        """Deliver what the journal holds now; True once all of it is in the store or retried.
 
-        Never raises: what stopped it stands in `ack.problem`.
+        Never raises: the reason for stopping is in `ack.problem`.
         """
         return self._attempt(self._deliver)
 
     def abandon(self) -> bool:
-        """End a run whose writer died without a word, once all of its journal is delivered."""
+        """Deliver the journal of a dead writer, and end the run if the writer did not."""
         return self._attempt(self._deliver) and self._attempt(self._end)
 
     def _attempt(self, action: Callable[[], None]) -> bool:
@@ -85,16 +94,16 @@ class Drain(Lane[spool.Ack]):
         sink = self._sink = self._open_sink(head)
         run_id = self._run_id = self.ack.run_id or self._make_run(sink, head)
         if self._unsure:
-            self._ask_how_far()
+            self._read_mark()
         if grown and self.ack.closed:
             self._reopen()
         for item in pack(self._entries(sink, run_id)):
             if isinstance(item, Batch):
                 self._send(item)
             else:
-                self._perform(item)
+                self._apply(item)
                 self._write(offset=item.end)
-        self._try_aside()
+        self._retry_aside()
 
     def _make_run(self, sink: Sink, head: Head) -> str:
         if head.run_id is not None:
@@ -110,15 +119,15 @@ class Drain(Lane[spool.Ack]):
         return run_id
 
     def _resume(self, sink: Sink, head: Head, run_id: str) -> str:
-        earlier = sink.read_run(run_id)
-        life = resume.begun(self.journal, head, earlier)
-        self._unsure = life is not None
-        if life is None:
-            for journal, orphaned in self._before.unfinished(head, run_id, earlier):
+        run = sink.read_run(run_id)
+        resumption = starting.find(self.journal, head, run)
+        self._unsure = resumption is not None
+        if resumption is None:
+            for journal, orphaned in self._earlier.undelivered(head, run_id, run):
                 self._deliver_first(sink, journal, orphaned)
-                earlier = sink.read_run(run_id)
-            life = resume.begin(sink, run_id, head, earlier)
-        self._write(run_id=run_id, life=life)
+                run = sink.read_run(run_id)
+            resumption = starting.start(sink, run_id, head, run)
+        self._write(run_id=run_id, resumption=resumption)
         return run_id
 
     def _deliver_first(self, sink: Sink, journal: Path, orphaned: bool) -> None:
@@ -138,34 +147,39 @@ class Drain(Lane[spool.Ack]):
             spool.give_back(fd)
 
     def _entries(self, sink: Sink, run_id: str) -> Iterator[Entry]:
-        """What is not delivered, as it is told in this life of the run."""
-        entries = read(self.journal, self.ack.offset)
-        if self.ack.life.is_plain:
+        """The entries that are not delivered yet, rewritten for a resumed run."""
+        entries = read_entries(self.journal, self.ack.offset)
+        if self.ack.resumption.changes_nothing:
             yield from entries
             return
         for entry in entries:
-            life = self.ack.life.reaching(entry.record)
-            # Kept before a point is sent, so that whoever sends it again moves it as far.
-            if life is not self.ack.life:
-                self._write(life=life)
-                sink.log_batch(run_id, (), {}, life.tag(self._head.uid))
-            record = life.told(entry.record)
-            if isinstance(record, Tags) and life.tells_config(entry.record):
-                changes = resume.config_changes(sink.read_run(run_id), self.journal, entry.end)
-                self._write(kept=resumption.changes_text(changes, life.number))
-                record = Tags(record.values | resumption.changes_tag(changes, life.number))
+            resumption = self.ack.resumption.advanced_by(entry.record)
+            # Written before a point is sent, so that a second attempt shifts it by as much.
+            if resumption is not self.ack.resumption:
+                self._write(resumption=resumption)
+                sink.log_batch(run_id, (), {}, resumption.tag(self._head.uid))
+            record = resumption.rewrite(entry.record)
+            if isinstance(record, Tags) and resumption.completes_config(entry.record):
+                params = starting.params_before(self.journal, entry.end)
+                changes = config_changes.config_changes(sink.read_run(run_id), params)
+                number = resumption.number
+                self._write(kept=config_changes.changes_text(changes, number))
+                record = Tags(record.values | config_changes.changes_tag(changes, number))
             yield replace(entry, record=record)
 
-    def _ask_how_far(self) -> None:
-        uid, _, told = self._sink.delivered(self._run_id).partition(":")
-        offset = int(told) if uid == self._head.uid and told.isdecimal() else 0
+    def _read_mark(self) -> None:
+        """Read from the run how far the journal was delivered; `_mark` wrote it."""
+        mark = self._sink.read_run(self._run_id).tags.get(names.DELIVERED, "")
+        uid, _, text = mark.partition(":")
+        offset = int(text) if uid == self._head.uid and text.isdecimal() else 0
         self._write(offset=max(offset, self.ack.offset), overdue=True)
         self._unsure = False
 
     def _reopen(self) -> None:
-        """Go on with a run that was taken for ended, and whose journal has grown since."""
+        """Continue a run that was declared ended and whose journal has grown since."""
         if self.ack.died:
-            self._sink.delete_tags(self._run_id, self.ack.life.tags(dict.fromkeys(names.ERROR, "")))
+            errors = self.ack.resumption.rename_tags(dict.fromkeys(names.ERROR, ""))
+            self._sink.delete_tags(self._run_id, errors)
             self._sink.set_status(self._run_id, Status("RUNNING"))
             self._write(died=False, status="RUNNING")
         self._write(closed=False)
@@ -191,9 +205,9 @@ class Drain(Lane[spool.Ack]):
         self._sink.log_batch(self._run_id, batch.points, batch.params, tags)
 
     def _require_refused_batch(self, error: DeliveryError) -> None:
-        """Return where a batch is to be split; raise `error` where the store is in trouble.
+        """Return if the batch should be split; raise `error` if the store is in trouble.
 
-        An HTTP 500 is the content's fault only where it comes several times in a row.
+        An HTTP 500 is blamed on the content only after several in a row.
         """
         if isinstance(error, TransientError):
             self._unsure = True
@@ -205,7 +219,7 @@ class Drain(Lane[spool.Ack]):
     def _split(
         self, batch: Batch, error: DeliveryError
     ) -> Iterator[tuple[dict[str, Any], DeliveryError]]:
-        """Deliver a refused batch in ever smaller parts; gives the single entries refused."""
+        """Deliver a refused batch by bisection; yield the single entries that are refused."""
         if len(batch) <= 1:
             yield batch.entries(), error
             return
@@ -224,24 +238,25 @@ class Drain(Lane[spool.Ack]):
         self._log(batch, batch.tags)
 
     def _drop_older_tags(self, tags: Mapping[str, str]) -> None:
-        """A tag under trial must not come to stand over a later one of the same name."""
+        """Drop retried tags that `tags` replaces: a late retry would overwrite the newer value."""
         aside = tuple(one for one in self.ack.aside if not one.entry["tags"].keys() & tags.keys())
         if len(aside) < len(self.ack.aside):
             self._write(aside=aside)
 
-    def _give_up(self, bad: Suspect, rest: tuple[Suspect, ...]) -> None:
+    def _quarantine(self, refused: RefusedEntry, rest: tuple[RefusedEntry, ...]) -> None:
         count = self.ack.quarantined + 1
-        spool.quarantine(self.journal, bad.entry, bad.reason)
+        spool.quarantine(self.journal, refused.entry, refused.reason)
         _logger.warning(
             "MLflow refused an entry of run %s for good (%s): kept in %s",
             self._run_id,
-            bad.reason,
-            self.journal.with_suffix(".quarantine"),
+            refused.reason,
+            spool.quarantine_path(self.journal),
         )
         self._log(Batch(), {names.QUARANTINED: str(count)})
         self._write(quarantined=count, aside=rest)
 
-    def _perform(self, entry: Entry) -> None:
+    def _apply(self, entry: Entry) -> None:
+        """Apply a record that is not sent in a batch."""
         record = entry.record
         if isinstance(record, Status):
             if record.end_time is not None:
@@ -261,17 +276,17 @@ class Drain(Lane[spool.Ack]):
         self._write(damaged=count, offset=entry.end)
 
     def _settle(self) -> None:
-        """Put right what requests may have done since that were given up, but carried out late."""
+        """Undo the late effects of requests that were given up but carried out after all."""
         if self._head.run_id is None:
             # Always: a proxy, or mlflow itself, may have repeated the request that created the run.
             for twin in self._sink.find_runs(self._head):
                 if twin != self._run_id and _is_empty(self._sink.read_run(twin)):
                     self._sink.delete_run(twin)
-        if self.ack.overdue:  # its tags may stand where later ones should
+        if self.ack.overdue:  # its tags may have overwritten later ones
             tags: dict[str, str] = {}
-            for entry in read(self.journal):
+            for entry in read_entries(self.journal):
                 if entry.end <= self.ack.offset and isinstance(entry.record, Tags):
-                    tags |= self.ack.life.tags(entry.record.values)
+                    tags |= self.ack.resumption.rename_tags(entry.record.values)
             for part in split(Tags(tags)):
                 assert isinstance(part, Tags)  # noqa: S101  as `split` keeps the kind
                 self._send(Batch(tags=part.values, end=self.ack.offset))
@@ -284,34 +299,34 @@ class Drain(Lane[spool.Ack]):
         assert self.ack.run_id is not None  # noqa: S101  `run` has made it
         self._run_id = self.ack.run_id
         size = self.journal.stat().st_size
-        if self.ack.offset < size:  # nobody will write the rest of that line
+        if self.ack.offset < size:  # nobody will complete that line
             self._count_damage(Entry(None, size, "cut short by the death of its writer"))
         if self.ack.status in (None, "RUNNING"):
-            self._tell_death()
+            self._report_death()
         self._write(closed=True)
 
-    def _tell_death(self) -> None:
-        # The last record is as near to the death as can be known, also for a `sync` days later.
-        died = last_time(self.journal)
-        phase = resumption.phase(entry.record for entry in read(self.journal))
+    def _report_death(self) -> None:
+        died = killed_run.last_time(self.journal)
+        phase = killed_run.phase(entry.record for entry in read_entries(self.journal))
         self._settle()
-        self._log(Batch(), self.ack.life.tags(resumption.death_tags(died, phase)))
+        tags = self.ack.resumption.rename_tags(killed_run.death_tags(died, phase))
+        self._log(Batch(), tags)
         self._sink.set_status(self._run_id, Status("KILLED", died))
         self._write(status="KILLED", died=True)
 
-    def _save(self, ack: spool.Ack) -> None:
-        spool.write_ack(self.journal, ack)
+    def _save(self, ack: Ack) -> None:
+        write_ack(self.journal, ack)
         self._on_progress(ack)
 
 
-def _is_empty(run: resumption.Earlier) -> bool:
-    """Whether nothing was logged to a run: a twin that a repeated request has made. One that holds
-    something is the run of a copy of this journal, delivered elsewhere."""
+def _is_empty(run: RunContents) -> bool:
+    """Whether nothing was logged to a run, so that a repeated request created it. A twin with
+    contents comes from a copy of this journal, delivered elsewhere."""
     return run.last_step is None and not run.params and names.DELIVERED not in run.tags
 
 
 def _mark(head: Head, offset: int) -> dict[str, str]:
-    """The tag that tells how far a journal is delivered; `_ask_how_far` reads it."""
+    """The tag that says how far a journal is delivered; `Drain._read_mark` reads it."""
     return {names.DELIVERED: f"{head.uid}:{offset}"}
 
 

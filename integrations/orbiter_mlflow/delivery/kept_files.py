@@ -1,7 +1,7 @@
-"""Files of a run's artifacts, kept beside its journal until they are uploaded.
+"""Keep copies of a run's artifacts beside its journal until they are uploaded.
 
-A file is whole and hashed before its record is written. Before the upload it must prove to be that
-file: a journal may come from elsewhere, and must not have other files read, sent or deleted.
+A copy is complete and hashed before its record is written. Before the upload it is verified: a
+journal may come from elsewhere, and must not get other files read, sent or deleted.
 """
 
 import errno
@@ -24,32 +24,32 @@ READ = (
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_NONBLOCK", 0)  # a FIFO must not make us wait for its writer
 )
-"""How a file is opened that somebody may exchange for a link or a FIFO just now."""
+"""Flags to open a file that somebody may be replacing with a link or a FIFO."""
 
 _FICLONE = 0x40049409  # linux/fs.h; elsewhere it is refused, and the bytes are copied
 _BLOCK = 1 << 20
-_ROOM = 64 << 20
-"""Bytes that a copy leaves free on its disk, at most a twentieth of it: the journal needs them."""
+_FREE = 64 << 20
+"""Bytes that a copy leaves free on the disk for the journal, at most a twentieth of the disk."""
 _PLAIN_NAME = re.compile(r"[\w-][\w.-]*", re.ASCII)
 
 
 def keep_content(journal: Path, content: bytes, name: str, folder: str | None) -> Artifact:
-    """Write `content` beside the journal; gives its record.
+    """Write `content` beside the journal; return its record.
 
     Raises:
         OSError: it cannot be written.
     """
     with _new_file(journal) as (file, fd):
-        _require_room(file, len(content))
+        _require_space(file, len(content))
         with open(fd, "wb", closefd=False) as target:
             target.write(content)
     return Artifact(file.name, name, folder, len(content), hashlib.sha256(content).hexdigest())
 
 
 def keep_copy(journal: Path, source: int, size: int, name: str, folder: str | None) -> Artifact:
-    """Copy the first `size` bytes of an open file beside the journal; gives the record of the copy.
+    """Copy the first `size` bytes of an open file beside the journal; return the copy's record.
 
-    The blocks are shared where the file system can do so.
+    The blocks are shared if the file system supports that.
 
     Raises:
         OSError: the file cannot be read or copied.
@@ -58,7 +58,7 @@ def keep_copy(journal: Path, source: int, size: int, name: str, folder: str | No
         if _share_blocks(source, fd):
             os.truncate(fd, min(size, os.fstat(fd).st_size))
         else:
-            _require_room(file, size)
+            _require_space(file, size)
             _copy(source, fd, size)
         os.lseek(fd, 0, os.SEEK_SET)
         with open(fd, "rb", closefd=False) as copy:
@@ -67,10 +67,10 @@ def keep_copy(journal: Path, source: int, size: int, name: str, folder: str | No
 
 
 def verified(journal: Path, artifact: Artifact) -> Path:
-    """The file of an artifact, once it has proved to be what its record says.
+    """Return the file of an artifact after checking it against its record.
 
-    It is a regular file with a plain name in the journal's own folder, belongs to the user who
-    delivers (for root: to the owner of the journal), and has the size and SHA-256 of the record.
+    It must be a regular file with a plain name in the journal's own folder, belong to the user who
+    delivers (for root: to the owner of the journal), and have the recorded size and SHA-256.
 
     Raises:
         RejectedError: it is gone, damaged or forged; it must not be sent.
@@ -101,7 +101,7 @@ def verified(journal: Path, artifact: Artifact) -> Path:
 
 
 def discard(journal: Path, artifact: Artifact) -> None:
-    """Delete the file of an artifact; never one outside the journal's own folder.
+    """Delete the file of an artifact, but never one outside the journal's own folder.
 
     Raises:
         OSError: it cannot be deleted.
@@ -111,7 +111,7 @@ def discard(journal: Path, artifact: Artifact) -> None:
 
 
 def set_aside(journal: Path, artifact: Artifact) -> None:
-    """Keep the file of an artifact that the store refused for good where `spool.remove` leaves it.
+    """Move the file of an artifact that the store refused to where `spool.remove` leaves it.
 
     Raises:
         OSError: it cannot be moved.
@@ -124,11 +124,11 @@ def set_aside(journal: Path, artifact: Artifact) -> None:
 
 
 def _inside(journal: Path, artifact: Artifact) -> Path:
-    """Where the file of an artifact lies, in a folder that nobody else can have changed.
+    """The path of an artifact's file, in a folder that nobody else can have changed.
 
     Raises:
-        RejectedError: it would lie elsewhere, or the folder is a link or another user's.
-        OSError: the folder cannot be looked at.
+        RejectedError: it would be elsewhere, or the folder is a link or another user's.
+        OSError: the folder cannot be examined.
     """
     folder = journal.with_suffix(".files")
     if not _PLAIN_NAME.fullmatch(artifact.file):
@@ -146,7 +146,7 @@ def _inside(journal: Path, artifact: Artifact) -> Path:
 
 
 def _is_ours(status: os.stat_result, journal: Path) -> bool:
-    """Whether a file or folder belongs to who delivers, and nobody else can write it."""
+    """Whether a file or folder belongs to the user who delivers, and nobody else can write it."""
     if not hasattr(os, "geteuid"):
         return True
     owner = os.geteuid() or journal.stat().st_uid
@@ -160,7 +160,7 @@ def _refused(artifact: Artifact, what: str) -> RejectedError:
 
 @contextmanager
 def _new_file(journal: Path) -> Iterator[tuple[Path, int]]:
-    """A fresh file beside the journal, for its owner only; gone again where the block fails."""
+    """Create a file beside the journal, for its owner only; remove it if the block fails."""
     folder = journal.with_suffix(".files")
     folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / os.urandom(8).hex()
@@ -174,14 +174,14 @@ def _new_file(journal: Path) -> Iterator[tuple[Path, int]]:
     os.close(fd)
 
 
-def _require_room(file: Path, size: int) -> None:
+def _require_space(file: Path, size: int) -> None:
     disk = shutil.disk_usage(file.parent)
-    if disk.free - size < min(_ROOM, disk.total // 20):
+    if disk.free - size < min(_FREE, disk.total // 20):
         raise OSError(errno.ENOSPC, f"no room for {size} bytes where the journals lie", str(file))
 
 
 def _share_blocks(source: int, target: int) -> bool:
-    """Make one file a reflink of another; False where the file system has none."""
+    """Make one file a reflink of another; False if the file system has none."""
     try:
         from fcntl import ioctl
 

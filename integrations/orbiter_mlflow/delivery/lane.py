@@ -1,5 +1,5 @@
-"""What the lanes of a journal share: attempts that never raise, the waits between them, and the
-entries that the store refused and that are under trial."""
+"""The common part of all lanes of a journal: attempts that never raise, the waits between them, and
+the retries of refused entries."""
 
 import contextlib
 import random
@@ -10,26 +10,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from orbiter_mlflow.delivery import retry, spool
-from orbiter_mlflow.delivery.suspects import Suspect, refused_again, suspect
+from orbiter_mlflow.delivery import retry
+from orbiter_mlflow.delivery.ack import Ack, LaneAck, RefusedEntry
 from orbiter_mlflow.errors import DeliveryError, RejectedError, TransientError, UnsupportedError
 
-_AckT = TypeVar("_AckT", spool.Ack, spool.LaneAck)
+_AckT = TypeVar("_AckT", Ack, LaneAck)
 
 
 class Lane(ABC, Generic[_AckT]):
-    """One lane of one journal.
+    """The delivery of some kinds of records of one journal.
 
     Args:
         journal: the file.
-        ack: how far an earlier delivery has come.
+        ack: how far an earlier delivery came.
         clock: seconds, monotonic.
         now: seconds since the epoch.
-        rng: the jitter of the waits.
+        rng: source of the jitter of the waits.
 
     Attributes:
-        ack: how far it is delivered, as last written.
-        not_before: the clock's time before which another attempt would be too early.
+        journal: the file.
+        ack: how far it is delivered, as last written to disk.
+        not_before: time on `clock` before which no attempt should be made.
     """
 
     def __init__(
@@ -52,24 +53,24 @@ class Lane(ABC, Generic[_AckT]):
         self._failed_at = 0.0
 
     def wake(self) -> None:
-        """Somebody waits: try again soon, however long the store has been in trouble."""
+        """Try again soon, however long the store has been in trouble, because somebody waits."""
         self.not_before = min(self.not_before, self._failed_at + retry.WAITED_FOR)
 
-    def next_trial(self) -> float | None:
-        """Seconds until an entry under trial is to be tried again; None where there is none."""
+    def next_retry(self) -> float | None:
+        """Seconds until the next retry of a refused entry; None where there is none."""
         if not self.ack.aside:
             return None
         return max(0.0, min(one.at for one in self.ack.aside) - self._now())
 
     def _attempt(self, action: Callable[[], None]) -> bool:
-        """Whether `action` was carried out; what stopped it stands in `ack.problem`."""
+        """Run `action`; False if something stopped it, with the reason in `ack.problem`."""
         try:
             action()
             if self.ack.problem:
                 self._write(problem="", held=False)
         except (DeliveryError, OSError, ValueError) as error:
-            # Try again what nobody has dealt with: a refusal is one of a read or of a status, and
-            # an endpoint that each server has is lacking where a gateway answers in its place.
+            # Errors that end up here are retried: a refusal concerns a read or a status, and an
+            # endpoint that every server has is missing only where a gateway answers in its place.
             held = not isinstance(
                 error, TransientError | RejectedError | UnsupportedError | OSError
             )
@@ -84,39 +85,43 @@ class Lane(ABC, Generic[_AckT]):
         return True
 
     def _put_aside(
-        self, bad: list[tuple[dict[str, Any], DeliveryError]], **changes: object
+        self, refused: list[tuple[dict[str, Any], DeliveryError]], **changes: object
     ) -> None:
-        """Put refused entries under trial, and write `changes` of the ack in the same step."""
-        aside = (*self.ack.aside, *(suspect(entry, error, self._now()) for entry, error in bad))
+        """Schedule retries of refused entries, and write `changes` of the ack in the same step."""
+        now = self._now()
+        aside: list[RefusedEntry] = [*self.ack.aside]
+        aside += [RefusedEntry.first(entry, error, now) for entry, error in refused]
         if len(aside) > retry.MOST_ASIDE:
             raise TransientError(
-                f"the store refuses one entry after the other ({bad[-1][1]}): "
-                f"{len(self.ack.aside)} are under trial, and the next ones wait for them"
+                f"the store refuses one entry after the other ({refused[-1][1]}): "
+                f"{len(self.ack.aside)} are being retried, and the next ones wait for them"
             )
-        self._write(aside=aside, **changes)
+        self._write(aside=tuple(aside), **changes)
 
-    def _try_aside(self) -> None:
-        """Try again the entries under trial whose time has come."""
+    def _retry_aside(self) -> None:
+        """Retry the refused entries whose time has come."""
         for one in self.ack.aside:
             if one.at > self._now():
                 continue
-            rest: tuple[Suspect, ...] = tuple(other for other in self.ack.aside if other is not one)
+            rest: tuple[RefusedEntry, ...] = tuple(
+                other for other in self.ack.aside if other is not one
+            )
             try:
                 self._send_again(one.entry)
             except UnsupportedError as error:
                 raise TransientError(str(error)) from error
             except (RejectedError, TransientError) as error:
                 self._require_refusal(error)
-                again = refused_again(one, error, self._now())
+                again = one.again(error, self._now())
                 if again is None:
-                    self._give_up(replace(one, reason=str(error)), rest)
+                    self._quarantine(replace(one, reason=str(error)), rest)
                 else:
                     self._write(aside=(*rest, again))
             else:
                 self._write(aside=rest)
 
     def _require_refusal(self, error: DeliveryError) -> None:
-        """Return where the content may be the cause of `error`; raise it where the store is."""
+        """Return if the content may be the cause of `error`; raise it if the store is."""
         if isinstance(error, TransientError):
             if not error.answered:
                 raise error
@@ -124,19 +129,28 @@ class Lane(ABC, Generic[_AckT]):
 
     @abstractmethod
     def _send_again(self, entry: dict[str, Any]) -> None:
-        """Send one entry; raises a `DeliveryError` as the sink does."""
+        """Send one entry.
+
+        Raises:
+            DeliveryError: as the sink does.
+        """
 
     @abstractmethod
-    def _give_up(self, bad: Suspect, rest: tuple[Suspect, ...]) -> None:
-        """Quarantine an entry; `rest` is what stays under trial."""
+    def _quarantine(self, refused: RefusedEntry, rest: tuple[RefusedEntry, ...]) -> None:
+        """Quarantine an entry; `rest` are the others that are retried."""
 
     @abstractmethod
     def _write_something_harmless(self) -> None:
-        """Raise a `DeliveryError` where the store takes no write at all: a database that is
-        read-only for a while answers reads."""
+        """Find out whether the store takes writes at all, as one that is read-only for a while
+        still answers reads.
+
+        Raises:
+            DeliveryError: it does not.
+        """
 
     @abstractmethod
-    def _save(self, ack: _AckT) -> None: ...
+    def _save(self, ack: _AckT) -> None:
+        """Write an ack to disk."""
 
     def _write(self, **changes: object) -> None:
         fresh = replace(self.ack, **changes)  # type: ignore[arg-type]  # names checked by tests

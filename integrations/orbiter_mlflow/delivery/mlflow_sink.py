@@ -1,7 +1,7 @@
-"""The MLflow side of delivery: the only module of `delivery/` that imports mlflow.
+"""The sink for MLflow: any store that a tracking URI of MLflow names.
 
-Runs are addressed by run id through `MlflowClient`; the fluent API's global active run is never
-read or set, save in `fluent_run`, which is there for the user's own `mlflow.log_*` calls.
+Runs are addressed by run id through `MlflowClient`. The fluent API's global active run is never
+read or set, except in `fluent_run`, which serves the user's own `mlflow.log_*` calls.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from orbiter_mlflow.delivery.mlflow_client import importable  # noqa: F401
+from orbiter_mlflow.delivery import mlflow_client  # noqa: F401  mlflow needs a home
 
 # isort: split
 import mlflow
@@ -23,11 +23,11 @@ from mlflow.tracking import fluent
 from mlflow.utils.rest_utils import http_request
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.batches import Point
+from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
-from orbiter_mlflow.delivery.resumption import Earlier, last_step
+from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
 
 _P = ParamSpec("_P")
@@ -37,6 +37,8 @@ _T = TypeVar("_T")
 def _translated(
     method: Callable[Concatenate["MLflowSink", _P], _T],
 ) -> Callable[Concatenate["MLflowSink", _P], _T]:
+    """Turn exceptions of MLflow into a `DeliveryError`."""
+
     @wraps(method)
     def call(self: "MLflowSink", /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
@@ -50,8 +52,8 @@ def _translated(
 def _to_a_run(
     method: Callable[Concatenate["MLflowSink", str, _P], _T],
 ) -> Callable[Concatenate["MLflowSink", str, _P], _T]:
-    """As `_translated`, of a write to a run, which MLflow refuses with the code of bad content
-    where the run or its experiment is deleted."""
+    """Translate as `_translated` does, for a write to a run: MLflow refuses it with the code of bad
+    content if the run or its experiment is deleted."""
 
     @wraps(method)
     def call(self: "MLflowSink", run_id: str, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -67,7 +69,8 @@ def _to_a_run(
 
 
 def _unless_held(error: Exception, refusal: RejectedError) -> DeliveryError:
-    """What to raise where a read failed that was to explain a refusal: no verdict on content."""
+    """The error to raise if a read that should explain a refusal fails itself: the content may be
+    good."""
     found = classified(error)
     return found if isinstance(found, HeldError) else TransientError(str(refusal))
 
@@ -78,10 +81,10 @@ def _require_stage(thing: str, stage: str, refusal: RejectedError | None = None)
 
 
 class MLflowSink:
-    """A tracking store behind any tracking URI of MLflow's.
+    """A tracking store behind a tracking URI of MLflow; see `Sink` for the methods.
 
     Args:
-        tracking_uri: where the store is; may hold credentials, which appear in no message of ours.
+        tracking_uri: the store; may hold credentials, which appear in none of our messages.
 
     Raises:
         DeliveryError: the store cannot be opened.
@@ -101,9 +104,9 @@ class MLflowSink:
             raise found from error
 
     def _redirection(self) -> str:
-        """Where the server sends a POST, in words; empty where it answers itself.
+        """The address to which the server redirects a POST, in words; empty without a redirect.
 
-        Such a POST arrives as a GET, without what it said, and MLflow calls that invalid.
+        A redirected POST arrives as a GET without its body, which MLflow calls invalid.
         """
         store = self._client._tracking_client.store
         if not isinstance(store, RestStore):
@@ -123,8 +126,8 @@ class MLflowSink:
 
     @_translated
     def create_run(self, head: Head) -> str:
-        given = {names.PARENT_RUN_ID: head.parent_run_id, names.USER: head.user}
-        tags = {names.UID: head.uid} | {key: text for key, text in given.items() if text}
+        optional = {names.PARENT_RUN_ID: head.parent_run_id, names.USER: head.user}
+        tags = {names.UID: head.uid} | {key: text for key, text in optional.items() if text}
         experiment_id = self._experiment_id(head)
         try:
             run = self._client.create_run(
@@ -138,11 +141,11 @@ class MLflowSink:
         return str(run.info.run_id)
 
     @_translated
-    def read_run(self, run_id: str) -> Earlier:
+    def read_run(self, run_id: str) -> RunContents:
         data = self._client.get_run(run_id).data
-        # Of the latest value of each metric: the one of the largest step.
+        # The latest value of each metric is the one of the largest step.
         steps = ((metric.key, metric.step) for metric in data.to_proto().metrics)
-        return Earlier(last_step(steps), data.params, data.tags)
+        return RunContents(last_step(steps), data.params, data.tags)
 
     @_translated
     def find_runs(self, head: Head) -> Sequence[str]:
@@ -153,13 +156,13 @@ class MLflowSink:
         )
         return [str(run.info.run_id) for run in found]
 
-    @_translated
-    def delivered(self, run_id: str) -> str:
-        return str(self._client.get_run(run_id).data.tags.get(names.DELIVERED, ""))
-
     @_to_a_run
     def log_batch(
-        self, run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
+        self,
+        run_id: str,
+        points: Sequence[MetricPoint],
+        params: dict[str, str],
+        tags: dict[str, str],
     ) -> None:
         self._client.log_batch(
             run_id,
@@ -206,8 +209,8 @@ class MLflowSink:
                 shutil.copyfile(file, named)
             self._client.log_artifact(run_id, str(named), artifact.folder)
             if isinstance(self._client._tracking_client.store, RestStore):
-                # A login page that a proxy sends in place of the server passes for a success of
-                # an upload, whose answer mlflow does not read; but not for that of a question.
+                # MLflow does not read the answer to an upload, so a proxy's login page passes for a
+                # success. The answer to a read it does check.
                 self._client.get_run(run_id)
         except Exception as error:
             raise classified_artifact(error) from error
@@ -230,8 +233,8 @@ class MLflowSink:
         self._client.delete_run(run_id)
 
     def _require_active(self, run_id: str, refusal: RejectedError) -> None:
-        """Raise where a write was refused because the run or its experiment is deleted, or where
-        that cannot be found out now."""
+        """Raise if a write was refused because the run or its experiment is deleted, or if that
+        cannot be found out now."""
         try:
             info = self._client.get_run(run_id).info
         except Exception as error:
@@ -247,8 +250,7 @@ class MLflowSink:
         _require_stage(f"experiment {found.name!r}", found.lifecycle_stage, refusal)
 
     def _experiment_id(self, head: Head) -> str:
-        """The id of the head's experiment; one that goes by a name is created where it is
-        missing."""
+        """The id of the head's experiment; a named experiment is created if it is missing."""
         if head.experiment_id is not None:
             return head.experiment_id
         name = head.experiment or "Default"
@@ -266,14 +268,14 @@ class MLflowSink:
 
 @contextlib.contextmanager
 def fluent_run(tracking_uri: str, run_id: str) -> Iterator[Any]:
-    """Make a run the active one of MLflow's fluent API for the length of a `with` block.
+    """Make a run the active one of MLflow's fluent API inside a `with` block.
 
-    MLflow sets the run FINISHED on leaving; the caller puts the true status back. The tracking URI
-    and the experiment that the user has set are theirs again afterwards.
+    MLflow sets the run FINISHED on leaving; the caller restores the true status. The tracking URI
+    and the experiment that the user has set are restored afterwards.
     """
     uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    # MLflow refuses to start a run of another than the active experiment, and has no public way to
-    # put the active one aside.
+    # MLflow refuses to start a run outside the active experiment, and has no public way to unset
+    # the active one.
     experiment_id, fluent._active_experiment_id = fluent._active_experiment_id, None
     mlflow.set_tracking_uri(tracking_uri)
     try:

@@ -1,8 +1,8 @@
-"""What a journal holds: one record a line, each with its sequence number and checksum.
+"""The records of a journal, one per line, each with its sequence number and checksum.
 
 A line is JSON: `{"n":7,"c":"9f3c2a1b","r":{"kind":"metrics",...}}`, where `c` is the CRC-32 of the
-text of `r`, started from `n`. Records are small enough to be sent in one batch each; `split` sees
-to that. Times are milliseconds since the epoch, UTC.
+text of `r`, started from `n`. `split` keeps each record small enough to be sent in one batch. Times
+are milliseconds since the epoch, UTC.
 """
 
 import json
@@ -20,7 +20,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.errors import DamagedLineError, UnknownFormatError
 
 FORMAT: Final = 1
-"""Version of the journal's format; a journal of another one is refused."""
+"""Version of the journal format; a journal of another version is refused."""
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -29,10 +29,15 @@ _Value = TypeVar("_Value", str, float)
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """The process that writes a journal, so that its death can be told.
+    """Identify the process that writes a journal, so that its death can be detected.
 
-    `boot` and `started` tell a process from a later one that was given the same `pid`, `namespace`
-    from one in another container, whose pids count anew.
+    Attributes:
+        host: the machine's name.
+        boot: Linux' boot id; empty elsewhere.
+        pid: the process id.
+        started: start time, in clock ticks after the boot; with `boot` it distinguishes the process
+            from a later one that was given the same pid. Empty where it is unknown.
+        namespace: the PID namespace, as each container has its own pids.
     """
 
     host: str
@@ -46,10 +51,21 @@ class ProcessIdentity:
 class Head:
     """The first record: which run this is, and where it goes.
 
-    `run_id` continues a run that exists. Of `experiment` (a name) and `experiment_id` one is set.
-    `keep` leaves the journal in the spool once it is delivered.
-    `live` tells journals that are delivered by themselves from those that wait for `sync`.
-    `folder` is the writer's working folder, where MLflow would keep artifacts by default.
+    Attributes:
+        uid: identifies the journal; the run carries it in the tag `orbiter.uid`.
+        tracking_uri: the store, without credentials.
+        start_time: start of the run.
+        writer: the training process.
+        experiment: name of the experiment; exactly one of it and `experiment_id` is set.
+        experiment_id: id of the experiment.
+        run_id: an existing run to resume; None creates a run.
+        run_name: name of the run; None lets MLflow choose one.
+        parent_run_id: nests the run under another.
+        user: who started the training.
+        live: delivered in the background; False waits for `orbiter-mlflow sync`.
+        keep: leaves the journal in the spool after delivery.
+        folder: the writer's working folder, where MLflow would put artifacts by default.
+        format: version of the journal format.
     """
 
     uid: str
@@ -71,18 +87,24 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Params:
+    """Params of the run, by key."""
+
     values: dict[str, str]
     kind: Literal["params"] = "params"
 
 
 @dataclass(frozen=True, slots=True)
 class Tags:
+    """Tags of the run, by key; a later value replaces an earlier one."""
+
     values: dict[str, str]
     kind: Literal["tags"] = "tags"
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
+    """Metric values, by key, of one step and one time."""
+
     step: int
     time: int
     values: dict[str, float]
@@ -91,7 +113,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset input of the run; texts as MLflow keeps them (`schema`, `profile`: JSON or "")."""
+    """A dataset input of the run, in MLflow's terms; `schema` and `profile` are JSON or empty."""
 
     name: str
     digest: str
@@ -105,7 +127,15 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file kept beside the journal under `file`, to be uploaded into `folder` as `name`."""
+    """A file that waits beside the journal for its upload.
+
+    Attributes:
+        file: its name in the journal's folder of files.
+        name: its name in the run.
+        folder: the artifact folder to upload into; None for the root.
+        size: bytes.
+        sha256: hexadecimal digest of the content.
+    """
 
     file: str
     name: str
@@ -117,7 +147,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The status of the run; `end_time` is None while it runs."""
+    """A status of the run, in MLflow's words; `end_time` is None while it runs."""
 
     status: RunStatus
     end_time: int | None = None
@@ -126,7 +156,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The writer is done: nothing follows."""
+    """The last record: the writer has finished."""
 
     kind: Literal["close"] = "close"
 
@@ -136,7 +166,7 @@ Record = Head | Params | Tags | Metrics | Dataset | Artifact | Status | Close
 
 @cache
 def _reader() -> TypeAdapter[Record]:
-    """Made when first read with: a training process only writes, and this takes 20 ms."""
+    """Built on first use: a training process only writes, and building it takes 20 ms."""
     return TypeAdapter(Annotated[Record, Field(discriminator="kind")])
 
 
@@ -144,16 +174,16 @@ _LINE = re.compile(rb'\{"n":(\d+),"c":"([0-9a-f]{8})","r":(\{.*\})\}')
 
 
 def encode(record: Record, number: int) -> bytes:
-    """The line of a record, newline included. NaN and infinities are written as strings."""
+    """Encode a record as a line, newline included. NaN and infinities become strings."""
     body = to_json(record, inf_nan_mode="strings")
     return b'{"n":%d,"c":"%08x","r":%s}\n' % (number, zlib.crc32(body, number & 0xFFFFFFFF), body)
 
 
 def decode(line: bytes) -> Record:
-    """The record of a line (without its newline).
+    """Decode a line, given without its newline.
 
     Raises:
-        DamagedLineError: checksum or shape are wrong.
+        DamagedLineError: the checksum or a field is wrong.
         UnknownFormatError: the line is a head of another format version.
     """
     match = _LINE.fullmatch(line)
@@ -182,24 +212,23 @@ def _format_of(body: bytes) -> Any:
 
 
 MAX_RECORD_BYTES = names.MAX_BATCH_BYTES // 2
-"""The size of a record in a request; half a batch leaves room for MLflow's own wrapping."""
+"""The largest size of a record in a request; half a batch leaves space for MLflow's own JSON."""
 
 _ENTRY_OVERHEAD = 120
 """Bytes that the request's JSON adds to an entry: field names, numbers, quotes."""
 
-
 _SURELY_FIT = MAX_RECORD_BYTES // (6 * names.MAX_KEY + _ENTRY_OVERHEAD)
-"""Metrics that fit into a record however long and odd their keys are: spares measuring them."""
+"""As many metrics fit into a record whatever their keys, so they need not be measured."""
 
 
 def entry_size(key: str, value: str | float) -> int:
-    """Bytes that a param, tag or metric takes in a request, whose JSON may escape characters."""
+    """Bytes that a param, tag or metric takes in a request, after JSON's escapes."""
     text = 0 if isinstance(value, float) else len(json.dumps(value))
     return len(json.dumps(key)) + text + _ENTRY_OVERHEAD
 
 
 def split(record: Record) -> Iterator[Record]:
-    """The record in parts that each fit into one batch, in the order of its keys."""
+    """Split a record into parts that each fit into one batch, in the order of its keys."""
     if isinstance(record, Metrics):
         if len(record.values) <= _SURELY_FIT:
             yield record

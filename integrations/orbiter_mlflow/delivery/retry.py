@@ -1,30 +1,91 @@
-"""When a request is tried again: every number of delivery's patience, in one place."""
+"""Every wait, poll and number of tries in delivery: how long anything is tried, in one place.
+
+All times are in seconds.
+"""
 
 import random
 
+# -- requests to a store in trouble ----------------------------------------------------------------
+
 FIRST = 0.5
-"""Seconds before the second attempt at a store in trouble."""
+"""Before the second attempt at a store in trouble; the wait doubles with each failure."""
 LONGEST = 60.0
-"""Seconds between attempts, at most."""
+"""Between attempts, at most."""
 HELD = 60.0
-"""Seconds between attempts while a person has to act: a password may be put right any time."""
+"""Between attempts while a person has to act: a password may be corrected at any time."""
 WAITED_FOR = 1.0
-"""Seconds between attempts, at most, while somebody waits for the delivery."""
-
-FAILED_BEFORE_SPLIT = 5
-"""Answers of HTTP 500 to one batch, in a row, after which its content may be the cause."""
-
-DEFINITE = (1.0, 4.0)
-"""Seconds between tries of an entry that MLflow's validation refuses; then it is quarantined."""
-DOUBTFUL = (2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 60.0)
-"""The same for one that a database, a gateway or an HTTP 500 refuses: ten tries in 4.6 minutes. Of
-servers that answer six of ten requests with a random 500, that blames one innocent entry in 160 of
-those that have come under suspicion, each of them after a dozen failures in a row."""
-MOST_ASIDE = 200
-"""Refused entries under trial at a time. More mean that the store is in trouble: delivery waits."""
+"""Between attempts, at most, while somebody waits for the delivery."""
+SYNC = 30.0
+"""How long `sync` keeps trying a store that cannot be reached, by default."""
+HTTP_RETRIES, HTTP_TIMEOUT = 0, 30
+"""Retries of MLflow's own client, and its timeout, in a process that does nothing but deliver: the
+drain decides how often to try. What the user has set takes precedence."""
 
 
 def delay(failures: int, rng: random.Random) -> float:
-    """Seconds to wait after so many failures in a row: doubling, capped, and jittered by half, so
-    that a thousand trainers do not come back to a restarted server in the same instant."""
+    """Seconds to wait after `failures` failures in a row: doubling, capped at `LONGEST`, and
+    jittered by half, so that a thousand trainers do not return to a restarted server at once."""
     return min(LONGEST, FIRST * 2.0 ** min(failures - 1, 10)) * rng.uniform(0.5, 1.0)
+
+
+# -- entries that the store refuses ----------------------------------------------------------------
+
+FAILED_BEFORE_SPLIT = 5
+"""HTTP 500 answers to one batch in a row after which its content may be the cause."""
+DEFINITE = (1.0, 4.0)
+"""Between tries of an entry that MLflow's validation refuses; then it is quarantined."""
+DOUBTFUL = (2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 60.0)
+"""Between tries of an entry that a database, a gateway or an HTTP 500 refuses: ten tries in 4.6
+minutes. On servers that answer six of ten requests with a random 500, this quarantines one innocent
+entry in 160 of those suspected, each of which was suspected after a dozen failures in a row."""
+MOST_ASIDE = 200
+"""Refused entries that are retried at a time. More mean that the store is in trouble: delivery
+waits."""
+
+# -- the delivery process and its drain loop -------------------------------------------------------
+
+IDLE = 1.0
+"""Between looks at the journals while nobody waits for them. Records that arrive within this time
+go out in one request, which takes less of a shared core from the training than five requests."""
+LINGER = 600.0
+"""How long the delivery process goes on after the training process has died."""
+LINGER_POLL = 0.1
+"""Between looks at the journals during that time."""
+MAX_STARTS = 5
+"""Times that a delivery process is started before a thread takes over."""
+EXIT_WAIT = 5.0
+"""How long the exit of a training process waits for its delivery process, which outlives it: for
+people who look at the run right away."""
+ENVIRONMENT_POLL = 0.25
+"""Between looks for changes in the environment of the training; one takes some 50 microseconds."""
+
+# -- a training process that waits -----------------------------------------------------------------
+
+ACK_POLL = 0.02
+"""Between looks at the ack while somebody waits for delivery."""
+
+# -- files and locks -------------------------------------------------------------------------------
+
+LOCK_TRIES, LOCK_PAUSE = 4, 0.003
+"""Tries to take a lock, and the pause between them: a mere look holds it for microseconds."""
+LOCK_POLL = 0.02
+"""Between tries to take a lock that is waited for."""
+UNNAMED_LOCK = 60.0
+"""Age at which a lock file that names no holder counts as left behind by a process that died."""
+WRITER_LOCK_CHECK = 1.0
+"""Between checks that a journal's writer still holds its lock."""
+REPLACE_TRIES, REPLACE_PAUSE = 10, 0.01
+"""Tries to replace a file on Windows, which refuses while somebody reads it, and the pause."""
+FINAL_TRIES, FINAL_PAUSE = 10, 0.02
+"""Tries to write a final record on a full disk that cannot preallocate, and the pause: another
+program may take the bytes that were just freed for it."""
+
+# -- a sqlite store that another client creates ----------------------------------------------------
+
+CREATION_STILL = 5.0
+"""Without a change after which no client is taken to be creating the store; the longest of MLflow's
+migrations takes a fraction of one."""
+CREATION_LONGEST = 120.0
+"""How long the creation by another client is waited for."""
+CREATION_POLL = 0.05
+"""Between looks at it."""

@@ -1,4 +1,4 @@
-"""The training process' end of the delivery of one run: append, ask how far it is, wait for it.
+"""The training process' side of the delivery of one run: append, ask how far it is, wait for it.
 
 Appending never waits. Waiting polls the ack beside the journal, so it works with any host, and in
 an event loop it never blocks the loop.
@@ -10,40 +10,43 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from orbiter_mlflow.delivery import retry
+from orbiter_mlflow.delivery.ack import LANES, Ack, read_ack, read_lane_ack
 from orbiter_mlflow.delivery.hosts.base import Host
 from orbiter_mlflow.delivery.records import Head, Record
-from orbiter_mlflow.delivery.spool import LANES, Ack, open_journal, read_ack, read_lane_ack
+from orbiter_mlflow.delivery.spool import open_journal, quarantine_path
 
 _logger = logging.getLogger(__name__)
 
-_POLL = 0.02
-"""Seconds between looks at the ack while somebody waits."""
-
 
 class RunWriter:
-    """The journal of one run, under delivery by `host`.
+    """The journal of one run, delivered by a host.
 
     Args:
         folder: the spool.
         head: the first record.
-        tracking_uri: with credentials, where it holds any; `head` has it without.
-        patience: seconds that the user is willing to wait for delivery.
+        host: delivers the journal.
+        tracking_uri: the store, with its credentials; `head` has it without.
+        flush_timeout: seconds that the user is willing to wait for delivery.
+
+    Attributes:
+        uid: of the head.
 
     Raises:
-        OSError: the journal cannot be made.
+        OSError: the journal cannot be created.
     """
 
     def __init__(
-        self, folder: Path, head: Head, host: Host, *, tracking_uri: str, patience: float
+        self, folder: Path, head: Head, host: Host, *, tracking_uri: str, flush_timeout: float
     ) -> None:
         self.uid = head.uid
         self._journal = open_journal(folder, head)
         self._host = host
         self._run_id: str | None = None
-        self._refused = 0
+        self._quarantined = 0
         self._kept = ""
         self._tracking_uri = tracking_uri
-        host.deliver(self.path, tracking_uri, patience)
+        host.deliver(self.path, tracking_uri, flush_timeout)
 
     @property
     def path(self) -> Path:
@@ -51,38 +54,39 @@ class RunWriter:
         return self._journal.path
 
     def append(self, record: Record) -> None:
-        """Keep a record. Never waits for the network, never raises."""
+        """Append a record. Never waits for the network, never raises."""
         self._journal.append(record)
         self._host.appended()
 
     def close(self) -> None:
-        """Give the journal's file back."""
+        """Close the journal's file; delivery goes on."""
         self._journal.close()
 
     def run_id(self) -> str | None:
-        """The run's id, once the run exists; does not wait."""
+        """The run's id, or None before the run exists; does not wait."""
         if self._run_id is None:
             self._run_id = read_ack(self.path).run_id
         return self._run_id
 
     def wait_run_id(self, within: float) -> str | None:
-        """The run's id; waits up to `within` seconds, then None."""
-        for _ in self._looks(within):
+        """Wait for the run's id, up to `within` seconds; None after that."""
+        for _ in self._poll(within):
             if self.run_id() is not None:
                 break
-            time.sleep(_POLL)
+            time.sleep(retry.ACK_POLL)
         return self._run_id
 
     async def wait_run_id_async(self, within: float) -> str | None:
-        """The run's id; the event loop goes on for up to `within` seconds, then None."""
-        for _ in self._looks(within):
+        """Wait for the run's id as `wait_run_id` does, without blocking the event loop."""
+        for _ in self._poll(within):
             if self.run_id() is not None:
                 break
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(retry.ACK_POLL)
         return self._run_id
 
     def delivered(self) -> bool:
-        """Whether all that was appended is in the store; who asks is taken to wait for it."""
+        """Whether everything appended is in the store. Also speeds delivery up, as a caller who
+        asks is taken to wait for it."""
         self._host.wake()
         size = self._journal.size
         if read_ack(self.path).offset < size:
@@ -93,36 +97,38 @@ class RunWriter:
     async def flush(self, within: float) -> str | None:
         """Wait until all metrics, params, tags and statuses are in the store.
 
-        Datasets and artifacts follow by themselves: a broken artifact store holds up nobody.
+        Datasets and artifacts are not waited for: a broken artifact store holds up nobody.
 
-        Returns None then, and where nothing is delivered for now. Otherwise what the trouble is,
-        once `_looks` has given up.
+        Returns:
+            None on success, and if the host delivers nothing for now. Otherwise the problem, after
+            at most `within` seconds; sooner if only a person can fix it, or if an earlier wait met
+            the same outage.
         """
         if not self._host.waits:
             return None
         target = self._journal.size
         ack = Ack()
-        for ack in self._looks(within):
+        for ack in self._poll(within):
             if ack.offset >= target:
-                self._tell_refused(ack)
-                self._tell_kept(ack)
+                self._warn_of_quarantined(ack)
+                self._warn_of_kept_params(ack)
                 return None
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(retry.ACK_POLL)
         problem = ack.problem or "delivery has not finished"
-        self._host.tell(self.path, problem)
+        self._host.warn_undelivered(self.path, problem)
         return problem
 
-    def _tell_refused(self, ack: Ack) -> None:
-        if ack.quarantined > self._refused:
-            self._refused = ack.quarantined
+    def _warn_of_quarantined(self, ack: Ack) -> None:
+        if ack.quarantined > self._quarantined:
+            self._quarantined = ack.quarantined
             _logger.warning(
                 "MLflow refused %d entries of run %s for good: what and why stands in %s",
                 ack.quarantined,
                 ack.run_id,
-                self.path.with_suffix(".quarantine"),
+                quarantine_path(self.path),
             )
 
-    def _tell_kept(self, ack: Ack) -> None:
+    def _warn_of_kept_params(self, ack: Ack) -> None:
         if ack.kept != self._kept:
             self._kept = ack.kept
             _logger.warning(
@@ -132,12 +138,8 @@ class RunWriter:
                 ack.kept,
             )
 
-    def _looks(self, within: float) -> Iterator[Ack]:
-        """The ack, looked at again and again, at least once.
-
-        Gives up after `within` seconds; at once where only a person can mend it, and at once too
-        where an earlier wait met the same outage.
-        """
+    def _poll(self, within: float) -> Iterator[Ack]:
+        """Read the ack repeatedly, at least once, for up to `within` seconds."""
         if _outages.goes_on(self._tracking_uri) or not self._host.waits:
             within = 0.0
         deadline = time.monotonic() + within
@@ -148,14 +150,14 @@ class RunWriter:
                 return
             if time.monotonic() >= deadline:
                 break
-        if within > 0:  # who does not wait has met no outage
+        if within > 0:  # a caller that does not wait has met no outage
             _outages.note(self._tracking_uri, self.path, ack)
 
 
 class _Outages:
-    """The stores that a wait has given up on, so that a sweep does not wait for each of its runs.
+    """Stores for which a wait has timed out, so that a sweep does not wait for each of its runs.
 
-    An outage is over once the journal that was waited for gets on.
+    An outage is over once the journal that was waited for makes progress.
     """
 
     def __init__(self) -> None:

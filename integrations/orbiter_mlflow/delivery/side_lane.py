@@ -1,8 +1,8 @@
 """Deliver the datasets, or the artifacts, of a journal: beside its metrics, never before them.
 
 Both may be refused for reasons of their own: an artifact store that this machine cannot write, a
-server that knows no datasets. Each lane has an ack, waits and trials of its own. Sending an entry
-twice does no harm, so a lane needs no mark in the store.
+server without datasets. Each lane has its own ack, waits and retries. Sending an entry twice does
+no harm, so a lane needs no mark in the store.
 """
 
 import contextlib
@@ -10,83 +10,87 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files, spool
-from orbiter_mlflow.delivery.journal import Entry, read, read_head
+from orbiter_mlflow.delivery.ack import (
+    LANES,
+    LaneAck,
+    RefusedEntry,
+    read_ack,
+    read_lane_ack,
+    write_lane_ack,
+)
+from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head
 from orbiter_mlflow.delivery.sink import Sink
-from orbiter_mlflow.delivery.spool import LaneAck
-from orbiter_mlflow.delivery.suspects import Suspect
 from orbiter_mlflow.errors import DeliveryError, RejectedError, TransientError, UnsupportedError
 
 _logger = logging.getLogger(__name__)
-
-LaneName = Literal["datasets", "artifacts"]
 
 _RECORDS: dict[str, type[Dataset] | type[Artifact]] = {"datasets": Dataset, "artifacts": Artifact}
 _KINDS = {"datasets": "dataset", "artifacts": "artifact"}
 _MISSING = {"datasets": names.DATASETS_MISSING, "artifacts": names.ARTIFACTS_MISSING}
 
 _NAMED = 5
-"""Missing things that are named in the tag."""
+"""Missing entries that the tag names."""
 
 
 class SideLane(Lane[LaneAck]):
     """The delivery of the datasets, or the artifacts, of one journal; see `Lane`.
 
     Args:
-        name: which of the two.
-        open_sink: gives the store for a head; may be slow, may raise a `DeliveryError`.
+        name: one of `LANES`.
+        open_sink: opens the store for a head; may be slow, may raise a `DeliveryError`.
     """
 
     def __init__(
-        self, name: LaneName, journal: Path, open_sink: Callable[[Head], Sink], **how: Any
+        self, name: str, journal: Path, open_sink: Callable[[Head], Sink], **how: Any
     ) -> None:
-        super().__init__(journal, spool.read_lane_ack(journal, name), **how)
+        super().__init__(journal, read_lane_ack(journal, name), **how)
         self.name = name
         self._open_sink = open_sink
-        self._kind = _RECORDS[name]
+        self._record = _RECORDS[name]
 
     def run(self) -> bool:
-        """Deliver what the journal holds of this kind; True where nothing of it waits.
+        """Deliver the entries of this kind; True once none of them waits.
 
-        Never raises. Before the run exists nothing is sent.
+        Never raises. Sends nothing before the run exists.
         """
-        main = spool.read_ack(self.journal)
+        main = read_ack(self.journal)
         if main.run_id is None:
             return False
-        self._run_id, self._life = main.run_id, main.life
-        # Taken before the journal is read: what is written meanwhile may be in the main lane's ack.
+        self._run_id, self._resumption = main.run_id, main.resumption
+        # Before the journal is read: records appended meanwhile may be in the main lane's ack.
         self._looked_through = main.offset
         whole = self._attempt(self._deliver)
         if main.status not in (None, "RUNNING"):
-            with contextlib.suppress(DeliveryError, OSError):  # told next time
-                self._tell_missing()
+            with contextlib.suppress(DeliveryError, OSError):  # the next run does it
+                self._tag_missing()
         return whole and not self.ack.aside
 
     def finished(self, size: int) -> bool:
-        """Whether nothing waits in a journal of `size` bytes to which nothing more is written."""
+        """Whether nothing waits, in a journal of `size` bytes to which nothing is appended."""
         return self.ack.offset >= size and not self.ack.aside
 
     @property
     def given_up(self) -> bool:
-        """Whether only a person can help, and the run says so."""
+        """Whether only a person can help, and the run's tag says so."""
         return self.ack.held and self.ack.missing != ""
 
     def _deliver(self) -> None:
         for entry in self._waiting():
-            if entry.record is None:  # the main lane counts what is damaged
+            if entry.record is None:  # the main lane counts damaged lines
                 self._write(offset=entry.end)
             else:
                 self._send(entry, asdict(entry.record))
-        self._try_aside()
+        self._retry_aside()
         self._write(offset=max(self.ack.offset, self._looked_through))
 
     def _waiting(self) -> Iterator[Entry]:
-        return read(self.journal, self.ack.offset, kind=_KINDS[self.name])
+        return read_entries(self.journal, self.ack.offset, kind=_KINDS[self.name])
 
     def _send(self, entry: Entry, record: dict[str, Any]) -> None:
         try:
@@ -105,38 +109,39 @@ class SideLane(Lane[LaneAck]):
             self._discard(record)
 
     def _send_again(self, entry: dict[str, Any]) -> None:
-        record = self._kind(**entry)
+        record = self._record(**entry)
         sink = self._sink()
         if isinstance(record, Dataset):
             sink.log_dataset(self._run_id, record)
         else:
-            told = self._life.told(record)
-            assert isinstance(told, Artifact)  # noqa: S101  as `told` keeps the kind
-            sink.log_artifact(self._run_id, kept_files.verified(self.journal, record), told)
+            sent = self._resumption.rewrite(record)
+            assert isinstance(sent, Artifact)  # noqa: S101  as `rewrite` keeps the kind
+            sink.log_artifact(self._run_id, kept_files.verified(self.journal, record), sent)
 
     def _discard(self, entry: dict[str, Any]) -> None:
-        """Remove the kept copy of an artifact; after the ack, so that a crash leaves it twice."""
-        record = self._kind(**entry)
+        """Remove the kept copy of an artifact, after the ack: a crash between them repeats the
+        upload, and loses nothing."""
+        record = self._record(**entry)
         if isinstance(record, Artifact):
             kept_files.discard(self.journal, record)
 
-    def _give_up(self, bad: Suspect, rest: tuple[Suspect, ...]) -> None:
-        spool.quarantine(self.journal, bad.entry, bad.reason)
-        record = self._kind(**bad.entry)
+    def _quarantine(self, refused: RefusedEntry, rest: tuple[RefusedEntry, ...]) -> None:
+        spool.quarantine(self.journal, refused.entry, refused.reason)
+        record = self._record(**refused.entry)
         if isinstance(record, Artifact):
             kept_files.set_aside(self.journal, record)
         _logger.warning(
             "MLflow refused %s of run %s for good (%s): kept in %s",
-            _shown(bad.entry),
+            _shown(refused.entry),
             self._run_id,
-            bad.reason,
-            self.journal.with_suffix(".quarantine"),
+            refused.reason,
+            spool.quarantine_path(self.journal),
         )
         self._write(aside=rest, refused=self.ack.refused + 1)
 
     def _require_other_endpoints(self, error: UnsupportedError) -> None:
-        """Raise where the server knows no endpoint at all just now: something before it answers in
-        its place while it restarts."""
+        """Raise if no endpoint exists just now: something in front of the server answers in its
+        place while it restarts."""
         try:
             self._write_something_harmless()
         except UnsupportedError:
@@ -144,16 +149,16 @@ class SideLane(Lane[LaneAck]):
 
     def _write_something_harmless(self) -> None:
         head = read_head(self.journal)
-        # Tags that stand there already.
-        tags = {names.UID: head.uid} if head.run_id is None else self._life.tag(head.uid)
+        # Tags that the run has already.
+        tags = {names.UID: head.uid} if head.run_id is None else self._resumption.tag(head.uid)
         self._sink().log_batch(self._run_id, (), {}, tags)
 
-    def _tell_missing(self) -> None:
-        """Keep the tag of an ended run that says what of this kind is not in the store."""
+    def _tag_missing(self) -> None:
+        """Update the tag of an ended run that lists what is missing from the store."""
         missing = self._missing()
         if missing == self.ack.missing:
             return
-        tags = self._life.tags({_MISSING[self.name]: missing})
+        tags = self._resumption.rename_tags({_MISSING[self.name]: missing})
         if missing:
             self._sink().log_batch(self._run_id, (), {}, tags)
         else:
@@ -163,34 +168,34 @@ class SideLane(Lane[LaneAck]):
     def _missing(self) -> str:
         waiting = [asdict(entry.record) for entry in self._waiting() if entry.record is not None]
         waiting += [one.entry for one in self.ack.aside]
-        said = []
+        parts = []
         if waiting:
             shown = ", ".join(map(_shown, waiting[:_NAMED]))
             more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
-            said.append(f"not delivered yet: {shown}{more}")
+            parts.append(f"not delivered yet: {shown}{more}")
         if self.ack.refused:
-            said.append(f"{self.ack.refused} refused by the store")
+            parts.append(f"{self.ack.refused} refused by the store")
         if self.ack.skipped:
-            said.append(f"{self.ack.skipped} skipped: the server has no endpoint for them")
-        return "; ".join(said)[: names.MAX_TAG_VALUE]
+            parts.append(f"{self.ack.skipped} skipped: the server has no endpoint for them")
+        return "; ".join(parts)[: names.MAX_TAG_VALUE]
 
     def _sink(self) -> Sink:
         return self._open_sink(read_head(self.journal))
 
     def _save(self, ack: LaneAck) -> None:
-        spool.write_lane_ack(self.journal, self.name, ack)
+        write_lane_ack(self.journal, self.name, ack)
 
 
 def side_lanes(journal: Path, open_sink: Callable[[Head], Sink], **how: Any) -> list[SideLane]:
-    """Both lanes of a journal."""
-    return [SideLane(name, journal, open_sink, **how) for name in ("datasets", "artifacts")]
+    """All side lanes of a journal."""
+    return [SideLane(name, journal, open_sink, **how) for name in LANES]
 
 
 def nothing_waits(journal: Path) -> bool:
-    """Whether a journal holds no dataset and no artifact that is not in the store."""
+    """Whether all datasets and artifacts of a journal are in the store."""
     for name, kind in _KINDS.items():
-        ack = spool.read_lane_ack(journal, name)
-        if ack.aside or next(read(journal, ack.offset, kind=kind), None) is not None:
+        ack = read_lane_ack(journal, name)
+        if ack.aside or next(read_entries(journal, ack.offset, kind=kind), None) is not None:
             return False
     return True
 

@@ -1,35 +1,52 @@
-"""A tracking store as delivery needs it: what `MLflowSink` is for MLflow, and `MemorySink` for
-tests."""
+"""The tracking store as delivery sees it: `MLflowSink` implements it, and tests use a fake."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from orbiter_mlflow.delivery.batches import Point
+from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
-from orbiter_mlflow.delivery.resumption import Earlier
+from orbiter_mlflow.delivery.resumption.rewriting import RunContents
 
 
 class Sink(Protocol):
-    """A tracking store, as the drain needs it. Every method may raise a `DeliveryError`."""
+    """A tracking store.
 
-    def create_run(self, head: Head) -> str: ...
-    def read_run(self, run_id: str) -> Earlier:
-        """What a run holds by now; a `HeldError` where there is no such run."""
+    Every method sends one or a few requests and returns once the store has answered. Each may raise
+    a `DeliveryError`, whose class says what the drain does next: retry (`TransientError`), retry
+    and then quarantine (`RejectedError`), skip (`UnsupportedError`), or hold (`HeldError`), which
+    is also raised for a run that does not exist.
+    """
+
+    def create_run(self, head: Head) -> str:
+        """Create the run of a head, with its uid as a tag; return the run id."""
+
+    def read_run(self, run_id: str) -> RunContents:
+        """Read the params, the tags and the last step of a run."""
 
     def find_runs(self, head: Head) -> Sequence[str]:
-        """The runs that carry the head's uid."""
-
-    def delivered(self, run_id: str) -> str:
-        """The run's tag `names.DELIVERED`; empty where there is none."""
+        """Find the runs that carry the head's uid, oldest first."""
 
     def log_batch(
-        self, run_id: str, points: Sequence[Point], params: dict[str, str], tags: dict[str, str]
-    ) -> None: ...
-    def delete_tags(self, run_id: str, tags: Collection[str]) -> None:
-        """Delete those of the tags that are there."""
+        self,
+        run_id: str,
+        points: Sequence[MetricPoint],
+        params: dict[str, str],
+        tags: dict[str, str],
+    ) -> None:
+        """Log a batch within MLflow's limits. A failed batch may be committed in part."""
 
-    def log_dataset(self, run_id: str, dataset: Dataset) -> None: ...
-    def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None: ...
-    def set_status(self, run_id: str, status: Status) -> None: ...
-    def delete_run(self, run_id: str) -> None: ...
+    def delete_tags(self, run_id: str, tags: Collection[str]) -> None:
+        """Delete those of the tags that the run has."""
+
+    def log_dataset(self, run_id: str, dataset: Dataset) -> None:
+        """Log a dataset input; doing it twice is harmless."""
+
+    def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None:
+        """Upload `file` under the name and into the folder of `artifact`."""
+
+    def set_status(self, run_id: str, status: Status) -> None:
+        """Set the status of a run, and its end time if it has ended."""
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run."""

@@ -1,4 +1,4 @@
-"""What a tracking URI means: absolute paths, local or not, the same store or another."""
+"""Interpret tracking URIs: absolute paths, local or remote, the same store or another."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def absolute(uri: str) -> str:
-    """The URI with a relative path made absolute, from the present folder.
+    """Make a relative path in a URI absolute, from the working folder.
 
     Raises:
         ValueError: nobody could connect to it.
@@ -50,7 +50,7 @@ def absolute(uri: str) -> str:
 
 
 def is_local(uri: str) -> bool:
-    """Whether the store is a file or a folder of this machine, which is sent no credentials."""
+    """Whether the store is a file or folder of this machine, which receives no credentials."""
     if sqlite_file(uri) is not None:
         return True
     return uri.startswith("file:") and urlsplit(uri).netloc in ("", "localhost")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orbiter_mlflow import names
+from orbiter_mlflow.delivery.files.atomic_write import replace_file
 from orbiter_mlflow.errors import BlessError
 from orbiter_mlflow.gate import baseline_file, git, run_selection
 from orbiter_mlflow.gate.baseline_file import Blessing
@@ -191,7 +192,5 @@ def _write(
             return False
     if not file.absolute().parent.is_dir():
         raise FileNotFoundError(f"{file} cannot be written: there is no folder {file.parent}")
-    scratch = file.with_name(f".{file.name}.new")
-    scratch.write_text(fresh.text(), encoding="utf-8")
-    scratch.replace(file)
+    replace_file(file, fresh.text().encode())
     return True

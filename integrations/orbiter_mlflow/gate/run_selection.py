@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool
-from orbiter_mlflow.delivery.journal import read_head
+from orbiter_mlflow.delivery.ack import read_ack
+from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.errors import CannotCompareError, FilterError
 from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, GateRun, LeftOut
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
@@ -162,9 +163,9 @@ def waiting_here(*folders: Path) -> dict[str, Path]:
     run and of the journal."""
     found: dict[str, Path] = {}
     for journal in (one for folder in folders for one in spool.journals(folder)):
-        if not spool.backlog(journal):
+        if not spool.undelivered_bytes(journal):
             continue
-        ids = {spool.read_ack(journal).run_id}
+        ids = {read_ack(journal).run_id}
         try:
             head = read_head(journal)
             ids |= {head.uid, head.run_id}

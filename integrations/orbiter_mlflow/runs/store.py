@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from orbiter_mlflow.delivery.mlflow_client import importable  # noqa: F401
+from orbiter_mlflow.delivery import mlflow_client  # noqa: F401  mlflow needs a home
 
 # isort: split
 from mlflow import MlflowClient

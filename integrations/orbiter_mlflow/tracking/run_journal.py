@@ -4,7 +4,7 @@ import logging
 import uuid
 from pathlib import Path
 
-from orbiter_mlflow.delivery.files import places
+from orbiter_mlflow.delivery import spool_folder
 from orbiter_mlflow.delivery.hosts.base import Host, OfflineHost, host_of
 from orbiter_mlflow.delivery.hosts.process import DeliveryProcess
 from orbiter_mlflow.delivery.hosts.thread import DeliveryThread
@@ -57,18 +57,18 @@ def open_run_journal(
     problem: OSError | None = None
     for folder in folders:
         try:
-            places.prepare(folder)
+            spool_folder.prepare(folder)
             writer = RunWriter(
                 folder,
                 head,
                 host_of(_HOSTS[settings.delivery]),
                 tracking_uri=settings.tracking_uri,
-                patience=settings.flush_timeout,
+                flush_timeout=settings.flush_timeout,
             )
         except OSError as error:
             problem = problem or error
             continue
-        if len(folders) > 1 and places.is_fallback(folder):
+        if len(folders) > 1 and spool_folder.is_fallback(folder):
             _tell_fallback(folder, problem)
         return writer
     raise problem or FileNotFoundError("no folder for journals")

@@ -1,8 +1,8 @@
-"""Descriptors that stay open for hours in a process that is not ours.
+"""File descriptors that stay open for hours in a user's process.
 
-Programs close numbers that they take for their own (`os.closerange(3, 256)` of a daemon), and the
-next file that they open is given the number. So ours lie high, and each is asked whether it still
-is ours before it is written to or closed. A forked child closes its copies.
+Programs close numbers that they take for their own (a daemon's `os.closerange(3, 256)`), and the
+next file that they open gets the number. So ours have high numbers, and each is checked before it
+is written to or closed. A forked child closes its copies.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def module_if_any(name: str) -> Any:
-    """A module of the standard library that not every system has; None where it is missing."""
+    """A module of the standard library that not every system has; None if it is missing."""
     try:
         return import_module(name)
     except ImportError:
@@ -23,17 +23,18 @@ def module_if_any(name: str) -> Any:
 fcntl, resource = module_if_any("fcntl"), module_if_any("resource")  # not on Windows
 
 _FLOOR = 512
-"""The lowest number, where the limit on open files allows it; beyond what people close blindly."""
+"""The lowest number, if the limit on open files allows it; beyond those that programs close
+blindly."""
 
 
 class Descriptor:
     """A descriptor of ours, moved to a high number.
 
     Args:
-        fd: taken over; it is closed where this fails.
+        fd: an open descriptor, which this object takes over.
 
     Attributes:
-        number: what to give to `os.write` and others.
+        number: the number for `os.write` and others; -1 once it is closed.
     """
 
     def __init__(self, fd: int) -> None:
@@ -43,11 +44,12 @@ class Descriptor:
         _ours.add(self)
 
     def is_ours(self) -> bool:
-        """Whether the number still means our file; False once it is closed."""
+        """Whether the number still refers to our file; False once it is closed."""
         return self.number >= 0 and identity(self.number) == self._identity
 
-    def stands(self) -> bool:
-        """Whether what is written to our file is in a file that has a name."""
+    def has_name(self) -> bool:
+        """Whether the number refers to our file and the file has a name, so that writes are not
+        lost."""
         try:
             status = os.fstat(self.number)
         except OSError:
@@ -55,8 +57,8 @@ class Descriptor:
         return (status.st_dev, status.st_ino) == self._identity and status.st_nlink > 0
 
     def renew(self, fd: int) -> bool:
-        """Go on with a newly opened descriptor; False, and it is closed, where it is of another
-        file."""
+        """Replace the number by a newly opened descriptor; one of another file is closed, and the
+        result is False."""
         if identity(fd) != self._identity:
             os.close(fd)
             return False
@@ -64,14 +66,14 @@ class Descriptor:
         return True
 
     def close(self) -> None:
-        """Close it, unless the number belongs to somebody else by now."""
+        """Close it, unless the number belongs to another file by now."""
         if self.is_ours():
             os.close(self.number)
         self.number = -1
 
 
 def identity(fd: int) -> tuple[int, int] | None:
-    """Which file a number means; None for none."""
+    """The device and inode of a descriptor's file; None if it is not open."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -80,7 +82,7 @@ def identity(fd: int) -> tuple[int, int] | None:
 
 
 def moved_up(fd: int) -> int:
-    """The same file under a high number that no program started by us inherits; `fd` is closed."""
+    """Move a descriptor to a high number that child programs do not inherit; `fd` is closed."""
     if fcntl is None or resource is None:
         return fd
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -97,7 +99,7 @@ _ours: "weakref.WeakSet[Descriptor]" = weakref.WeakSet()
 
 
 def _close_after_fork() -> None:
-    """A child that kept them would hold the locks of its parent, and outlive it with them."""
+    """Close our descriptors in a forked child, which would otherwise keep the parent's locks."""
     for one in list(_ours):
         with contextlib.suppress(OSError):
             one.close()

@@ -1,11 +1,11 @@
-"""Locks on files, on every disk: one way to take them, to give them back and to look at them.
+"""Lock files on every kind of disk: take, release and test a lock in one way.
 
-1. `flock` on the file itself: the kernel gives it back when its holder dies, and all containers of
-   a machine see it.
-2. Where the disk has none (Lustre without `-o flock`, NFS without lockd), or the system has none: a
-   lock of a region (`lockf`; on Windows `msvcrt.locking`) of a file beside.
-3. Where there are no such locks either: that file beside, by whoever gets to make it. It names its
-   holder, and is taken over once that process is certainly gone.
+1. `flock` on the file itself: the kernel releases it when its holder dies, and all containers of a
+   machine see it.
+2. If the disk (Lustre without `-o flock`, NFS without lockd) or the system has no `flock`: a lock
+   of a region (`lockf`; on Windows `msvcrt.locking`) of a file beside it.
+3. If there are no such locks either: the file beside it is the lock, held by the process that
+   created it. It names its holder, and is taken over once that process is certainly gone.
 
 Threads of one process exclude each other too.
 """
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files.descriptors import identity, module_if_any, moved_up
 from orbiter_mlflow.delivery.process_identity import is_gone, this_process
 from orbiter_mlflow.delivery.records import ProcessIdentity
@@ -31,15 +32,8 @@ _logger = logging.getLogger(__name__)
 
 _UNSUPPORTED = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL})
 _BUSY = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
-_TRIES = 4
-_PAUSE = 0.003
-"""Seconds between tries: who only looks holds a lock for some microseconds."""
-_POLL = 0.02
-"""Seconds between tries of `exclusive`."""
-_UNNAMED = 60.0
-"""Seconds after which a lock file that names nobody was left by a death between two calls."""
 _REGION = 1 << 30
-"""Where the locked byte of a region is: on Windows nobody else may read it."""
+"""Offset of the locked byte, behind the content: on Windows nobody else may read it."""
 
 
 class _UnsupportedError(Exception):
@@ -47,15 +41,16 @@ class _UnsupportedError(Exception):
 
 
 _taken: dict[int, tuple[int, int] | None] = {}
-"""What this process has taken: descriptors, and the files that they mean."""
+"""The locks of this process: descriptor -> identity of its file."""
 _beside: dict[Path, int] = {}
-"""Those of them that are of files beside."""
+"""Those of them that are on a file beside: path -> descriptor."""
 _mutex = threading.RLock()
-_told: set[int] = set()
+_warned: set[int] = set()
+"""The disks that a warning has named."""
 
 
 def take(path: Path) -> int | None:
-    """Lock a file: a descriptor for `release`, or None where somebody else has it.
+    """Lock a file: return a descriptor for `release`, or None if somebody else holds the lock.
 
     Raises:
         FileNotFoundError: there is no such file, or it was removed meanwhile.
@@ -83,13 +78,13 @@ def take(path: Path) -> int | None:
 
 
 def release(fd: int) -> None:
-    """Give back what `take` gave."""
+    """Release the lock behind a descriptor from `take`."""
     with _mutex:
         is_ours = fd in _taken and _taken.pop(fd) == identity(fd)
         for file in [file for file, number in _beside.items() if number == fd]:
             del _beside[file]
             if is_ours:
-                # While it is locked: who waits for it then sees that it is gone.
+                # While it is locked, so that a waiting process then sees that it is gone.
                 with contextlib.suppress(OSError):  # Windows keeps files that are open
                     file.unlink()
         if is_ours:
@@ -97,7 +92,7 @@ def release(fd: int) -> None:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether somebody has taken a file; gets into nobody's way.
+    """Whether somebody has locked a file with `take`; hinders nobody.
 
     Raises:
         OSError: the file cannot be opened.
@@ -111,7 +106,7 @@ def is_taken(path: Path) -> bool:
         os.close(fd)
     file = beside(path)
     with _mutex:
-        if _is_ours(file):  # to open and close it would give our lock back
+        if _is_ours(file):  # opening and closing it would release our lock
             return True
         try:
             return is_held(file) is True if regions else not _is_stale(file)
@@ -121,8 +116,8 @@ def is_taken(path: Path) -> bool:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which is gone afterwards; waits for it. Goes on without a lock in
-    a folder where none can be made."""
+    """Wait for the lock file `path` and hold it inside the block; it is removed afterwards. Without
+    a lock in a folder where no file can be created."""
     while True:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -136,7 +131,7 @@ def exclusive(path: Path) -> Iterator[None]:
             return
         if fd is not None:
             break
-        time.sleep(_POLL)
+        time.sleep(retry.LOCK_POLL)
     try:
         yield
     finally:
@@ -146,8 +141,8 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def hold(fd: int) -> bool:
-    """Lock an open file of our own until it is closed; False where that cannot be seen by others,
-    as the disk has no locks that its holder's death gives back."""
+    """Lock an open file of our own until it is closed; False if others cannot see the lock, as the
+    disk has none that the kernel releases when the holder dies."""
     try:
         return _kernel(fd)
     except _UnsupportedError:
@@ -155,8 +150,8 @@ def hold(fd: int) -> bool:
 
 
 def is_held(path: Path) -> bool | None:
-    """Whether somebody holds a file by `hold`; None where the disk has no such locks. Not for the
-    holder itself: to close a file gives its region back.
+    """Whether somebody holds a file with `hold`; None if the disk has no such locks. Not for the
+    holder itself, as closing a file releases its region.
 
     Raises:
         OSError: the file cannot be opened.
@@ -171,7 +166,7 @@ def is_held(path: Path) -> bool | None:
 
 
 def beside(path: Path) -> Path:
-    """The file beside that is locked, or is the lock, where `path` itself cannot be locked."""
+    """The file that is locked, or is the lock, if `path` itself cannot be locked."""
     return path.with_name(f"{path.name}.lock")
 
 
@@ -211,7 +206,7 @@ def _has_regions(fd: int) -> bool:
 
 
 def _tried(lock: Callable[[], object], *, patient: bool) -> bool:
-    for _ in range(_TRIES if patient else 1):
+    for _ in range(retry.LOCK_TRIES if patient else 1):
         try:
             lock()
         except OSError as error:
@@ -222,7 +217,7 @@ def _tried(lock: Callable[[], object], *, patient: bool) -> bool:
         else:
             return True
         if patient:
-            time.sleep(_PAUSE)
+            time.sleep(retry.LOCK_PAUSE)
     return False
 
 
@@ -231,7 +226,7 @@ def _tried(lock: Callable[[], object], *, patient: bool) -> bool:
 
 def _take_beside(path: Path, *, regions: bool) -> int | None:
     file = beside(path)
-    _tell(path, regions)
+    _warn_once(path, regions)
     if _is_ours(file):
         return None
     fd = _locked(file) if regions else _made(file)
@@ -276,7 +271,7 @@ def _made(file: Path) -> int | None:
 
 
 def _is_stale(file: Path) -> bool:
-    """Whether a lock file was left by a process that is certainly gone, or is a copy of one."""
+    """Whether a lock file was left by a process that is certainly gone, or is a copy."""
     status = file.stat()
     try:
         note = json.loads(file.read_bytes())
@@ -284,20 +279,20 @@ def _is_stale(file: Path) -> bool:
         del note["time"]
         holder = ProcessIdentity(**note)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return time.time() - status.st_mtime > _UNNAMED
-    # One that names us, and that we do not have, was given back by closing its descriptor only.
+        return time.time() - status.st_mtime > retry.UNNAMED_LOCK
+    # A file that names us, and that we do not hold, was released by closing its descriptor only.
     ours = holder == this_process() and not _is_ours(file)
     return ours or inode != status.st_ino or is_gone(holder)
 
 
 def _moved_away(file: Path) -> bool:
-    """Remove a stale lock file; False where somebody else was faster."""
+    """Remove a stale lock file; False if somebody else was faster."""
     aside = file.with_name(f"{file.name}.{os.urandom(4).hex()}")
     file.rename(aside)
     try:
         if _is_stale(aside):
             return True
-        os.link(aside, file)  # it was a new one: back, unless there is yet another by now
+        os.link(aside, file)  # it was a new one: put it back, unless another has appeared
     except OSError:
         pass
     finally:
@@ -306,21 +301,21 @@ def _moved_away(file: Path) -> bool:
 
 
 def _is_ours(file: Path) -> bool:
-    """Whether this process has a file beside; not where its descriptor was closed by another way
-    than `release`."""
+    """Whether this process holds a file beside; False if its descriptor was closed without
+    `release`."""
     if file in _beside and _taken.get(_beside[file]) == identity(_beside[file]):
         return True
     _beside.pop(file, None)
     return False
 
 
-def _tell(path: Path, regions: bool) -> None:
-    """Say once of each disk that it is not locked as usual; Windows is as usual."""
+def _warn_once(path: Path, regions: bool) -> None:
+    """Warn once for each disk without `flock`; on Windows that is normal."""
     if msvcrt is not None:
         return
     device = path.parent.stat().st_dev
-    if device not in _told:
-        _told.add(device)
+    if device not in _warned:
+        _warned.add(device)
         _logger.warning(
             "the disk of %s has no flock: journals there are locked by %s",
             path.parent,
@@ -329,7 +324,7 @@ def _tell(path: Path, regions: bool) -> None:
 
 
 def _forget_after_fork() -> None:
-    """What the parent has taken is not the child's: no copy of it may outlive the parent."""
+    """Close the parent's locks in a forked child: no copy of them may outlive the parent."""
     global _mutex
     _mutex = threading.RLock()
     for fd, file in _taken.items():

@@ -1,1 +1,1 @@
-"""Hosts: who runs delivery for a training process: a process, a thread, or nobody."""
+"""Hosts run the drain in the background, in a thread or in a process that outlives the training."""

@@ -1,4 +1,4 @@
-"""Who drains the journals of a training process, as that process sees it."""
+"""The host of delivery as a training process sees it: the interface, and one that does nothing."""
 
 import contextlib
 import logging
@@ -9,21 +9,19 @@ import weakref
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.hosts.exits import DELIVERY, at_worker_exit
-from orbiter_mlflow.delivery.journal import read_head
+from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.delivery.spool import is_waiting, problem_of
 from orbiter_mlflow.delivery.store_uri import is_local
 
 _logger = logging.getLogger(__name__)
 
-_POLL = 0.02
-"""Seconds between looks at the acks while the process waits to exit."""
-
 
 class Host(ABC):
-    """Delivers journals in the background.
+    """Delivers journals in the background. No method waits for the store or raises into training.
 
-    At exit it waits a little for what is under way, but for nothing that is in trouble.
+    At exit it waits a little for deliveries under way, but for none that is in trouble.
     """
 
     waits = True
@@ -32,43 +30,48 @@ class Host(ABC):
     def __init__(self) -> None:
         self._pid = os.getpid()
         self._journals: set[Path] = set()
-        self._told: set[Path] = set()
+        self._warned: set[Path] = set()
         at_worker_exit(self, Host._finish, DELIVERY)
 
-    def deliver(self, journal: Path, tracking_uri: str, patience: float) -> None:
+    def deliver(self, journal: Path, tracking_uri: str, flush_timeout: float) -> None:
         """Deliver a journal from now on.
 
         Args:
             journal: the file.
-            tracking_uri: with credentials, if it has any.
-            patience: seconds that the user is willing to wait for delivery.
+            tracking_uri: the store, with credentials if it has any.
+            flush_timeout: seconds that the user is willing to wait for delivery.
         """
         self._journals.add(journal)
-        self._start(journal, tracking_uri, patience)
+        self._start(journal, tracking_uri, flush_timeout)
 
     @abstractmethod
     def wake(self) -> None:
-        """Somebody waits: look at the journals now."""
+        """Look at the journals now, because somebody waits for delivery."""
 
     def appended(self) -> None:  # noqa: B027  most hosts have nothing to do then
-        """A record has been appended; must not take longer than a look at the clock."""
+        """Called after each appended record; must not take longer than reading the clock."""
 
     @abstractmethod
     def forget(self) -> None:
-        """Give back, in a forked child, what belongs to the parent's delivery."""
+        """Release, in a forked child, everything that belongs to the parent's delivery."""
 
     @abstractmethod
-    def _start(self, journal: Path, tracking_uri: str, patience: float) -> None: ...
+    def _start(self, journal: Path, tracking_uri: str, flush_timeout: float) -> None: ...
 
     @abstractmethod
     def _exit_wait(self) -> float:
-        """Seconds that the exit of the process may take, at most."""
+        """The longest that the exit of the process may take, in seconds."""
 
-    def tell(self, journal: Path, problem: str) -> None:
-        """Warn, once for each journal, that it could not be delivered in time."""
-        if journal in self._told:
+    def warn_undelivered(self, journal: Path, problem: str) -> None:
+        """Warn, once for each journal, that it could not be delivered in time.
+
+        Args:
+            journal: the file.
+            problem: why, in words; may be empty.
+        """
+        if journal in self._warned:
             return
-        self._told.add(journal)
+        self._warned.add(journal)
         if _is_removed(journal):
             _logger.warning(
                 "the journal %s was removed before it was delivered: what had not reached MLflow "
@@ -90,14 +93,14 @@ class Host(ABC):
         deadline = time.monotonic() + self._exit_wait()
         while (self._under_way() or self._clears_up()) and time.monotonic() < deadline:
             self.wake()
-            time.sleep(_POLL)
+            time.sleep(retry.ACK_POLL)
         for journal in self._waiting():
             problem = problem_of(journal)
             if problem or not self._goes_on_without_us():
-                self.tell(journal, problem)
+                self.warn_undelivered(journal, problem)
 
     def _clears_up(self) -> bool:
-        """Whether journals that are delivered to their end are about to be removed here."""
+        """Whether completely delivered journals are about to be removed here."""
         return False
 
     def _goes_on_without_us(self) -> bool:
@@ -106,7 +109,7 @@ class Host(ABC):
 
     def _waiting(self) -> list[Path]:
         self._journals = {journal for journal in self._journals if is_waiting(journal)}
-        return sorted(self._journals - self._told)
+        return sorted(self._journals - self._warned)
 
     def _under_way(self) -> bool:
         return any(not problem_of(journal) for journal in self._waiting())
@@ -118,12 +121,12 @@ class OfflineHost(Host):
     waits = False
 
     def wake(self) -> None:
-        """Nobody is there to wake."""
+        """Do nothing."""
 
     def forget(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
-    def _start(self, journal: Path, tracking_uri: str, patience: float) -> None:
+    def _start(self, journal: Path, tracking_uri: str, flush_timeout: float) -> None:
         _logger.info("offline: deliver it later with: %s", sync_command(journal))
 
     def _exit_wait(self) -> float:
@@ -138,14 +141,14 @@ def _is_removed(journal: Path) -> bool:
         journal.stat()
     except FileNotFoundError:
         return True
-    except OSError:  # it cannot be told
+    except OSError:  # unknown
         return False
     return False
 
 
 def sync_command(journal: Path) -> str:
-    """What delivers a journal of this process by hand, whatever the shell has in its environment:
-    only who wrote the journal knows that a server named in it can be trusted."""
+    """The command that delivers a journal of this process, whatever the shell's environment: only
+    the process that wrote the journal knows that the server named in it can be trusted."""
     flag = ""
     with contextlib.suppress(OSError, ValueError):
         flag = "" if is_local(read_head(journal).tracking_uri) else "--trust-uri "
@@ -157,7 +160,7 @@ _lock = threading.Lock()
 
 
 def host_of(kind: type[Host]) -> Host:
-    """The host of a kind in this process, started at the first call."""
+    """The host of a kind in this process, created on the first call."""
     with _lock:
         if kind not in _hosts:
             _hosts[kind] = kind()
@@ -169,13 +172,13 @@ def _finish_all() -> None:
         host._finish()
 
 
-# At exit, finalizers run last made, first run. This one is made before any trainer can be: the end
-# of each run has been written when delivery gets its moment.
+# At exit, the finalizer made last runs first. This one is made before any trainer can be, so the
+# end of each run has been written when delivery waits for it.
 weakref.finalize(Host, _finish_all)
 
 
 def _forget_after_fork() -> None:
-    """A forked child has none of its parent's threads, and must not keep its parent's journals."""
+    """Drop the parent's hosts: a forked child has no threads, and must not keep the journals."""
     global _lock
     _lock = threading.Lock()
     for host in _hosts.values():

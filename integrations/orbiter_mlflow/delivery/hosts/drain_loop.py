@@ -1,4 +1,4 @@
-"""Drains many journals in turn: what every host of delivery runs, in a thread or a process."""
+"""Drain many journals in turn: the loop that every host runs, in a thread or a process."""
 
 import contextlib
 import logging
@@ -8,22 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery import retry, spool
+from orbiter_mlflow.delivery.ack import LANES, read_ack, read_lane_ack
 from orbiter_mlflow.delivery.drain import Drain
-from orbiter_mlflow.delivery.journal import read_head
+from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.delivery.side_lane import SideLane, side_lanes
 from orbiter_mlflow.delivery.sink import Sink
 
 _logger = logging.getLogger(__name__)
 
-IDLE = 1.0
-"""Seconds between looks at the journals, where nobody waits for them: what has come together by
-then goes out in one request, which leaves more of a shared core to the training than five do."""
-
 
 def open_mlflow(tracking_uri: str) -> Sink:
-    """The store behind a tracking URI of MLflow's."""
-    # Here, where delivery runs and not where it is set up: importing mlflow takes seconds.
+    """Open the store behind a tracking URI of MLflow."""
+    # Imported where delivery runs, not where it is set up: importing mlflow takes seconds.
     from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 
     return MLflowSink(tracking_uri)
@@ -31,6 +28,8 @@ def open_mlflow(tracking_uri: str) -> Sink:
 
 @dataclass(slots=True)
 class _Job:
+    """The delivery of one journal."""
+
     journal: Path
     tracking_uri: str
     orphaned: bool
@@ -38,23 +37,25 @@ class _Job:
     drain: Drain | None = None
     lanes: list[SideLane] = field(default_factory=list)
     busy: dict[str, threading.Lock] = field(
-        default_factory=lambda: {lane: threading.Lock() for lane in spool.LANES}
+        default_factory=lambda: {lane: threading.Lock() for lane in LANES}
     )
-    """Held while a lane is worked on: the journal is not to be given back meanwhile."""
+    """Held while a lane is worked on, so that the journal is not given back meanwhile."""
     delivered: int = -1
     """Size of the journal when all of it was last in the store."""
 
     def lanes_finished(self, size: int) -> bool:
-        """Whether all datasets and artifacts of a journal of `size` bytes are dealt with."""
+        """Whether the side lanes have finished with a journal of `size` bytes."""
         return all(lane.finished(size) for lane in self.lanes)
 
 
 class DrainLoop:
-    """The journals under delivery: a thread for datasets and one for artifacts, beside the caller's
-    own. A large upload, or a store that hangs, holds up its own kind only.
+    """The journals under delivery.
+
+    The caller's thread delivers the main lane; datasets and artifacts have a thread each, so that a
+    large upload, or a store that hangs, holds up only its own lane.
 
     Args:
-        open_sink: makes the sink of a tracking URI; called once for each by each thread.
+        open_sink: makes the sink of a tracking URI; each thread calls it once for each URI.
     """
 
     def __init__(self, open_sink: Callable[[str], Sink]) -> None:
@@ -68,20 +69,20 @@ class DrainLoop:
 
         Args:
             journal: the file.
-            tracking_uri: where to; with credentials, where the store wants some.
-            orphaned: its writer is gone, so that a run without an end was killed.
+            tracking_uri: the store, with credentials if it needs them.
+            orphaned: the writer is gone, so a run without an end was killed.
         """
         if journal not in self._jobs:
             self._jobs[journal] = _Job(journal, tracking_uri, orphaned)
 
     def orphan_all(self) -> None:
-        """The writer of all journals is gone."""
+        """Note that the writer of all journals is gone."""
         for job in self._jobs.values():
             job.orphaned = True
         self.wake()
 
     def turn(self) -> None:
-        """Give each journal that has something to deliver one run."""
+        """Run each journal that has something to deliver once."""
         for job in list(self._jobs.values()):
             try:
                 self._serve(job)
@@ -92,7 +93,7 @@ class DrainLoop:
                 self._drop(job)
 
     def wake(self) -> None:
-        """Somebody waits: what is in trouble is tried again soon."""
+        """Retry journals in trouble soon, because somebody waits."""
         for job in list(self._jobs.values()):
             if job.drain is not None:
                 job.drain.wake()
@@ -100,8 +101,8 @@ class DrainLoop:
                 lane.wake()
         self._wake_lanes()
 
-    def renew(self) -> None:
-        """Credentials may have changed: open the stores anew, and try soon what is in trouble."""
+    def reopen_stores(self) -> None:
+        """Open the stores anew and retry soon, because credentials may have changed."""
         self._sinks.clear()
         self.wake()
 
@@ -110,18 +111,18 @@ class DrainLoop:
         return journal in self._jobs
 
     def open(self) -> list[Path]:
-        """The journals that are not delivered to their end, but those a person must see to."""
+        """The journals that are not completely delivered, except those that a person must fix."""
         return [job.journal for job in list(self._jobs.values()) if not _is_stuck(job)]
 
     def clears_up(self) -> bool:
-        """Whether a journal is delivered to its end, and about to be removed."""
+        """Whether a completely delivered journal is about to be removed."""
         return any(
             job.drain is not None and job.drain.ack.settled and job.lanes_finished(job.delivered)
             for job in list(self._jobs.values())
         )
 
-    def let_go(self) -> None:
-        """Give all journals back, in a forked child: it has none of the threads that deliver."""
+    def forget(self) -> None:
+        """Give all journals back in a forked child, which has none of the delivering threads."""
         for job in self._jobs.values():
             if job.fd is not None:
                 spool.give_back(job.fd)
@@ -130,13 +131,13 @@ class DrainLoop:
     def _serve(self, job: _Job) -> None:
         size = job.journal.stat().st_size
         if job.fd is None and not (_is_due(job) and self._take(job)):
-            return  # `sync` has it, or may have it: only a person can help
+            return  # `sync` has it, or may take it: only a person can help
         self._advance(job, size)
         if _is_stuck(job) and not _is_due(job):
             _give_back(job)
 
     def _take(self, job: _Job) -> bool:
-        """Take the journal into our hands, where nobody else has it at the moment."""
+        """Take the journal, unless somebody else has it at the moment."""
         fd = spool.take(job.journal)
         if fd is None:
             return False
@@ -155,7 +156,7 @@ class DrainLoop:
                 self._clear_up(job)
             return
         waits_for_writer = not job.orphaned or drain.ack.closed
-        if size == job.delivered and waits_for_writer and drain.next_trial() != 0.0:
+        if size == job.delivered and waits_for_writer and drain.next_retry() != 0.0:
             return
         if time.monotonic() < drain.not_before:
             return
@@ -166,7 +167,7 @@ class DrainLoop:
     def _clear_up(self, job: _Job) -> None:
         head = read_head(job.journal)
         with _at_rest(job) as at_rest:
-            if not at_rest:  # a lane that looks at the journal now would make its ack again
+            if not at_rest:  # a lane at work on the journal would write its ack again
                 return
             if not head.keep and spool.may_be_removed(job.journal, head.writer):
                 spool.remove(job.journal)
@@ -181,7 +182,7 @@ class DrainLoop:
         return sink
 
     def _wake_lanes(self) -> None:
-        for lane in spool.LANES:
+        for lane in LANES:
             if lane not in self._wake:
                 self._wake[lane] = threading.Event()
                 threading.Thread(
@@ -192,7 +193,7 @@ class DrainLoop:
     def _serve_lane(self, name: str) -> None:
         """The loop of the thread of one lane."""
         while True:
-            self._wake[name].wait(IDLE)
+            self._wake[name].wait(retry.IDLE)
             self._wake[name].clear()
             for job in list(self._jobs.values()):
                 with job.busy[name]:
@@ -209,7 +210,7 @@ class DrainLoop:
 
 @contextlib.contextmanager
 def _at_rest(job: _Job) -> Iterator[bool]:
-    """Whether no lane is at work on the journal; none begins within the `with` block then."""
+    """Whether no lane is at work on the journal; if so, none begins inside the `with` block."""
     with contextlib.ExitStack() as held:
         for busy in job.busy.values():
             if not busy.acquire(blocking=False):
@@ -220,7 +221,7 @@ def _at_rest(job: _Job) -> Iterator[bool]:
 
 
 def _give_back(job: _Job) -> None:
-    """Let others have the journal; where a lane is still at work, its thread does so afterwards."""
+    """Give the journal back; if a lane is still at work, its thread does so afterwards."""
     with _at_rest(job) as at_rest:
         if at_rest:
             _close(job)
@@ -241,7 +242,7 @@ def _run_lane(lane: SideLane) -> None:
 
 
 def _is_due(job: _Job) -> bool:
-    """Whether what only a person can help is to be tried again, or there is no such thing."""
+    """Whether a held journal should be tried again; True also for one that is not held."""
     if job.drain is None:
         return True
     held = [lane.not_before for lane in job.lanes if lane.ack.held]
@@ -252,12 +253,12 @@ def _is_due(job: _Job) -> bool:
 
 def _has_changed(job: _Job) -> bool:
     assert job.drain is not None  # noqa: S101  asked of a job that was worked on
-    lanes = any(spool.read_lane_ack(job.journal, lane.name) != lane.ack for lane in job.lanes)
-    return lanes or spool.read_ack(job.journal) != job.drain.ack
+    lanes = any(read_lane_ack(job.journal, lane.name) != lane.ack for lane in job.lanes)
+    return lanes or read_ack(job.journal) != job.drain.ack
 
 
 def _is_stuck(job: _Job) -> bool:
-    """Whether all that waits does so until a person acts."""
+    """Whether everything that waits does so until a person acts."""
     if job.drain is None:
         return False
     if not job.drain.ack.settled:

@@ -1,5 +1,5 @@
-"""The environment of a training process, as delivery is to have it: a token that is refreshed in
-`os.environ` while the training runs reaches delivery too."""
+"""Pass the environment of the training on to delivery, and its later changes: a token that is
+refreshed in `os.environ` during training reaches delivery too."""
 
 import contextlib
 import os
@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from orbiter_mlflow.delivery import retry
+
 DELIVERY_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retry.HTTP_RETRIES),
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(retry.HTTP_TIMEOUT),
 }
-"""The environment of a process that does nothing but deliver: one attempt takes seconds, and how
-often to try is the drain's business. What the user sets goes before it."""
+"""Variables of a process that does nothing but deliver; those that the user sets win."""
 
 _NOT_FOR_DELIVERY = frozenset({"MLFLOW_RUN_ID", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT"})
 
@@ -30,12 +31,9 @@ _FILES = (
     "GOOGLE_APPLICATION_CREDENTIALS",
 )
 
-_LOOK = 0.25
-"""Seconds between looks; one takes some 50 microseconds."""
-
 
 class Environment:
-    """What delivery was given of this process' environment, and what has changed since."""
+    """The environment that delivery was given, compared with the present one."""
 
     def __init__(self) -> None:
         self._given = for_delivery()
@@ -43,12 +41,13 @@ class Environment:
         self._lock = threading.Lock()
 
     def changes(self) -> dict[str, str | None]:
-        """What is new since the last call, None for what is gone; looks once in a while only."""
+        """The variables that changed since the last call; None for one that was removed. Looks only
+        every `retry.ENVIRONMENT_POLL` seconds."""
         now = time.monotonic()
         if now < self._next:
             return {}
         with self._lock:
-            self._next = now + _LOOK
+            self._next = now + retry.ENVIRONMENT_POLL
             try:
                 fresh = for_delivery()
             except (KeyError, RuntimeError):  # another thread is changing it: next time
@@ -62,7 +61,7 @@ class Environment:
 
 
 def for_delivery() -> dict[str, str]:
-    """The environment that a process which delivers for this one is to have."""
+    """The environment for a process that delivers for this one."""
     own = {name: text for name, text in os.environ.items() if name not in _NOT_FOR_DELIVERY}
     return DELIVERY_DEFAULTS | own
 
@@ -78,8 +77,8 @@ def apply(changes: Mapping[str, str | None]) -> None:
 
 @contextlib.contextmanager
 def files_from(folder: Path) -> Iterator[None]:
-    """Within the block, files that variables name relative to a training's folder are found from
-    here too; one that is here goes first, as everybody expects of a command."""
+    """Inside the block, find files that variables name relative to a training's folder. A file
+    relative to the working folder comes first, as people expect of a command."""
     before = dict(os.environ)
     for name in _FILES:
         path = os.environ.get(name)

@@ -1,7 +1,7 @@
-"""What is to be done at the end of a process, however Python programs end theirs.
+"""Run a function at the end of a `multiprocessing` worker.
 
-Children of `multiprocessing`, also those of `concurrent.futures` and joblib, leave by `os._exit`:
-`atexit` and `weakref.finalize` do not run in them, `multiprocessing`'s own finalizers do.
+Workers, also those of `concurrent.futures` and joblib, leave by `os._exit`: `atexit` and
+`weakref.finalize` do not run in them, but `multiprocessing`'s own finalizers do.
 """
 
 import logging
@@ -16,12 +16,14 @@ _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RUNS, DELIVERY = 20, 10
-"""When: first the runs are closed, then their delivery gets a moment."""
+"""Priorities: the runs are closed first, then delivery gets a moment."""
 
 
 def at_worker_exit(owner: T, end: Callable[[T], None], priority: int) -> None:
-    """Call `end(owner)` at the end of this process if it is a child of `multiprocessing`, and
-    `owner` is still there. Does nothing elsewhere, where `weakref.finalize` does it."""
+    """Call `end(owner)` at the end of this process, if `owner` still exists then.
+
+    Does nothing outside `multiprocessing` workers, where `weakref.finalize` does the same.
+    """
     process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
     if process is None or util is None or process.parent_process() is None:
@@ -34,7 +36,7 @@ def at_worker_exit(owner: T, end: Callable[[T], None], priority: int) -> None:
             return
         try:
             end(found)
-        except Exception:  # it would be printed as one of the program's
+        except Exception:  # it would be printed as if it were the program's
             _logger.exception("tracking failed at the end of the process")
 
     util.Finalize(None, run, exitpriority=priority)

@@ -1,8 +1,8 @@
-"""Delivery in a process of its own, as the training process sees it: start it, tell it what to do.
+"""Deliver in a process of its own, seen from the training process: start it and send it orders.
 
-The child (`child.py`) outlives this process, delivers the rest and tells how the run has ended. It
-is started with the first journal, and anew where it was killed; where none can be started, a thread
-takes its place.
+The child (`child.py`) outlives this process, delivers the rest and records how the run ended. It is
+started with the first journal, and again if it was killed; if none can be started, a thread takes
+its place.
 """
 
 import json
@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
+from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files.descriptors import Descriptor
 from orbiter_mlflow.delivery.hosts.base import Host, host_of
 from orbiter_mlflow.delivery.hosts.environment import Environment, for_delivery
@@ -21,11 +22,6 @@ from orbiter_mlflow.delivery.hosts.thread import DeliveryThread
 from orbiter_mlflow.delivery.process_identity import this_process
 
 _logger = logging.getLogger(__name__)
-
-_EXIT_WAIT = 5.0
-"""Seconds: the child goes on by itself, this is for people who look at the run at once."""
-_MAX_STARTS = 5
-"""A child that has died as often will die again."""
 
 
 class DeliveryProcess(Host):
@@ -55,9 +51,9 @@ class DeliveryProcess(Host):
     def forget(self) -> None:
         self._close()
 
-    def _start(self, journal: Path, tracking_uri: str, patience: float) -> None:
+    def _start(self, journal: Path, tracking_uri: str, flush_timeout: float) -> None:
         if self._fallback is not None:
-            self._fallback.deliver(journal, tracking_uri, patience)
+            self._fallback.deliver(journal, tracking_uri, flush_timeout)
             return
         if self._folder is None:
             self._folder = _working_folder()
@@ -66,19 +62,19 @@ class DeliveryProcess(Host):
         self._send(self._orders[journal])
 
     def _exit_wait(self) -> float:
-        return _EXIT_WAIT
+        return retry.EXIT_WAIT
 
     def _goes_on_without_us(self) -> bool:
         return self._fallback is None
 
     def _changes(self) -> bytes:
-        """The order that hands over what has changed in our environment; empty where nothing has.
-        Credentials may be in it: they go by the pipe, and into no file."""
+        """The order with the changes in our environment; empty where there are none. It may contain
+        credentials, which go through the pipe and into no file."""
         changes = self._environment.changes() if self._environment is not None else None
         return json.dumps({"environment": changes}).encode() + b"\n" if changes else b""
 
     def _send(self, order: bytes) -> None:
-        """Write to the child's pipe, without ever waiting for the child."""
+        """Write to the child's pipe without ever waiting for the child."""
         with self._lock:
             if order.strip() or not self._unsent:
                 self._unsent += order
@@ -95,11 +91,11 @@ class DeliveryProcess(Host):
                     self._launch()
 
     def _launch(self) -> None:
-        """Start a child and give it all orders; or go over to the thread."""
+        """Start a child and give it all orders, or fall back to the thread."""
         self._starts += 1
         journals = [journal for journal in self._orders if journal.exists()]
         try:
-            if self._starts > _MAX_STARTS:
+            if self._starts > retry.MAX_STARTS:
                 raise OSError("it has died again and again")
             self._environment = Environment()
             spool = journals[0].parent if journals else None
@@ -112,7 +108,7 @@ class DeliveryProcess(Host):
             self._fallback = host_of(DeliveryThread)
             for journal in journals:
                 order = json.loads(self._orders[journal])
-                self._fallback.deliver(journal, order["tracking_uri"], _EXIT_WAIT)
+                self._fallback.deliver(journal, order["tracking_uri"], retry.EXIT_WAIT)
             return
         self._unsent = b"".join(self._orders[journal] for journal in journals)
 
@@ -123,7 +119,7 @@ class DeliveryProcess(Host):
 
 
 def _working_folder() -> str:
-    """Where the child runs: what MLflow takes from the working folder means the training's."""
+    """The working folder for the child, as MLflow resolves relative paths against it."""
     try:
         return str(Path.cwd())
     except OSError:  # it has been removed
@@ -131,11 +127,11 @@ def _working_folder() -> str:
 
 
 def _start_child(spool: Path | None, folder: str) -> int:
-    """Start the child; gives the end of the pipe that it reads its orders from.
+    """Start the child; return the writing end of the pipe for its orders.
 
     Args:
-        spool: where its log lies.
-        folder: where it runs.
+        spool: the folder of its log; None for no log.
+        folder: its working folder.
 
     Raises:
         OSError: it cannot be started.
@@ -167,12 +163,12 @@ def _start_child(spool: Path | None, folder: str) -> int:
     finally:
         os.close(orders)
     os.set_blocking(pipe, False)
-    # It forks at once, so that what delivers is no child of ours and nobody's zombie.
+    # It forks at once, so that the delivery process is no child of ours and never a zombie.
     threading.Thread(target=process.wait, name="orbiter-launch", daemon=True).start()
     return pipe
 
 
 def _log(folder: Path | None) -> IO[bytes]:
-    """Where the child says what went wrong with it: a file beside the journals."""
+    """Open the file beside the journals that takes the child's error output."""
     path = Path(os.devnull) if folder is None else folder / "delivery.log"
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))

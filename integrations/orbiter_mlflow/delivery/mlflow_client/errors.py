@@ -1,11 +1,11 @@
-"""Classify what MLflow's client raises, for writing and reading alike.
+"""Classify the exceptions of MLflow's client, for writing and reading.
 
-It is decided by error code, HTTP status and exception type, never by the words of a message: those
-hold the user's own keys and values. Whether a run or an experiment is deleted no code tells; the
-sink looks at its life-cycle stage.
+The class is decided by error code, HTTP status and exception type, never by the words of a message,
+which contain the user's own keys and values. No code says that a run or an experiment is deleted;
+the sink looks at its life-cycle stage.
 
-An answer is MLflow's own where it is JSON with an error code. All others come from something on the
-way, a proxy or a login page, and say nothing about the content that was sent.
+An answer is MLflow's own if it is JSON with an error code. Any other comes from something on the
+way, a proxy or a login page, and says nothing about the content that was sent.
 """
 
 import errno
@@ -13,9 +13,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orbiter_mlflow.delivery.mlflow_client import importable  # noqa: F401
-
-# isort: split
 from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
 
 from orbiter_mlflow.errors import (
@@ -28,10 +25,10 @@ from orbiter_mlflow.errors import (
 from orbiter_mlflow.text.escaping import message, page_title
 from orbiter_mlflow.text.urls import without_userinfo
 
-# MLflow puts the status of an answer without JSON only into the first words of its message, which
+# MLflow gives the status of an answer without JSON only in the first words of its message, which
 # are its own up to the status (mlflow/utils/rest_utils.py, verify_rest_response).
 _FOREIGN_ANSWER = re.compile(r"API request to endpoint \S+ failed with error code (\d{3}) != \d{3}")
-# Said by urllib3 where a status is one of those that mlflow tries again.
+# The words of urllib3 for a status that mlflow retries.
 _RETRIED_STATUS = re.compile(r"too many (\d{3}) error responses")
 
 _GONE = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
@@ -52,7 +49,7 @@ _UNSUPPORTED = re.compile(r"got unsupported URI ('[^']*')")
 
 
 def classified(error: Exception) -> DeliveryError:
-    """The delivery error that says what to do about an exception of a request to the store."""
+    """Classify an exception of a request: the returned error's class says what to do next."""
     if isinstance(error, DeliveryError):
         return error
     text = _words(error)
@@ -71,21 +68,21 @@ def classified(error: Exception) -> DeliveryError:
         return _by_code(error.error_code, text)
     if isinstance(error, ImportError):
         return HeldError(f"{text} (install what the tracking URI needs)")
-    # While a store is opened, mlflow lets a database' own errors through.
+    # While a store is being opened, mlflow lets the database' own errors through.
     if isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy."):
         return TransientError(text)
     return RejectedError(text)
 
 
 def classified_artifact(error: Exception) -> DeliveryError:
-    """As `classified`, of an upload: artifact stores raise exceptions of their own libraries.
+    """Classify an exception of an upload, as artifact stores raise those of their own libraries.
 
-    What is not known as a refusal is trouble of the store, whose bytes can wait.
+    Anything that is not known to be a refusal is trouble of the store, and the file can wait.
     """
     if isinstance(error, DeliveryError):
         return error
     if isinstance(error, MlflowException | ImportError):
-        # Of the requests around the upload: only what MLflow itself refuses is the file's fault.
+        # From the requests around the upload: only MLflow's own refusals are the file's fault.
         found = classified(error)
         own = isinstance(found, HeldError) or (isinstance(found, RejectedError) and found.definite)
         return found if own else TransientError(str(found))
@@ -101,7 +98,7 @@ def classified_artifact(error: Exception) -> DeliveryError:
 
 
 def _by_code(code: str, text: str) -> DeliveryError:
-    """Of an answer of MLflow's own, or of a store without a server."""
+    """Classify an answer of MLflow's own, or an error of a store without a server."""
     if code in _GONE:
         return HeldError(f"{text} (check that the run and its experiment exist)")
     if code in _DENIED:
@@ -110,13 +107,13 @@ def _by_code(code: str, text: str) -> DeliveryError:
         return UnsupportedError(text)
     if code in _INVALID:
         return RejectedError(text, definite=True)
-    if code == "BAD_REQUEST":  # a database' refusal: perhaps of two that did the same at once
+    if code == "BAD_REQUEST":  # a database' refusal, perhaps of two clients that did the same
         return RejectedError(text)
     return TransientError(text, answered=code in _FAILED)
 
 
 def _by_status(status: int, text: str) -> DeliveryError:
-    """Of an answer that is not MLflow's own, but of a basic-auth app's 401 and 403."""
+    """Classify an answer that is not MLflow's own, such as the basic-auth app's 401 and 403."""
     if status in _DENIED_STATUS:
         return HeldError(f"{text} (check the credentials)")
     if status in _LACKING_STATUS:
@@ -131,7 +128,7 @@ def _is_own(answer: Any) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and what it was raised from, or in the handling of, outermost first."""
+    """An exception and its causes and contexts, outermost first."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
@@ -145,7 +142,7 @@ def _is_of_requests(error: BaseException) -> bool:
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status of an answer that is not MLflow's own; None where there was no answer."""
+    """The HTTP status of an answer that is not MLflow's own; None if there was no answer."""
     if isinstance(error, MlflowException) and (found := _FOREIGN_ANSWER.match(error.message)):
         return int(found[1])
     for one in _chain(error):
@@ -175,18 +172,18 @@ def _foreign(error: Exception, status: int) -> str:
     else:
         hint = ""
     where = _FOREIGN_ANSWER.match(text)
-    told = f" to {text.split()[4]}" if where else ""
-    return f"HTTP {status}{told}, not an answer of MLflow's own{shown}{hint}"
+    request = f" to {text.split()[4]}" if where else ""
+    return f"HTTP {status}{request}, not an answer of MLflow's own{shown}{hint}"
 
 
 def _words(error: Exception) -> str:
-    """What happened, in words for people, where mlflow's own are for its developers."""
+    """Describe an exception for users, as mlflow's own words are for its developers."""
     text = without_userinfo(f"{type(error).__name__}: {error}".strip())
     unreached = _UNREACHED.search(text)
     if unreached and _status(error) is None:
         causes = _CAUSE.findall(text[unreached.end() :])  # the innermost comes last
-        told = f" ({causes[-1]})" if causes else ""
-        return f"no answer to {unreached[1]}{told}: check that it is up, and the tracking URI"
+        cause = f" ({causes[-1]})" if causes else ""
+        return f"no answer to {unreached[1]}{cause}: check that it is up, and the tracking URI"
     if unsupported := _UNSUPPORTED.search(text):
         return f"MLflow has no store for the tracking URI {unsupported[1]}: check how it begins"
     return message(text)

@@ -1,8 +1,8 @@
-"""Open tracking stores: create a sqlite file whole, and say where its artifacts go.
+"""Open tracking stores: create a missing sqlite file atomically, and choose its artifact root.
 
-MLflow creates a store in place, table by table, and takes no lock: two clients that meet there
-break each other. Here a file that is missing is made elsewhere and put in place in one step, so a
-user's own client finds none or all of it. A file that is ready is opened without writing anything.
+MLflow creates a store in place, table by table, without a lock, so two clients that do so at once
+break each other. Here a missing file is made elsewhere and put in place in one step: a user's own
+client finds none or all of it. A file that is ready is opened without writing anything.
 """
 
 import contextlib
@@ -17,32 +17,23 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from orbiter_mlflow.delivery.mlflow_client import importable  # noqa: F401
-
-# isort: split
 from mlflow import MlflowClient
 from mlflow.store.db import utils as databases
 from mlflow.store.db.db_types import DATABASE_ENGINES
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service import utils as tracking_service
 
+from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files import locks
 from orbiter_mlflow.delivery.store_uri import sqlite_file
 
-_STILL = 5.0
-"""Seconds without a change after which nobody is taken to be creating a store; the longest of
-MLflow's migrations takes a fraction of one."""
-_LONGEST = 120.0
-"""Seconds that a store in creation is waited for, at most."""
-_LOOK = 0.05
-
 _ROOT_OF_SERVER = "_MLFLOW_SERVER_ARTIFACT_ROOT"
-"""Set by `mlflow server` for the jobs that it starts; goes before any default."""
+"""Set by `mlflow server` for the jobs that it starts; takes precedence over any default."""
 
 
 @contextlib.contextmanager
 def opening(tracking_uri: str) -> Iterator[None]:
-    """Make a sqlite store fit to be opened inside the `with` block; nothing for other stores.
+    """Prepare a sqlite store to be opened inside the `with` block; other stores need nothing.
 
     Raises:
         FileNotFoundError: the folder of the file does not exist.
@@ -65,26 +56,27 @@ def opening(tracking_uri: str) -> Iterator[None]:
 
 
 def create_experiment(client: MlflowClient, name: str, folder: str | None) -> str:
-    """Create an experiment whose artifacts go where `artifact_root` says.
+    """Create an experiment whose artifacts go to `artifact_root`; return its id.
 
     Args:
-        client: of the store.
-        name: of the experiment.
-        folder: the training's working folder, where it is known.
+        client: the store's client.
+        name: the experiment's name.
+        folder: the training's working folder, if it is known.
     """
     root = artifact_root(client.tracking_uri, folder)
     if root is None:
         return str(client.create_experiment(name))
-    # The public client has no way to name the root: it is the working folder of the process.
+    # The public client cannot name the root: it uses the working folder of the process.
     store = tracking_service._get_store(client.tracking_uri, root)
     return str(store.create_experiment(name))
 
 
 def artifact_root(tracking_uri: str, folder: str | None) -> str | None:
-    """Where a database store keeps artifacts; None where MLflow or the server decide.
+    """The folder in which a database store keeps artifacts; None if MLflow or the server decides.
 
-    MLflow's default is `./mlruns` of whoever creates the experiment. Here it is beside a sqlite
-    file, for other databases in the training's folder, whoever delivers from wherever.
+    MLflow's default is `./mlruns` of the process that creates the experiment. Here it is a folder
+    beside a sqlite file, and for other databases one in the training's folder, wherever delivery
+    runs.
     """
     if os.environ.get(_ROOT_OF_SERVER):
         return None
@@ -96,8 +88,8 @@ def artifact_root(tracking_uri: str, folder: str | None) -> str | None:
 
 
 def forget_clients() -> None:
-    """Let the clients of artifact stores be made anew, as each keeps the credentials that it found
-    in the environment. For a process that does nothing but deliver."""
+    """Drop MLflow's cached clients of artifact stores, which keep the credentials that they found
+    in the environment. Only for a process that does nothing but deliver."""
     tracking_service._artifact_repos_cache.clear()
     if (boto3 := sys.modules.get("boto3")) is not None:
         boto3.DEFAULT_SESSION = None  # type: ignore[attr-defined]
@@ -107,13 +99,13 @@ def forget_clients() -> None:
 
 
 def _ready(database: Path) -> bool:
-    """Whether MLflow has nothing to write when it opens this file."""
+    """Whether MLflow will write nothing when it opens this file."""
     revision, has_default = _state(database)
     return has_default and revision == _latest_revision()
 
 
 def _state(database: Path) -> tuple[str | None, bool]:
-    """The schema's revision, and whether the experiment `Default` is there, MLflow's last step."""
+    """The schema's revision, and whether MLflow's last step is done: the experiment `Default`."""
     if not database.exists():
         return None, False
     try:
@@ -129,43 +121,43 @@ def _state(database: Path) -> tuple[str | None, bool]:
 
 @cache
 def _latest_revision() -> str:
-    """The revision of the schema that the installed MLflow wants."""
+    """The schema revision of the installed MLflow."""
     return str(databases._get_latest_schema_revision())
 
 
 def _create(database: Path) -> None:
-    """Create a store elsewhere and put it in place whole; one that came meanwhile stays."""
+    """Create a store elsewhere and put it in place whole, unless one has appeared meanwhile."""
     fresh = database.with_name(f".{database.name}.{os.urandom(8).hex()}")
     try:
-        # Not in the store's folder: a kill would leave it there, and network disks are slow at it.
+        # Not in the store's folder: a kill would leave it there, and network disks are slow.
         with TemporaryDirectory() as folder:
             made = Path(folder) / "made.db"
             root = artifact_root(f"sqlite:///{database}", None) or os.environ[_ROOT_OF_SERVER]
             SqlAlchemyStore(f"sqlite:///{made}", root).engine.dispose()
             shutil.copyfile(made, fresh)
-        os.link(fresh, database)  # unlike a rename, it never replaces what is there
+        os.link(fresh, database)  # unlike a rename, it never replaces a file
     except OSError:
-        pass  # it is there now; or no space, no links on this disk: MLflow creates it in place
+        pass  # it exists now; or no space, no links on this disk: MLflow creates it in place
     finally:
         fresh.unlink(missing_ok=True)
 
 
 def _wait_until_created(database: Path) -> None:
-    """Wait while a client of the user's creates the store, if it does."""
-    deadline = time.monotonic() + _LONGEST
+    """Wait while another client creates the store, if one does."""
+    deadline = time.monotonic() + retry.CREATION_LONGEST
     before, changed = None, time.monotonic()
     while database.exists() and not _state(database)[1] and time.monotonic() < deadline:
         status = database.stat()
         if (status.st_size, status.st_mtime_ns) != before:
             before, changed = (status.st_size, status.st_mtime_ns), time.monotonic()
-        elif time.monotonic() > changed + _STILL:
+        elif time.monotonic() > changed + retry.CREATION_STILL:
             return
-        time.sleep(_LOOK)
+        time.sleep(retry.CREATION_POLL)
 
 
 @contextlib.contextmanager
 def _quiet(logger_name: str) -> Iterator[None]:
-    """Keep MLflow's some fifty lines on the making of a store off the user's terminal."""
+    """Keep some fifty lines that MLflow logs while it creates a store off the user's terminal."""
     logger = logging.getLogger(logger_name)
     level = logger.level
     logger.setLevel(logging.WARNING)

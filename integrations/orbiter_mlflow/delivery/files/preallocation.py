@@ -1,8 +1,8 @@
-"""Room on the disk behind the end of a journal: its last words find a place on a full disk.
+"""Preallocate disk space behind the end of a journal, so that its final records fit on a full disk.
 
-Blocks are allocated ahead of what is written, without a change of the file's size. Ordinary records
-leave the last `RESERVE` bytes of them alone, so a disk that is full refuses these whole, and takes
-what tells how the run has ended.
+Blocks are allocated ahead without changing the file's size. Ordinary records leave the last
+`RESERVE` bytes of them free, so a full disk refuses such a record whole and still takes the records
+that say how the run ended.
 """
 
 import errno
@@ -14,22 +14,23 @@ from contextlib import suppress
 from functools import cache
 
 RESERVE = 1 << 16
-"""Bytes that are kept for the last words."""
+"""Bytes reserved for the final records."""
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers that say that a disk or a quota is full."""
 
 _STEP = 1 << 18
-"""Bytes that are allocated at a time, where the disk has them."""
+"""Bytes allocated at a time, if the disk has them."""
 _KEEP_SIZE = 1
 """FALLOC_FL_KEEP_SIZE of Linux' fallocate(2)."""
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EPERM})
 
 
-class Room:
-    """What is allocated for a journal.
+class Preallocation:
+    """The space allocated for one journal.
 
     Attributes:
-        supported: whether the disk and the system can allocate ahead.
+        supported: whether the disk and the system can preallocate.
     """
 
     def __init__(self) -> None:
@@ -38,13 +39,13 @@ class Room:
         # Reentrant: a garbage collection in the middle of it may append as well.
         self._lock = threading.RLock()
 
-    def ensure(self, fd: int, end: int, *, last: bool) -> None:
-        """Allocate up to `end`, and the reserve behind it unless these are last words.
+    def ensure(self, fd: int, end: int, *, final: bool) -> None:
+        """Allocate up to `end`, and the reserve behind it unless a final record is written.
 
         Raises:
-            OSError: the disk has not got that much; nothing is to be written then.
+            OSError: the disk is full; write nothing then.
         """
-        needed = end + (0 if last else RESERVE)
+        needed = end + (0 if final else RESERVE)
         if needed <= self._end or not self.supported:
             return
         with self._lock:  # two threads at once would each take the other's end for its own
@@ -64,14 +65,14 @@ class Room:
         raise OSError(error, os.strerror(error))
 
 
-def give_back(fd: int) -> None:
-    """Free what is allocated behind the end of a file."""
+def free_unused(fd: int) -> None:
+    """Free the blocks allocated behind the end of a file."""
     with suppress(OSError):
         os.ftruncate(fd, os.fstat(fd).st_size)
 
 
 def _allocate(fd: int, offset: int, length: int) -> int:
-    """The errno of an allocation; 0 where it was made."""
+    """Allocate a range; return 0 or the error number."""
     import ctypes
 
     fallocate = _fallocate()
@@ -85,7 +86,7 @@ def _allocate(fd: int, offset: int, length: int) -> int:
 
 @cache
 def _fallocate() -> Callable[[int, int, int, int], int] | None:
-    """fallocate(2), which Python has only with a change of the size; None where there is none."""
+    """fallocate(2), which Python offers only with a change of the size; None without it."""
     if sys.platform != "linux":
         return None
     try:

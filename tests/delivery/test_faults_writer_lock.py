@@ -18,9 +18,12 @@ from mlflow.entities import Run
 from endings import PRELUDE
 from journals import HEAD, journal_of
 from orbiter_mlflow.cli.main import commands
-from orbiter_mlflow.delivery import presence, spool
-from orbiter_mlflow.delivery.journal import Journal, read_head
+from orbiter_mlflow.delivery import spool, writer_lock
+from orbiter_mlflow.delivery.ack import read_ack, write_ack
+from orbiter_mlflow.delivery.journal import Journal
+from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.delivery.records import Close, Metrics, Status, Tags
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from waiting import eventually
 
 ELSEWHERE = {
@@ -33,23 +36,23 @@ ELSEWHERE = {
 def test_the_lock_tells_what_the_pid_cannot(tmp_path: Path, where: str) -> None:
     writer = ELSEWHERE[where]
     journal = Journal(tmp_path / "j.jsonl", replace(HEAD, writer=writer))
-    assert not presence.is_over(journal.path, writer)
-    assert presence.may_go_on(journal.path, writer)
+    assert not writer_lock.is_dead(journal.path, writer)
+    assert writer_lock.is_alive(journal.path, writer)
     journal.close()
-    assert presence.is_over(journal.path, writer)
-    assert not presence.may_go_on(journal.path, writer)
+    assert writer_lock.is_dead(journal.path, writer)
+    assert not writer_lock.is_alive(journal.path, writer)
 
 
 def test_another_machine_and_a_copy_prove_nothing(tmp_path: Path) -> None:
     journal = journal_of(tmp_path / "j.jsonl", [])
-    assert not presence.is_over(journal, replace(HEAD.writer, host="another-machine"))
+    assert not writer_lock.is_dead(journal, replace(HEAD.writer, host="another-machine"))
     writer = ELSEWHERE["container"]
-    assert presence.is_over(journal, writer)
+    assert writer_lock.is_dead(journal, writer)
     copy = tmp_path / "copy.jsonl"
     shutil.copyfile(journal, copy)
-    assert not presence.is_over(copy, writer)
-    shutil.copyfile(presence.path_of(journal), presence.path_of(copy))
-    assert not presence.is_over(copy, writer)
+    assert not writer_lock.is_dead(copy, writer)
+    shutil.copyfile(writer_lock.path_of(journal), writer_lock.path_of(copy))
+    assert not writer_lock.is_dead(copy, writer)
 
 
 def test_a_journal_is_not_removed_while_its_writer_may_live(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ TRAINER = PRELUDE + textwrap.dedent(
 
 
 def sync(*options: str) -> tuple[int, str]:
-    folder = spool.default_spool()
+    folder = default_spool()
     result = CliRunner(env={"COLUMNS": "200"}).invoke(commands, ["sync", *options, str(folder)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
     return result.exit_code, result.output
@@ -126,7 +129,7 @@ def test_a_live_trainer_in_another_container_is_not_ended(
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "half\n"
-        (journal,) = spool.journals(spool.default_spool())
+        (journal,) = spool.journals(default_spool())
         assert read_head(journal).writer.host == HEAD.writer.host
         assert read_head(journal).writer.namespace != HEAD.writer.namespace
         code, said = sync(*ended)
@@ -143,7 +146,7 @@ def test_a_live_trainer_in_another_container_is_not_ended(
     run, points = only_run(sqlite_uri)
     assert (run.info.status, points) == ("FINISHED", 200)
     assert "orbiter.error.type" not in run.data.tags
-    assert list(spool.default_spool().iterdir()) == []
+    assert list(default_spool().iterdir()) == []
 
 
 def test_a_trainer_killed_in_another_container_is_known_to_be_dead(
@@ -158,8 +161,8 @@ def test_a_trainer_killed_in_another_container_is_known_to_be_dead(
         assert process.stdout.readline() == "half\n"
         process.kill()
         process.wait(60)
-    (journal,) = spool.journals(spool.default_spool())
-    eventually(lambda: presence.is_over(journal, read_head(journal).writer))
+    (journal,) = spool.journals(default_spool())
+    eventually(lambda: writer_lock.is_dead(journal, read_head(journal).writer))
     assert sync()[0] == 0
     run, points = only_run(sqlite_uri)
     assert (run.info.status, points) == ("KILLED", 100)
@@ -170,14 +173,14 @@ def test_a_journal_that_has_grown_past_its_end_is_delivered_on(
     tmp_path: Path, sqlite_uri: str
 ) -> None:
     """As where somebody has taken its writer for dead, and set the run KILLED."""
-    folder = spool.default_spool()
+    folder = default_spool()
     head = replace(HEAD, tracking_uri=sqlite_uri, writer=ELSEWHERE["boot"], experiment_id="0")
     journal = spool.open_journal(folder, replace(head, experiment=None))
     journal.append(Metrics(0, 1000, {"train/loss": 1.0}))
     code, _ = sync()
     assert code == 1
-    ack = spool.read_ack(journal.path)
-    spool.write_ack(journal.path, replace(ack, closed=True, status="KILLED"))
+    ack = read_ack(journal.path)
+    write_ack(journal.path, replace(ack, closed=True, status="KILLED"))
     assert "delivered" in status()
     assert sync()[0] == 0
     assert journal.path.exists()

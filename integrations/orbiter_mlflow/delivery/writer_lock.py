@@ -1,7 +1,7 @@
-"""The file beside a journal that its writer locks while it lives.
+"""The lock that the writer of a journal holds while it lives, on a file beside the journal.
 
-A pid tells of a death at once, but only in the container of the writer. The lock is seen by all who
-see the disk: while it is held the writer lives, and its journal is neither ended nor removed.
+A pid reveals a death at once, but only inside the writer's container. The lock is seen by everybody
+who sees the disk: while it is held the writer lives, and its journal is neither ended nor removed.
 """
 
 import contextlib
@@ -11,59 +11,58 @@ import socket
 import time
 from pathlib import Path
 
+from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files import locks
 from orbiter_mlflow.delivery.files.descriptors import Descriptor
 from orbiter_mlflow.delivery.process_identity import is_gone, runs_elsewhere
 from orbiter_mlflow.delivery.records import ProcessIdentity
 
 _NOTE = 128
-"""Bytes at the beginning of the file that say what the lock is worth."""
-_CHECK = 1.0
-"""Seconds between looks at whether the lock is still ours."""
+"""Bytes at the start of the file for the note that says whether the lock can be relied on."""
 
 
-class Presence:
-    """The lock of a journal that is being written by this process. Never raises: on a disk that
-    takes no file or has no locks, death is told by the pid alone.
+class WriterLock:
+    """The lock of a journal that this process writes. Never raises: on a disk that takes no file or
+    has no locks, only the pid reveals a death.
 
     Args:
-        journal: the file beside which it lies.
+        journal: the journal.
     """
 
     def __init__(self, journal: Path) -> None:
         self._path = path_of(journal)
         self._file: Descriptor | None = None
-        self._next = time.monotonic() + _CHECK
+        self._next = time.monotonic() + retry.WRITER_LOCK_CHECK
         with contextlib.suppress(OSError):
             self._file = Descriptor(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             self._lock()
 
     def check(self) -> None:
-        """Lock it again where another part of this program has closed its descriptor."""
+        """Lock the file again if another part of the program has closed its descriptor."""
         now = time.monotonic()
         if now < self._next or self._file is None:
             return
-        self._next = now + _CHECK
+        self._next = now + retry.WRITER_LOCK_CHECK
         with contextlib.suppress(OSError):
             if not self._file.is_ours() and self._file.renew(os.open(self._path, os.O_RDWR)):
                 self._lock()
 
     def reserve(self, size: int) -> None:
-        """Keep so many bytes of the disk, for `spend`."""
+        """Occupy `size` bytes of the disk until `free_reserve`."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 os.lseek(self._file.number, _NOTE, os.SEEK_SET)
                 os.write(self._file.number, bytes(size))
 
-    def spend(self) -> None:
-        """Give those bytes back to the disk."""
+    def free_reserve(self) -> None:
+        """Free the bytes that `reserve` occupied."""
         if self._file is not None and self._file.is_ours():
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file.number, _NOTE)
 
     def close(self, *, remove: bool) -> None:
-        """Give the lock back; the file stays where the journal does not end with a `Close`, as what
-        shows later on that its writer is gone."""
+        """Release the lock. Without `remove` the file stays, to show later that the writer of a
+        journal that does not end with a `Close` is gone."""
         if self._file is None:
             return
         if remove:
@@ -85,16 +84,16 @@ def path_of(journal: Path) -> Path:
     return journal.with_suffix(".writer")
 
 
-def is_over(journal: Path, writer: ProcessIdentity) -> bool:
+def is_dead(journal: Path, writer: ProcessIdentity) -> bool:
     """Whether the writer of a journal is certainly gone."""
     if not runs_elsewhere(writer):
         return is_gone(writer)
-    # Of another machine the disk may not tell us the locks.
+    # Another machine's locks may not be visible on this disk.
     return writer.host == socket.gethostname() and _was_left(path_of(journal))
 
 
-def may_go_on(journal: Path, writer: ProcessIdentity) -> bool:
-    """Whether the writer of a journal is known to live, so that nobody can say it has ended."""
+def is_alive(journal: Path, writer: ProcessIdentity) -> bool:
+    """Whether the writer of a journal is known to live, so that nobody can declare it ended."""
     if not runs_elsewhere(writer):
         return not is_gone(writer)
     try:
@@ -104,7 +103,7 @@ def may_go_on(journal: Path, writer: ProcessIdentity) -> bool:
 
 
 def _was_left(path: Path) -> bool:
-    """Whether a lock was held, and is no longer; a copy of the file proves nothing."""
+    """Whether a lock was held and no longer is; a copy of the file proves nothing."""
     try:
         with path.open("rb") as file:
             note, inode = json.loads(file.read(_NOTE)), os.fstat(file.fileno()).st_ino

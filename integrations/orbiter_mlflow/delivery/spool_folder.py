@@ -1,31 +1,41 @@
-"""Where the spool lies when nobody says: in the home; where that takes no file, elsewhere.
+"""The default folder of the spool: in the user's home, or elsewhere if that cannot be written.
 
-Containers run under numbers that have no home, jobs with one that is read-only. Their journals go
-to a private folder for temporary files, else to the working folder.
+Containers run as users without a home, jobs with a read-only one. Their journals go to a private
+folder for temporary files, or else to the working folder.
 """
 
 import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-NAME = "orbiter-mlflow"
+_NAME = "orbiter-mlflow"
+
+
+def default_spool(environ: Mapping[str, str] = os.environ) -> Path:
+    """`$XDG_STATE_HOME/orbiter-mlflow`, by default `~/.local/state/orbiter-mlflow`; for a user
+    without a home the first of `fallbacks`."""
+    state = environ.get("XDG_STATE_HOME")
+    try:
+        return Path(state or Path.home() / ".local" / "state") / _NAME
+    except RuntimeError:  # neither HOME nor an entry in the table of users
+        return fallbacks()[0]
 
 
 def fallbacks() -> list[Path]:
-    """The folders that the spool may be where the home takes none, best first."""
-    found = [Path.cwd() / f".{NAME}"]
+    """The folders to try, best first, where the home cannot be written."""
+    found = [Path.cwd() / f".{_NAME}"]
     with suppress(OSError):  # there may be no folder for temporary files
-        found.insert(0, Path(tempfile.gettempdir(), f"{NAME}-{_user()}").absolute())
+        found.insert(0, Path(tempfile.gettempdir(), f"{_NAME}-{_user()}").absolute())
     return found
 
 
 @contextmanager
 def some_home() -> Iterator[None]:
-    """Within the block everybody has a home: mlflow cannot be imported without one."""
+    """Give a user without a home one inside the block: mlflow cannot be imported otherwise."""
     try:
         Path.home()
     except RuntimeError:
@@ -44,16 +54,18 @@ def is_fallback(folder: Path) -> bool:
 
 
 def is_usable(folder: Path) -> bool:
-    """Whether a folder is there, and the journals in it are worth a look."""
+    """Whether a folder exists and its journals may be trusted."""
     return is_private(folder) if is_fallback(folder) else folder.is_dir()
 
 
 def prepare(folder: Path) -> None:
-    """Make a folder for its owner alone. One of `fallbacks` must be that also where it exists: in
-    the folder for temporary files anybody may have made it, or a link.
+    """Create a folder that only its owner may read.
+
+    An existing one of `fallbacks` must be just that: anybody may have created it, or a link, among
+    the temporary files.
 
     Raises:
-        OSError: it cannot be made, or belongs to somebody else.
+        OSError: it cannot be created, or belongs to somebody else.
     """
     if not is_fallback(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,8 +77,8 @@ def prepare(folder: Path) -> None:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether it is a folder, no link, of our own and closed to others; modes mean nothing on
-    Windows, where each user has their own folder for temporary files."""
+    """Whether a folder, and no link, belongs to this user and is closed to others. Modes mean
+    nothing on Windows, where each user has a folder for temporary files."""
     try:
         status = folder.lstat()
     except OSError:
