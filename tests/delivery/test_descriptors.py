@@ -1,4 +1,4 @@
-"""Programs that close descriptors which are not theirs: nothing of ours goes into their files."""
+"""Programs that close our descriptors: nothing that we write ends up in their files."""
 
 import os
 import subprocess
@@ -45,7 +45,9 @@ def run(script: str, limit: str = "") -> None:
 
 
 @pytest.mark.parametrize("last", [256, 65536], ids=["the idiom", "all"])
-def test_a_checkpoint_that_gets_a_closed_number_gets_no_records(tmp_path: Path, last: int) -> None:
+def test_a_checkpoint_that_gets_a_closed_descriptor_number_gets_no_records(
+    tmp_path: Path, last: int
+) -> None:
     run(
         f"""
         os.closerange(3, {last})
@@ -67,7 +69,7 @@ def test_a_checkpoint_that_gets_a_closed_number_gets_no_records(tmp_path: Path, 
     assert sum(path.name.startswith("checkpoint") for path in tmp_path.iterdir()) == 700
 
 
-def test_no_order_to_the_delivery_goes_into_a_file_of_the_program(
+def test_no_order_to_the_delivery_process_goes_into_a_file_of_the_program(
     tmp_path: Path, sqlite_uri: str
 ) -> None:
     script = textwrap.dedent(
@@ -95,7 +97,7 @@ def test_no_order_to_the_delivery_goes_into_a_file_of_the_program(
     assert done.stderr == ""
 
 
-def test_where_few_files_may_be_open_the_number_is_as_high_as_it_can_be(tmp_path: Path) -> None:
+def test_a_low_limit_on_open_files_still_gives_the_highest_possible_number(tmp_path: Path) -> None:
     run(
         """
         assert number >= 32, number
@@ -104,7 +106,7 @@ def test_where_few_files_may_be_open_the_number_is_as_high_as_it_can_be(tmp_path
     )
 
 
-def test_the_lock_of_a_writer_whose_descriptors_were_closed_is_taken_again(tmp_path: Path) -> None:
+def test_a_writer_whose_descriptors_were_closed_locks_its_journal_again(tmp_path: Path) -> None:
     run(
         """
         import time
@@ -120,7 +122,7 @@ def test_the_lock_of_a_writer_whose_descriptors_were_closed_is_taken_again(tmp_p
     )
 
 
-def test_a_journal_that_another_file_has_replaced_is_not_written_into(
+def test_a_file_that_replaced_a_journal_is_not_written_to(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = Journal(tmp_path / "j.jsonl", HEAD)
@@ -146,7 +148,7 @@ def test_records_for_a_journal_that_was_removed_are_counted(
     assert not journal.path.exists()
 
 
-def test_nothing_is_closed_that_is_no_longer_ours(tmp_path: Path) -> None:
+def test_a_descriptor_that_is_no_longer_ours_is_not_closed(tmp_path: Path) -> None:
     ours = Descriptor(os.open(tmp_path / "ours", os.O_WRONLY | os.O_CREAT))
     number = ours.number
     os.close(number)

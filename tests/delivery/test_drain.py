@@ -1,4 +1,4 @@
-"""The drain: everything arrives exactly once, whatever the store does meanwhile."""
+"""The drain delivers everything exactly once, whatever the store does."""
 
 import random
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class Setup:
         )
 
     def drain_to_the_end(self, drain: Drain | None = None, most: int = 50) -> Drain:
-        """Deliver all, and wait for what is under trial."""
+        """Deliver everything, retries included."""
         drain = drain or self.drain()
         self.run_to_the_end(drain, most)
         for lane in self.lanes():
@@ -115,7 +115,7 @@ def test_a_journal_is_delivered_in_full_batches(tmp_path: Path) -> None:
     assert_whole(setup.run)
     assert done.ack.closed
     assert done.ack.offset == setup.journal.stat().st_size
-    # 2500 points in three, the first one with tags and params, the last one with tags
+    # 2500 points in three batches: tags and params are in the first one, tags in the last one
     assert setup.sink.calls.count("log_batch") == 3
     assert "read_run" not in setup.sink.calls
 
@@ -147,7 +147,7 @@ METHODS = ("create_run", "log_batch", "log_dataset", "set_status")
 @pytest.mark.parametrize("committed", [False, True], ids=["not committed", "committed"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("times", [1, 3])
-def test_an_outage_loses_and_doubles_nothing(
+def test_an_outage_loses_and_duplicates_nothing(
     tmp_path: Path, method: str, committed: bool, times: int
 ) -> None:
     setup = Setup(tmp_path, a_run())
@@ -162,7 +162,7 @@ def test_an_outage_loses_and_doubles_nothing(
 
 @pytest.mark.parametrize("committed", [False, True], ids=["not committed", "committed"])
 @pytest.mark.parametrize("dies_at", [1, 2, 3])
-def test_a_delivery_that_dies_in_a_batch_is_taken_up_by_the_next(
+def test_a_drain_that_dies_in_a_batch_is_continued_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int, committed: bool
 ) -> None:
     setup = Setup(tmp_path, a_run())
@@ -186,7 +186,7 @@ def test_a_delivery_that_dies_in_a_batch_is_taken_up_by_the_next(
     assert_whole(setup.run)
 
 
-def test_a_slow_request_that_makes_a_second_run_leaves_one(
+def test_a_slow_request_that_creates_a_second_run_leaves_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = Setup(tmp_path, a_run())
@@ -249,7 +249,7 @@ def test_an_action_that_is_refused_does_not_hold_up_the_rest(tmp_path: Path) -> 
     assert names.DATASETS_MISSING not in setup.run.tags
 
 
-def test_a_5xx_that_repeats_while_other_writes_pass_is_the_contents_fault(
+def test_a_repeated_5xx_while_other_writes_pass_is_blamed_on_the_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = Setup(tmp_path, [Tags({"a": "1"}), Params({"bad": "\x00"}), Status("FINISHED", 1)])
@@ -269,7 +269,7 @@ def test_a_5xx_that_repeats_while_other_writes_pass_is_the_contents_fault(
     assert setup.run.status.status == "FINISHED"
 
 
-def test_a_store_that_answers_but_takes_no_writes_is_waited_for(tmp_path: Path) -> None:
+def test_a_store_that_answers_reads_but_takes_no_writes_is_waited_for(tmp_path: Path) -> None:
     setup = Setup(tmp_path, a_run())
     setup.sink.troubles += [
         Trouble(TransientError("503 read-only", answered=True)) for _ in range(30)
@@ -279,7 +279,7 @@ def test_a_store_that_answers_but_takes_no_writes_is_waited_for(tmp_path: Path) 
     assert_whole(setup.run)
 
 
-def test_what_a_person_must_mend_is_held_and_nothing_is_dropped(tmp_path: Path) -> None:
+def test_trouble_that_a_person_must_fix_holds_the_journal_and_drops_nothing(tmp_path: Path) -> None:
     setup = Setup(tmp_path, a_run())
     setup.sink.troubles += [Trouble(HeldError("401 wrong password")) for _ in range(3)]
     drain_ = setup.drain()
@@ -294,7 +294,7 @@ def test_what_a_person_must_mend_is_held_and_nothing_is_dropped(tmp_path: Path) 
     assert_whole(setup.run)
 
 
-def test_waits_double_are_capped_and_jittered(tmp_path: Path) -> None:
+def test_waits_double_up_to_a_cap_with_jitter(tmp_path: Path) -> None:
     rng = random.Random(7)
     waits = [retry.delay(failures, rng) for failures in range(1, 12)]
     for wait, full in zip(waits, [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60], strict=True):
@@ -350,7 +350,7 @@ def test_a_death_after_the_end_changes_nothing(tmp_path: Path) -> None:
     assert_whole(setup.run)
 
 
-def test_damage_is_skipped_counted_and_kept_aside(tmp_path: Path) -> None:
+def test_a_damaged_line_is_skipped_counted_and_quarantined(tmp_path: Path) -> None:
     setup = Setup(tmp_path, a_run())
     lines = setup.journal.read_bytes().splitlines(keepends=True)
     lines[10] = b"\x00" * 20 + b"\n"
@@ -363,7 +363,7 @@ def test_damage_is_skipped_counted_and_kept_aside(tmp_path: Path) -> None:
     assert "damaged line" in setup.journal.with_suffix(".quarantine").read_text()
 
 
-def test_a_lost_ack_is_made_good_by_the_tag_in_the_store(tmp_path: Path) -> None:
+def test_a_lost_ack_is_recovered_from_the_tag_in_the_store(tmp_path: Path) -> None:
     setup = Setup(tmp_path, a_run())
     done = setup.drain_to_the_end()
     ack = done.ack
@@ -407,12 +407,12 @@ def test_a_param_that_changes_is_not_sent_with_the_first(tmp_path: Path) -> None
     assert len(rest) == 1
 
 
-def test_the_error_tree_is_what_its_docstring_says() -> None:
+def test_the_error_tree_matches_its_docstring() -> None:
     for kind in (TransientError, RejectedError, UnsupportedError, HeldError):
         assert kind.__base__ is DeliveryError
 
 
-def test_who_has_a_journal_stands_in_its_ack_also_where_nothing_else_is_new(tmp_path: Path) -> None:
+def test_the_ack_names_the_drainer_even_if_nothing_else_changed(tmp_path: Path) -> None:
     setup = Setup(tmp_path, a_run())
     setup.sink.troubles += [Trouble(TransientError("down"), "create_run") for _ in range(3)]
     for _ in range(2):
@@ -439,7 +439,7 @@ def test_who_has_a_journal_stands_in_its_ack_also_where_nothing_else_is_new(tmp_
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("method", ["set_status", "find_runs", "create_run", "read_run"])
-def test_a_status_and_a_read_are_never_the_contents_fault(
+def test_a_failed_status_or_read_is_never_blamed_on_the_content(
     tmp_path: Path, error: DeliveryError, method: str
 ) -> None:
     setup = Setup(tmp_path, a_run())
@@ -476,7 +476,7 @@ def test_random_failures_of_most_requests_quarantine_no_status_and_no_point(tmp_
         assert names.QUARANTINED not in setup.run.tags, seed
 
 
-def test_a_refused_entry_is_tried_again_before_it_is_believed(
+def test_a_refused_entry_is_retried_before_it_is_quarantined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = Setup(tmp_path, [Tags({"a": "1"}), Params({"p": "x"}), *points(3)])
@@ -501,7 +501,7 @@ def test_a_refused_entry_is_tried_again_before_it_is_believed(
     assert again.ack.quarantined == 0
 
 
-def test_a_tag_under_trial_does_not_come_to_stand_over_a_later_one(
+def test_a_retried_tag_does_not_overwrite_a_later_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = Setup(tmp_path, [Tags({"phase": "one"})])
@@ -523,7 +523,7 @@ def test_a_tag_under_trial_does_not_come_to_stand_over_a_later_one(
     assert setup.run.tags["phase"] == "two"
 
 
-def test_a_store_that_refuses_everything_one_by_one_is_waited_for(
+def test_a_store_that_refuses_every_entry_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = Setup(tmp_path, a_run())
@@ -548,7 +548,7 @@ def test_a_store_that_refuses_everything_one_by_one_is_waited_for(
 # -- the end of a run is what happened -------------------------------------------------------------
 
 
-def test_an_empty_twin_is_removed_whoever_repeated_the_request_and_a_full_one_stays(
+def test_an_empty_twin_of_a_repeated_request_is_removed_and_a_full_one_stays(
     tmp_path: Path,
 ) -> None:
     setup = Setup(tmp_path, a_run())
@@ -567,7 +567,7 @@ def test_an_empty_twin_is_removed_whoever_repeated_the_request_and_a_full_one_st
     assert_whole(setup.run)
 
 
-def test_a_journal_that_has_grown_past_its_end_is_open_again(tmp_path: Path) -> None:
+def test_a_journal_that_grows_after_its_end_is_reopened(tmp_path: Path) -> None:
     whole = journal_of(tmp_path / "whole.jsonl", a_run()).read_bytes()
     setup = Setup(tmp_path, [])
     lines = whole.splitlines(keepends=True)
@@ -585,7 +585,7 @@ def test_a_journal_that_has_grown_past_its_end_is_open_again(tmp_path: Path) -> 
     assert not set(names.ERROR) & setup.run.tags.keys()
 
 
-def test_a_line_that_a_death_cut_short_does_not_keep_a_journal_for_ever(tmp_path: Path) -> None:
+def test_a_line_cut_short_by_a_death_does_not_keep_a_journal_forever(tmp_path: Path) -> None:
     setup = Setup(tmp_path, [Tags({"orbiter.state": "training"}), *points(10)])
     with setup.journal.open("ab") as file:
         file.write(b'{"n":12,"c":"00000000","r":{"ki')

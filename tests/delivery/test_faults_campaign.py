@@ -14,14 +14,14 @@ TRIALS = 10
 
 
 def seed_of_the_commit() -> int:
-    """Other trials with each commit, and the same ones again for the same commit."""
+    """A seed that changes with each commit and stays the same for one."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=7", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True)
     return int(os.environ.get("SEED") or int(found.stdout.strip() or "0", 16) % 10_000)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_faults_lose_nothing_double_nothing_and_leave_the_true_status(
+def test_random_faults_lose_nothing_duplicate_nothing_and_leave_the_true_status(
     kind: Kind, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "disk" and not can_mount():

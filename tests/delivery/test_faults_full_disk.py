@@ -1,4 +1,4 @@
-"""A disk of the spool that is full, and stays so: the end is told, and what is missing counted."""
+"""A spool on a full disk: the end of the run is recorded, and losses are counted."""
 
 import itertools
 import os
@@ -39,7 +39,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=["allocates ahead", "does not"])
 def journal(request: pytest.FixtureRequest, disk: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
-    """A journal on that disk, as a disk of another kind keeps it too."""
+    """A journal on that disk, with and without preallocation."""
     if request.param == "does not":
         monkeypatch.setattr(preallocation, "_fallocate", lambda: None)
     return Journal(disk / "a.jsonl", HEAD)
@@ -50,7 +50,7 @@ def point(step: int) -> Metrics:
 
 
 def full(journal: Journal) -> int:
-    """Fill the disk, and report until it takes nothing; gives the points that were kept."""
+    """Fill the disk and report until it takes nothing; return the number of points kept."""
     fill(journal.path.parent)
     kept = 0
     while not journal.lost:
@@ -59,7 +59,7 @@ def full(journal: Journal) -> int:
     return kept - 1
 
 
-def test_threads_that_meet_a_full_disk_cut_no_line_and_leave_room_for_the_end(
+def test_threads_on_a_full_disk_cut_no_line_and_leave_space_for_the_end(
     tmp_path: Path,
 ) -> None:
     for trial in range(10):
@@ -87,7 +87,7 @@ def test_threads_that_meet_a_full_disk_cut_no_line_and_leave_room_for_the_end(
 
 
 def take_and_give_back(folder: Path, over: threading.Event) -> None:
-    """Another program that fills the disk, and now and then removes something."""
+    """Act as another program that fills the disk and sometimes frees a little."""
     rng = random.Random(1)
     fd = os.open(folder / "other", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     while not over.wait(0.0005):
@@ -100,14 +100,14 @@ def take_and_give_back(folder: Path, over: threading.Event) -> None:
 
 
 def set_tags(journal: Journal, over: threading.Event) -> None:
-    """As provenance and artifacts do, from a thread of their own."""
+    """Set tags from another thread, as provenance and artifacts do."""
     for number in itertools.count():
         if over.wait(0.0005):
             return
         journal.append(Tags({f"tag {number % 7}": "x" * (number % 300)}))
 
 
-def test_the_last_words_find_room_and_say_what_is_missing(journal: Journal) -> None:
+def test_the_final_records_fit_and_count_what_is_missing(journal: Journal) -> None:
     kept = full(journal)
     for step in range(kept + 1, kept + 500):
         journal.append(point(step))
@@ -130,7 +130,7 @@ def test_the_last_words_find_room_and_say_what_is_missing(journal: Journal) -> N
     assert whole_size(journal.path) == journal.path.stat().st_size == journal.size
 
 
-def test_what_was_refused_is_kept_once_there_is_room(journal: Journal) -> None:
+def test_refused_params_and_tags_are_written_once_there_is_space(journal: Journal) -> None:
     full(journal)
     journal.append(Tags({"a": "1", "b": "1"}))
     (journal.path.parent / "filler").unlink()
@@ -140,7 +140,7 @@ def test_what_was_refused_is_kept_once_there_is_room(journal: Journal) -> None:
     journal.close()
 
 
-def test_a_kill_leaves_at_least_half_of_the_losses_told(disk: Path) -> None:
+def test_a_kill_leaves_at_least_half_of_the_losses_reported(disk: Path) -> None:
     journal = Journal(disk / "a.jsonl", HEAD)
     full(journal)
     for step in range(99):
@@ -151,7 +151,7 @@ def test_a_kill_leaves_at_least_half_of_the_losses_told(disk: Path) -> None:
     journal.close()
 
 
-def test_more_tags_than_memory_has_for_them_are_counted(journal: Journal) -> None:
+def test_more_tags_than_can_be_deferred_are_counted_as_lost(journal: Journal) -> None:
     full(journal)
     for number in range(100):
         journal.append(Tags({f"tag{number}": "x" * 1000}))
@@ -164,7 +164,7 @@ def test_more_tags_than_memory_has_for_them_are_counted(journal: Journal) -> Non
     assert found[-2:] == [Status("FAILED", 9000), Close()]
 
 
-def test_a_journal_gives_back_what_it_did_not_need(disk: Path) -> None:
+def test_a_closed_journal_frees_its_unused_space(disk: Path) -> None:
     before = os.statvfs(disk).f_bfree
     journal = Journal(disk / "a.jsonl", HEAD)
     assert (before - os.statvfs(disk).f_bfree) * 4096 >= preallocation.RESERVE
@@ -203,7 +203,7 @@ def test_a_full_spool_drains_itself(disk: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [b'{"n":9,"c":"00', b'{"n":9,"c":"00' + b"x" * 200_000])
-def test_half_a_line_at_the_end_is_no_backlog(tmp_path: Path, torn: bytes) -> None:
+def test_half_a_line_at_the_end_is_not_undelivered(tmp_path: Path, torn: bytes) -> None:
     opened = spool.open_journal(tmp_path, HEAD)
     opened.append(point(1))
     opened.close()
@@ -257,6 +257,6 @@ def test_a_training_that_completed_on_a_full_spool_is_finished(
     assert run.info.status == "FINISHED"
     assert run.data.tags["orbiter.state"] == "completed"
     points = len(client.get_metric_history(run.info.run_id, "train/loss"))
-    # The result of train is a point too, and two: loss and accuracy are of one record.
+    # The result of `train` counts as one record with two points, loss and accuracy.
     assert points + int(run.data.tags[names.LOST]) == 20_000 + 1
     eventually(lambda: not list((disk / "s").glob("*.jsonl")))

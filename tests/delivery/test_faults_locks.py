@@ -1,4 +1,4 @@
-"""Locks of files on disks and systems that have few of them."""
+"""File locks on disks and systems that support few kinds of them."""
 
 import json
 import os
@@ -55,7 +55,7 @@ elif fd is not None:
 
 
 def process(disk: str, script: str, *arguments: object) -> "subprocess.Popen[str]":
-    """A script on a disk, or a system, that has only these locks."""
+    """Run a script on a disk, or a system, with only these locks."""
     return subprocess.Popen(
         [sys.executable, "-c", DISKS[disk] + textwrap.dedent(script), *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -72,7 +72,9 @@ def said(disk: str, script: str, *arguments: object) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("disk", DISKS)
-def test_one_at_a_time_has_a_file_and_a_death_gives_it_back(disk: str, tmp_path: Path) -> None:
+def test_one_process_at_a_time_holds_a_lock_and_its_death_releases_it(
+    disk: str, tmp_path: Path
+) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text("")
     with process(disk, HOLDER, file, "hold") as holder:
@@ -87,7 +89,7 @@ def test_one_at_a_time_has_a_file_and_a_death_gives_it_back(disk: str, tmp_path:
 
 
 @pytest.mark.parametrize("disk", DISKS)
-def test_threads_exclude_each_other_and_who_looks_takes_nothing(disk: str, tmp_path: Path) -> None:
+def test_threads_exclude_each_other_and_a_look_takes_no_lock(disk: str, tmp_path: Path) -> None:
     script = """
     import os, sys, threading
     from pathlib import Path
@@ -121,7 +123,7 @@ def test_threads_exclude_each_other_and_who_looks_takes_nothing(disk: str, tmp_p
 
 
 @pytest.mark.parametrize("disk", DISKS)
-def test_a_forked_child_neither_has_nor_gives_back_what_its_parent_took(
+def test_a_forked_child_neither_holds_nor_releases_its_parents_lock(
     disk: str, tmp_path: Path
 ) -> None:
     script = """
@@ -175,7 +177,7 @@ def test_eight_processes_count_without_a_miss(disk: str, tmp_path: Path) -> None
 
 
 def lock_file(path: Path, **changes: object) -> Path:
-    """A lock file as a process leaves it that is killed on a disk without locks."""
+    """A lock file left by a process that was killed, on a disk without locks."""
     file = locks.beside(path)
     file.touch()
     note = {**vars_of(HEAD.writer), "inode": file.stat().st_ino, "time": 0.0} | changes
@@ -199,7 +201,7 @@ def vars_of(writer: object) -> dict[str, object]:
         ({}, False),  # this very process lives
     ],
 )
-def test_a_lock_file_is_taken_over_only_from_who_is_certainly_gone(
+def test_a_lock_file_is_taken_over_only_if_its_holder_is_certainly_gone(
     tmp_path: Path, changes: dict[str, object], taken: bool
 ) -> None:
     file = tmp_path / "a.jsonl"
@@ -262,7 +264,7 @@ def test_journals_are_listed_and_delivered(disk: str, tmp_path: Path, sqlite_uri
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 50
 
 
-def test_who_looks_keeps_no_taker_away(tmp_path: Path) -> None:
+def test_a_look_keeps_nobody_from_taking_the_lock(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text("")
     done = threading.Event()
@@ -271,7 +273,9 @@ def test_who_looks_keeps_no_taker_away(tmp_path: Path) -> None:
         while not done.wait(0.001):
             locks.is_taken(file)
 
-    def take_and_release() -> bool:  # one that the system has put to sleep may hold it for a while
+    def take_and_release() -> (
+        bool
+    ):  # a looker that the system has put to sleep may hold it for a while
         fd = locks.take(file)
         if fd is not None:
             locks.release(fd)

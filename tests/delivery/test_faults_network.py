@@ -1,5 +1,6 @@
-"""What the network and the server do to a delivery: everything arrives exactly once, training is
-not disturbed. Real server, real delivery process; the proxy before the server makes the faults.
+"""Faults of the network and the server: everything arrives exactly once, and training goes on.
+
+The server and the delivery process are real; a proxy in front of the server makes the faults.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture(scope="module", autouse=True)
 def own_delivery() -> Iterator[None]:
-    """One delivery process for the tests of this file, with a short time limit for requests."""
+    """One delivery process for the tests of this file, with a short timeout for requests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "_hosts", {})
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
@@ -122,7 +123,7 @@ async def test_down_for_the_whole_life_of_the_trainer_and_back_later(scene: Scen
     scene.assert_whole()
 
 
-async def test_on_failure_raise_tells_once_training_is_over(scene: Scene) -> None:
+async def test_on_failure_raise_raises_once_training_is_over(scene: Scene) -> None:
     scene.proxy.refuse()
     trainer = scene.trainer(in_trouble, flush_timeout=0.1, on_failure="raise")
     with pytest.raises(TrackingError) as caught:
@@ -200,7 +201,7 @@ async def test_an_artifact_store_in_trouble_costs_no_metric_and_no_status(
     assert "notes.txt" in [entry.path for entry in scene.client.list_artifacts(run_id)]
 
 
-async def test_a_server_without_datasets_gets_all_the_rest(scene: Scene) -> None:
+async def test_a_server_without_datasets_gets_everything_else(scene: Scene) -> None:
     scene.proxy.add("answer", path="runs/log-inputs", status=404, body=b"<title>404</title>")
     trainer = scene.trainer(data=[[1, 2], [3, 4]])
     await trainer.train()
@@ -214,7 +215,9 @@ async def test_a_server_without_datasets_gets_all_the_rest(scene: Scene) -> None
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
-async def test_answers_that_pass_by_themselves(scene: Scene, status: int) -> None:
+async def test_a_temporary_error_status_is_retried_until_it_passes(
+    scene: Scene, status: int
+) -> None:
     async def middle(trainer: Tracked) -> None:
         scene.proxy.add("answer", status=status, times=2, headers={"Retry-After": "1"})
         trainer.set_tag("phase", "two")
@@ -228,7 +231,7 @@ async def test_answers_that_pass_by_themselves(scene: Scene, status: int) -> Non
 
 @pytest.mark.parametrize("status", [301, 400, 407, 418])
 @pytest.mark.parametrize("path", ["runs/update", "runs/search", "runs/get", BATCH, CREATE])
-async def test_an_answer_of_a_gateway_is_no_verdict_on_what_was_sent(
+async def test_an_answer_of_a_gateway_is_not_blamed_on_the_content(
     scene: Scene, path: str, status: int
 ) -> None:
     page = b"<html><title>Blocked by the gateway</title></html>"
@@ -270,7 +273,7 @@ async def test_413_is_halved(scene: Scene) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("when", ["start", "middle"])
-async def test_wrong_credentials_are_held_until_they_are_right(
+async def test_wrong_credentials_hold_the_journal_until_they_are_right(
     scene: Scene, status: int, when: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def middle(trainer: Tracked) -> None:
@@ -338,7 +341,7 @@ async def test_the_answer_to_the_creation_of_the_run_is_lost(scene: Scene) -> No
     assert len(scene.runs(ViewType.ALL)) == 1
 
 
-async def test_a_batch_that_is_committed_long_after_its_time_limit(scene: Scene) -> None:
+async def test_a_batch_that_is_committed_long_after_its_timeout(scene: Scene) -> None:
     async def middle(trainer: Tracked) -> None:
         await arrived(trainer)
         late = scene.proxy.add("hold", path=BATCH, times=1)
@@ -348,7 +351,7 @@ async def test_a_batch_that_is_committed_long_after_its_time_limit(scene: Scene)
         await arrived(trainer)
         late.release()
         await soon(lambda: late.passed)
-        # It has undone the tag: the end of the run puts that right.
+        # It has undone the tag, which the end of the run restores.
         assert scene.run().data.tags["phase"] == "one"
 
     trainer = scene.trainer(middle)
@@ -358,7 +361,7 @@ async def test_a_batch_that_is_committed_long_after_its_time_limit(scene: Scene)
 
 
 @pytest.mark.parametrize("second", ["is answered", "is not answered"])
-async def test_a_run_that_is_created_long_after_the_time_limit_leaves_one(
+async def test_a_run_that_is_created_long_after_the_timeout_leaves_one(
     scene: Scene, second: str
 ) -> None:
     late = scene.proxy.add("hold", path=CREATE, times=1)
@@ -413,7 +416,7 @@ async def test_deleted_on_the_server_and_restored(
     scene.assert_whole()
 
 
-async def test_a_run_that_is_continued_with_other_params_says_so_once(
+async def test_a_run_that_is_resumed_with_other_params_warns_once(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = scene.trainer()
@@ -475,7 +478,7 @@ async def test_the_clock_is_set_back(scene: Scene, monkeypatch: pytest.MonkeyPat
 # -- what must not be seen -----------------------------------------------------------------------
 
 
-async def test_credentials_in_the_uri_are_nowhere_to_be_read(
+async def test_credentials_in_the_uri_appear_nowhere(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -503,7 +506,7 @@ async def test_credentials_in_the_uri_are_nowhere_to_be_read(
 
 
 def readable() -> list[str]:
-    """What others may see: the files of the spool, and the delivery processes' command lines."""
+    """The texts that others may read: the files of the spool, and the command lines of delivery."""
     files = [path for path in default_spool().iterdir() if path.is_file()]
     files += [Path(f"/proc/{pid}/cmdline") for pid in delivery_processes()]
     return [path.read_text() for path in files]

@@ -1,4 +1,4 @@
-"""A fresh sqlite store appears whole, and a ready one is opened without writing."""
+"""A fresh sqlite store appears complete, and a ready one is opened without writing."""
 
 import os
 import sqlite3
@@ -35,7 +35,7 @@ BESIDE = """
 
 
 @pytest.mark.parametrize("wait", [0.5, 1.5, 2.0, 2.5])
-def test_a_users_own_client_never_meets_a_store_in_creation(tmp_path: Path, wait: float) -> None:
+def test_a_users_own_client_never_sees_a_half_created_store(tmp_path: Path, wait: float) -> None:
     said = output(started(BESIDE, tmp_path, [str(wait)]))
     assert said in ("FINISHED\n", "RUNNING\n")
     left = {path.name for path in tmp_path.iterdir() if "mlflow.db" in path.name}
@@ -43,7 +43,7 @@ def test_a_users_own_client_never_meets_a_store_in_creation(tmp_path: Path, wait
 
 
 @pytest.mark.parametrize("others", ["our own", "of MLflow's client"])
-def test_many_open_one_fresh_store_at_once(tmp_path: Path, others: str) -> None:
+def test_many_clients_open_one_fresh_store_at_once(tmp_path: Path, others: str) -> None:
     uri = f"sqlite:///{tmp_path}/fresh.db"
     ours = f"from orbiter_mlflow.delivery.mlflow_sink import MLflowSink; MLflowSink({uri!r})"
     theirs = f"from mlflow import MlflowClient; MlflowClient({uri!r})"
@@ -81,7 +81,7 @@ def test_a_store_that_another_client_is_creating_is_waited_for(
 
 
 @pytest.mark.parametrize("broken", ["empty", "half"])
-def test_a_creation_that_was_cut_short_is_taken_up(
+def test_an_interrupted_creation_is_completed(
     broken: str, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "CREATION_STILL", 0.2)
@@ -133,7 +133,7 @@ max_drop = 0.1
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> tuple[Path, list[str]]:
-    """A folder with a store that nobody may write, and the ids of its runs."""
+    """A folder with a read-only store, and the ids of its runs."""
     folder = tmp_path / "shelf"
     folder.mkdir()
     runs = output(started(CONTENT, folder)).split()
@@ -142,9 +142,7 @@ def shelf(tmp_path: Path) -> tuple[Path, list[str]]:
     return folder, runs
 
 
-def test_a_store_that_nobody_may_write_is_read(
-    shelf: tuple[Path, list[str]], tmp_path: Path
-) -> None:
+def test_a_read_only_store_can_be_read(shelf: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, (one, two) = shelf
     before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
     uri = f"sqlite:///{folder}/mlflow.db"

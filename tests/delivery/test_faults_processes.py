@@ -1,5 +1,6 @@
-"""What happens to the processes: killed, forked, crowded, out of disk. Real processes, really
-killed; each test looks into the store.
+"""Faults of processes: killed, forked, crowded, out of disk.
+
+The processes are real and really killed; each test checks the store.
 """
 
 import asyncio
@@ -49,18 +50,18 @@ def scene(server_uri: str, tmp_path: Path) -> Iterator[Scene]:
 
 @pytest.fixture
 def own_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A delivery process of this test's own, made with its first trainer."""
+    """A delivery process for this test alone, started with its first trainer."""
     monkeypatch.setattr(base, "_hosts", {})
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
 
 
 def child() -> int:
-    """The delivery process made last."""
+    """The delivery process that was started last."""
     return max(delivery_processes(), key=lambda pid: Path(f"/proc/{pid}").stat().st_ctime_ns)
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended; a zombie has."""
+    """Whether a process has ended; a zombie counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
@@ -70,7 +71,7 @@ def gone(pid: int) -> bool:
 # -- the delivery process is killed --------------------------------------------------------------
 
 
-async def test_delivery_is_killed_while_idle_in_a_batch_and_in_the_last_wait(
+async def test_delivery_is_killed_while_idle_in_a_batch_and_in_the_final_flush(
     scene: Scene, own_child: None
 ) -> None:
     async def middle(trainer: Tracked) -> None:
@@ -103,7 +104,7 @@ def kill(pid: int) -> None:
     eventually(lambda: gone(pid))
 
 
-async def test_where_no_process_can_be_started_a_thread_delivers(
+async def test_a_thread_delivers_if_no_process_can_be_started(
     scene: Scene,
     own_child: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -124,7 +125,7 @@ async def test_where_no_process_can_be_started_a_thread_delivers(
     assert "no delivery process can be started" in warning
 
 
-async def test_the_thread_goes_through_an_outage(
+async def test_the_thread_survives_an_outage(
     scene: Scene, own_child: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -175,7 +176,7 @@ def assert_stands_alone(pid: int, socket_of_the_parent: str) -> None:
     assert f"PPid:\t{os.getpid()}\n" not in Path(f"/proc/{pid}/status").read_text()
     assert os.getsid(pid) != os.getsid(0)
     assert os.getpgid(pid) != os.getpgid(0)
-    # What MLflow takes from the working folder means the training's.
+    # MLflow resolves relative paths against the working folder, which must be the training's.
     assert Path(f"/proc/{pid}/cwd").readlink() == Path.cwd()
     assert [pid for pid in our_children() if gone(pid)] == []
 
@@ -246,7 +247,7 @@ async def wait_for(word):
 def trainer_process(
     tmp_path: Path, script: str, uri: str, experiment: str = "", **environment: str
 ) -> Iterator["subprocess.Popen[str]"]:
-    """A process that runs SCRIPT and `script`, in a group of its own that is killed in the end."""
+    """A process that runs SCRIPT and `script`, in its own group, which is killed at the end."""
     path = tmp_path / f"script{time.monotonic_ns()}.py"
     path.write_text(SCRIPT + textwrap.dedent(script))
     process = subprocess.Popen(
@@ -271,7 +272,7 @@ def trainer_process(
 
 
 def told(process: "subprocess.Popen[str]") -> str:
-    """What a process said, once it has ended well."""
+    """The error output of a process, once it has ended well."""
     said, _ = process.communicate(timeout=90)
     assert process.returncode == 0, said
     return said
@@ -288,7 +289,7 @@ asyncio.run(validated().train())
 """
 
 
-def test_the_trainer_is_killed_while_the_server_is_down_which_comes_back(
+def test_the_trainer_is_killed_while_the_server_is_down_for_a_while(
     scene: Scene, tmp_path: Path
 ) -> None:
     scene.proxy.refuse()
@@ -299,7 +300,7 @@ def test_the_trainer_is_killed_while_the_server_is_down_which_comes_back(
         eventually(lambda: read_ack(journal).problem)
         (deliverer,) = delivery_processes(process.pid)
         scene.proxy.open()
-        # Nobody has asked for the exit code of the dead trainer yet: it is a zombie.
+        # Nobody has asked for the dead trainer's exit code yet, so it is a zombie.
         eventually(all_removed)
         assert process.returncode is None
         run = scene.run()
@@ -309,7 +310,7 @@ def test_the_trainer_is_killed_while_the_server_is_down_which_comes_back(
         eventually(lambda: gone(deliverer))
 
 
-def test_what_the_delivery_gave_up_is_taken_over_by_a_later_trainers(
+def test_an_abandoned_journal_is_taken_over_by_a_later_trainers_delivery(
     scene: Scene, tmp_path: Path
 ) -> None:
     scene.proxy.refuse()
@@ -338,7 +339,7 @@ def test_what_the_delivery_gave_up_is_taken_over_by_a_later_trainers(
     scene.assert_whole(finished)
 
 
-def test_trainer_and_delivery_are_both_killed_and_a_later_trainers_takes_over(
+def test_after_both_are_killed_a_later_trainers_delivery_takes_over(
     scene: Scene, tmp_path: Path
 ) -> None:
     script = """
@@ -398,7 +399,7 @@ def test_forked_and_spawned_children_neither_write_nor_deliver(
     async def middle(self):
         fork_and_leave(self, os._exit)
         for method in ("spawn", "fork"):
-            # No `with`: that ends workers by SIGTERM, whose handler they have from us.
+            # No `with`: it ends workers by SIGTERM, for which they inherited our handler.
             pool = multiprocessing.get_context(method).Pool(1)
             answer = await asyncio.to_thread(pool.apply, double, (self, 21))
             assert answer[0] == 42, answer
@@ -482,7 +483,7 @@ def test_eight_trainers_on_one_spool_and_one_fresh_store(tmp_path: Path) -> None
 
 
 def test_a_full_disk_costs_points_but_not_the_training(scene: Scene, tmp_path: Path) -> None:
-    # The limit of the file's size stands for the end of the disk: writes fail the same way.
+    # A limit on the file's size simulates a full disk: writes fail in the same way.
     script = """
     import resource
     async def middle(self):
@@ -503,7 +504,7 @@ def test_a_full_disk_costs_points_but_not_the_training(scene: Scene, tmp_path: P
     assert "Traceback" not in said
     eventually(all_removed)
     run = scene.run()
-    # The result's step is the last one reported, kept or not.
+    # The result's step is the last one reported, whether it was kept or not.
     assert scene.history(run) == REPORTS
     assert scene.history(run, "train/final/loss") == [(1099, 300 / 7)]
     assert run.info.status == "FINISHED"

@@ -1,4 +1,4 @@
-"""What happens to the files of a delivery: cut short, removed meanwhile, a disk that is full."""
+"""Faults in the files of a delivery: cut short, removed meanwhile, on a full disk."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def test_an_ack_that_a_power_failure_cut_short_makes_no_second_run(
     assert run.tags[names.STATE] == "completed"
 
 
-def test_a_delivery_that_is_killed_while_it_clears_up_leaves_nothing_to_deliver_again(
+def test_a_delivery_killed_while_it_removes_a_journal_delivers_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
@@ -67,7 +67,7 @@ def test_a_delivery_that_is_killed_while_it_clears_up_leaves_nothing_to_deliver_
     assert len(store.runs) == 1
 
 
-def test_a_journal_that_is_removed_while_we_wait_for_its_lock_is_not_taken(
+def test_a_journal_that_is_removed_while_its_lock_is_taken_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, open_ = journal_of(tmp_path / "r.jsonl", RUN), os.open
@@ -83,7 +83,7 @@ def test_a_journal_that_is_removed_while_we_wait_for_its_lock_is_not_taken(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_acks_that_a_full_disk_does_not_take_hold_up_the_delivery_but_do_not_end_it(
+def test_acks_that_a_full_disk_refuses_delay_the_delivery_but_do_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, store = journal_of(tmp_path / "r.jsonl", RUN), MemorySink()
@@ -110,7 +110,7 @@ def test_acks_that_a_full_disk_does_not_take_hold_up_the_delivery_but_do_not_end
     assert [point.step for point in run.points] == list(range(50))
 
 
-def test_the_end_of_a_dead_trainers_run_is_not_tried_without_pause(tmp_path: Path) -> None:
+def test_ending_a_dead_trainers_run_is_retried_with_pauses(tmp_path: Path) -> None:
     journal, store = journal_of(tmp_path / "r.jsonl", RUN), MemorySink()
     now = 100.0
     drain_ = Drain(journal, lambda _: store, clock=lambda: now)
@@ -124,7 +124,7 @@ def test_the_end_of_a_dead_trainers_run_is_not_tried_without_pause(tmp_path: Pat
     assert run.tags[names.STATE] == "failed"
 
 
-def test_who_waits_is_not_put_off_for_a_minute(tmp_path: Path) -> None:
+def test_a_waiting_caller_shortens_the_wait_for_the_next_attempt(tmp_path: Path) -> None:
     journal, store = journal_of(tmp_path / "r.jsonl", RUN), MemorySink()
     now = 100.0
     drain_ = Drain(journal, lambda _: store, clock=lambda: now)
@@ -140,7 +140,7 @@ def test_who_waits_is_not_put_off_for_a_minute(tmp_path: Path) -> None:
     drain_.wake()
 
 
-def test_a_resumed_search_for_the_run_keeps_the_twin_in_mind(tmp_path: Path) -> None:
+def test_an_interrupted_search_for_the_run_still_finds_the_twin(tmp_path: Path) -> None:
     journal, store = journal_of(tmp_path / "r.jsonl", [*RUN, *END]), MemorySink()
     now = 0.0
     drain_ = Drain(journal, lambda _: store, clock=lambda: now)

@@ -1,4 +1,4 @@
-"""Whether the writer of a journal lives, also where its pid tells nothing."""
+"""The writer lock shows whether a writer lives, even if its pid says nothing."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("where", ELSEWHERE)
-def test_the_lock_tells_what_the_pid_cannot(tmp_path: Path, where: str) -> None:
+def test_the_lock_reveals_a_death_that_the_pid_cannot(tmp_path: Path, where: str) -> None:
     writer = ELSEWHERE[where]
     journal = Journal(tmp_path / "j.jsonl", replace(HEAD, writer=writer))
     assert not writer_lock.is_dead(journal.path, writer)
@@ -67,7 +67,7 @@ def test_a_journal_is_not_removed_while_its_writer_may_live(tmp_path: Path) -> N
 
 @contextmanager
 def in_another_container(script: Path, **environment: str) -> Iterator["subprocess.Popen[str]"]:
-    """A script in a pid namespace of its own, which keeps the name of its host."""
+    """Run a script in its own PID namespace, under the same host name."""
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
@@ -111,7 +111,7 @@ def status() -> str:
 
 
 def only_run(uri: str) -> tuple[Run, int]:
-    """The run, and how many points it has."""
+    """The only run, and its number of points."""
     client = MlflowClient(uri)
     (run,) = client.search_runs(["0"])
     return run, len(client.get_metric_history(run.info.run_id, "train/loss"))
@@ -169,10 +169,10 @@ def test_a_trainer_killed_in_another_container_is_known_to_be_dead(
     assert run.data.tags["orbiter.error.phase"] == "train"
 
 
-def test_a_journal_that_has_grown_past_its_end_is_delivered_on(
+def test_a_journal_that_grows_after_its_end_is_still_delivered(
     tmp_path: Path, sqlite_uri: str
 ) -> None:
-    """As where somebody has taken its writer for dead, and set the run KILLED."""
+    """Somebody has declared its writer dead and set the run KILLED."""
     folder = default_spool()
     head = replace(HEAD, tracking_uri=sqlite_uri, writer=ELSEWHERE["boot"], experiment_id="0")
     journal = spool.open_journal(folder, replace(head, experiment=None))

@@ -1,4 +1,4 @@
-"""The journal: what was appended is read back, whatever happens to the file."""
+"""Appended records are read back, whatever happens to the journal's file."""
 
 import os
 import stat
@@ -48,7 +48,7 @@ def written(path: Path) -> Path:
     return path
 
 
-def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
+def test_appended_records_are_read_back(tmp_path: Path) -> None:
     path = written(tmp_path / "j.jsonl")
     assert entries(path) == [HEAD, *RECORDS]
     assert read_head(path) == HEAD
@@ -67,7 +67,9 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
     assert stat.S_IMODE(written(tmp_path / "j.jsonl").stat().st_mode) == 0o600
 
 
-def test_a_journal_cut_at_any_byte_gives_all_whole_records_and_no_damage(tmp_path: Path) -> None:
+def test_a_journal_cut_at_any_byte_yields_all_complete_records_and_no_damage(
+    tmp_path: Path,
+) -> None:
     whole = written(tmp_path / "j.jsonl").read_bytes()
     cut = tmp_path / "cut.jsonl"
     for length in range(len(whole)):
@@ -94,7 +96,7 @@ def test_a_flipped_byte_costs_one_record(tmp_path: Path, line: int) -> None:
         assert found == expected
 
 
-def test_reading_goes_on_from_an_offset(tmp_path: Path) -> None:
+def test_reading_continues_from_an_offset(tmp_path: Path) -> None:
     path = written(tmp_path / "j.jsonl")
     ends = [entry.end for entry in read_entries(path)]
     for number, end in enumerate(ends):
@@ -110,7 +112,7 @@ def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"\x00\xff", b'{"n":1,"c":"00000000","r":{}}'])
-def test_what_is_no_record_is_damage(line: bytes) -> None:
+def test_a_line_that_is_no_record_is_damaged(line: bytes) -> None:
     with pytest.raises(DamagedLineError):
         decode(line)
 
@@ -125,7 +127,7 @@ def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_counted_and_the_torn_line_costs_only_itself(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # A real limit on the size of files stands in for the full disk: the write comes back short.
+    # A real limit on file sizes simulates the full disk: the write is cut short.
     path = tmp_path / "j.jsonl"
     script = f"""
 import resource, signal, sys
@@ -169,13 +171,13 @@ def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_an_existing_file_is_never_written_into(tmp_path: Path) -> None:
+def test_an_existing_file_is_never_written_to(tmp_path: Path) -> None:
     path = written(tmp_path / "j.jsonl")
     with pytest.raises(FileExistsError):
         Journal(path, HEAD)
 
 
-def test_records_are_split_to_what_one_batch_takes() -> None:
+def test_records_are_split_to_fit_into_one_batch() -> None:
     many = Metrics(1, 2, {f"k{i}": float(i) for i in range(2500)})
     parts = [part for part in split(many) if isinstance(part, Metrics)]
     assert [len(part.values) for part in parts] == [999, 999, 502]
@@ -195,7 +197,7 @@ def test_metrics_that_are_not_measured_fit_however_long_their_keys_are() -> None
     assert sum(entry_size(key, 1.0) for key in widest) <= records.MAX_RECORD_BYTES
 
 
-def test_a_copied_journal_tells_the_time_of_its_records_not_of_the_copy(tmp_path: Path) -> None:
+def test_the_last_time_of_a_copied_journal_is_that_of_its_records(tmp_path: Path) -> None:
     path = journal_of(tmp_path / "j.jsonl", [Metrics(1, 77, {"a": 1.0}), Tags({"b": "c"})])
     os.utime(path, (5e9, 5e9))
     assert last_time(path) == 77
@@ -205,7 +207,7 @@ def test_a_copied_journal_tells_the_time_of_its_records_not_of_the_copy(tmp_path
     assert last_time(journal_of(tmp_path / "k.jsonl", [])) == HEAD.start_time
 
 
-def test_where_the_end_of_a_journal_holds_no_time_the_file_tells_it(tmp_path: Path) -> None:
+def test_the_last_time_is_the_files_if_the_last_records_have_none(tmp_path: Path) -> None:
     path = journal_of(tmp_path / "j.jsonl", [Metrics(1, 77, {}), Tags({"b": "c" * 70_000})])
     os.utime(path, (5e6, 5e6))
     assert last_time(path) == 5_000_000_000

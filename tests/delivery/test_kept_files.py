@@ -1,4 +1,4 @@
-"""Files kept beside a journal: what is copied, and what a planted journal cannot reach."""
+"""Copies of artifacts beside a journal are exact, and a planted journal reaches no other file."""
 
 import hashlib
 import os
@@ -39,7 +39,7 @@ def journal(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) + 1, 5 << 20])
-def test_a_copy_is_what_was_there_and_for_its_owner_only(journal: Path, size: int) -> None:
+def test_a_copy_is_exact_and_readable_by_its_owner_only(journal: Path, size: int) -> None:
     journal.touch()
     content = os.urandom(size)
     source = journal.with_name("source")
@@ -168,7 +168,7 @@ def test_a_planted_artifact_is_neither_sent_nor_deleted(
 
 
 @pytest.mark.parametrize("file", ["", ".", "..", "a/b", "a\\b", "/a", "..\\a", "a\x00", ".hidden"])
-def test_only_plain_names_lie_beside_a_journal(file: str, journal: Path) -> None:
+def test_a_file_with_other_than_a_plain_name_is_refused(file: str, journal: Path) -> None:
     journal.touch()
     journal.with_suffix(".files").mkdir(mode=0o700)
     with pytest.raises(RejectedError, match="outside the journal's own folder"):

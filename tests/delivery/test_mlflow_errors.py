@@ -1,6 +1,6 @@
-"""What an exception of MLflow's client means for delivery, told from real answers to real requests.
+"""Exceptions of MLflow's client are classified, with real answers to real requests.
 
-A small server on loopback gives the answers; MLflow's own client asks.
+A small server on loopback gives the answers; MLflow's own client sends the requests.
 """
 
 import json
@@ -34,7 +34,7 @@ LOGIN_PAGE = "<html><head><title>Sign in</title></head><body>" + "x" * 24_000 + 
 
 @contextmanager
 def answering(status: int, body: str, headers: dict[str, str] | None = None) -> Iterator[str]:
-    """The address of a server that gives one answer to everything."""
+    """Run a server that gives one answer to everything; yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
@@ -49,7 +49,7 @@ def answering(status: int, body: str, headers: dict[str, str] | None = None) -> 
         do_GET = do_POST = do_PUT = _answer  # noqa: N815  as http.server wants
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  as it is named
-            """Not into the tests' output."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -69,14 +69,14 @@ def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refusal_of(uri: str, key: str = "deleted_rows") -> DeliveryError:
-    """What a `log_batch` with this param comes to."""
+    """The error of a `log_batch` with this param."""
     with pytest.raises(MlflowException) as caught:
         MlflowClient(uri).log_batch("0" * 32, params=[Param(key, "1")])
     return classified(caught.value)
 
 
 def own(code: str) -> str:
-    """An answer of MLflow's own, whose message holds what the user logged."""
+    """An answer of MLflow's own, with the user's own words in its message."""
     return json.dumps({"error_code": code, "message": "param deleted_rows must be in the 'active'"})
 
 
@@ -95,7 +95,7 @@ def own(code: str) -> str:
         (400, "A_CODE_OF_ANOTHER_PRODUCT", TransientError),
     ],
 )
-def test_mlflows_own_answers_are_told_by_their_code(
+def test_mlflows_own_answers_are_classified_by_their_code(
     status: int, code: str, kind: type[DeliveryError]
 ) -> None:
     with answering(status, own(code)) as uri:
@@ -107,7 +107,7 @@ def test_mlflows_own_answers_are_told_by_their_code(
 
 @pytest.mark.parametrize("body", ["the proxy says no", LOGIN_PAGE, '{"message": "Forbidden"}', ""])
 @pytest.mark.parametrize("status", [301, 400, 402, 407, 408, 409, 418, 429, 502, 503, 504])
-def test_answers_that_are_not_mlflows_are_trouble_on_the_way(status: int, body: str) -> None:
+def test_other_answers_are_classified_as_trouble_on_the_way(status: int, body: str) -> None:
     with answering(status, body) as uri:
         found = refusal_of(uri)
     assert isinstance(found, TransientError)
@@ -119,7 +119,7 @@ def test_answers_that_are_not_mlflows_are_trouble_on_the_way(status: int, body: 
         assert "(Sign in)" in str(found)
 
 
-def test_a_login_page_instead_of_an_answer_is_trouble_on_the_way() -> None:
+def test_a_login_page_is_classified_as_trouble_on_the_way() -> None:
     with answering(200, LOGIN_PAGE) as uri:
         found = refusal_of(uri)
     assert isinstance(found, TransientError)
@@ -127,7 +127,7 @@ def test_a_login_page_instead_of_an_answer_is_trouble_on_the_way() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_password_is_for_a_person_to_mend(status: int) -> None:
+def test_a_wrong_password_is_held_for_a_person_to_fix(status: int) -> None:
     with answering(status, "You are not authenticated.") as uri:
         assert isinstance(refusal_of(uri), HeldError)
 
@@ -138,14 +138,14 @@ def test_an_unknown_endpoint_is_a_feature_that_the_server_lacks(status: int) -> 
         assert isinstance(refusal_of(uri), UnsupportedError)
 
 
-def test_a_request_that_is_too_large_for_the_way_can_be_split() -> None:
+def test_a_request_that_is_too_large_for_a_proxy_can_be_split() -> None:
     with answering(413, "<title>413 Request Entity Too Large</title>") as uri:
         found = refusal_of(uri)
     assert isinstance(found, RejectedError)
     assert not found.definite
 
 
-def test_only_a_500_may_be_the_contents_fault() -> None:
+def test_only_a_500_may_be_blamed_on_the_content() -> None:
     for status, blamed in ((500, True), (502, False), (503, False), (504, False)):
         with answering(status, "") as uri:
             found = refusal_of(uri)
@@ -153,7 +153,7 @@ def test_only_a_500_may_be_the_contents_fault() -> None:
         assert found.answered is blamed
 
 
-def test_no_answer_is_named_with_its_cause_and_without_the_password() -> None:
+def test_a_missing_answer_is_reported_with_its_cause_and_without_the_password() -> None:
     found = refusal_of(f"http://me:s3cretpw@127.0.0.1:{free_port()}")
     assert isinstance(found, TransientError)
     assert not found.answered
@@ -161,7 +161,7 @@ def test_no_answer_is_named_with_its_cause_and_without_the_password() -> None:
     assert "s3cretpw" not in str(found)
 
 
-def test_a_redirect_that_loses_the_request_is_named() -> None:
+def test_a_redirect_that_loses_the_request_is_reported() -> None:
     with answering(400, own("INVALID_PARAMETER_VALUE")) as target:
         where = {"Location": f"{target}/api/2.0/mlflow/experiments/search"}
         with answering(301, "", where) as uri, pytest.raises(TransientError) as caught:
@@ -173,7 +173,7 @@ def test_a_redirect_that_loses_the_request_is_named() -> None:
 
 
 @pytest.mark.parametrize("key", ["deleted_rows", "must be in the active state", "rows"])
-def test_words_in_a_refused_param_decide_nothing(
+def test_words_in_a_refused_param_do_not_affect_its_classification(
     sqlite_uri: str, server_uri: str, key: str
 ) -> None:
     for uri in (sqlite_uri, server_uri):
@@ -200,8 +200,8 @@ def test_a_deleted_run_or_experiment_is_held_by_its_stage(sqlite_uri: str, what:
         sink.log_dataset(run_id, data)
 
 
-def test_a_race_of_the_database_is_no_definite_refusal(sqlite_uri: str) -> None:
-    """Two runs that log the same new dataset at once: one meets a UNIQUE constraint, as a 400."""
+def test_a_race_in_the_database_is_no_definite_refusal(sqlite_uri: str) -> None:
+    """Two runs log the same new dataset at once: one gets a 400 from a UNIQUE constraint."""
     from mlflow.protos.databricks_pb2 import BAD_REQUEST
     from sqlalchemy.exc import IntegrityError
 
@@ -219,7 +219,7 @@ def test_a_race_of_the_database_is_no_definite_refusal(sqlite_uri: str) -> None:
 
 
 def upload_of(uri: str, tmp_path: Path) -> DeliveryError:
-    """What an upload to an artifact store comes to that gives this answer."""
+    """The error of an upload to an artifact store that gives this answer."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     file = tmp_path / "a.txt"
@@ -247,23 +247,23 @@ def upload_of(uri: str, tmp_path: Path) -> DeliveryError:
         (503, TransientError),
     ],
 )
-def test_uploads_are_refused_by_status(
+def test_upload_errors_are_classified_by_status(
     tmp_path: Path, status: int, kind: type[DeliveryError]
 ) -> None:
     with answering(status, "<html>no</html>") as uri:
         assert type(upload_of(uri, tmp_path)) is kind
 
 
-def test_a_folder_that_this_machine_cannot_write_is_for_a_person_to_mend() -> None:
+def test_an_unwritable_artifact_folder_is_held_for_a_person_to_fix() -> None:
     assert isinstance(classified_artifact(PermissionError(13, "Permission denied")), HeldError)
     assert isinstance(classified_artifact(OSError(30, "Read-only file system")), HeldError)
     assert isinstance(classified_artifact(OSError(28, "No space left")), TransientError)
     assert isinstance(classified_artifact(ImportError("boto3")), HeldError)
 
 
-def test_errors_of_cloud_libraries_are_told_by_the_status_that_they_carry() -> None:
+def test_errors_of_cloud_libraries_are_classified_by_their_status() -> None:
     class ClientError(Exception):
-        """As botocore's."""
+        """An error like botocore's."""
 
         response = {"ResponseMetadata": {"HTTPStatusCode": 403}}  # noqa: RUF012
 

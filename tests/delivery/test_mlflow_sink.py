@@ -89,7 +89,7 @@ def test_a_whole_journal_lands_in_a_real_store(uri: str, tmp_path: Path) -> None
     assert 0 < int(offset) < journal.stat().st_size  # status and close stand behind it
 
 
-def test_a_batch_of_the_largest_size_is_taken(uri: str) -> None:
+def test_a_batch_of_the_largest_size_is_accepted(uri: str) -> None:
     sink = MLflowSink(uri)
     run_id = sink.create_run(head_for("largest batch"))
     wide = "é" * 6000
@@ -98,7 +98,7 @@ def test_a_batch_of_the_largest_size_is_taken(uri: str) -> None:
     assert len(MlflowClient(uri).get_run(run_id).data.params) == 12
 
 
-def test_a_refusal_is_told_from_an_outage(uri: str) -> None:
+def test_a_refusal_is_distinguished_from_an_outage(uri: str) -> None:
     sink = MLflowSink(uri)
     run_id = sink.create_run(head_for("refusals"))
     sink.log_batch(run_id, [], {"a": "1"}, {})
@@ -136,7 +136,9 @@ def test_a_sqlite_store_in_a_folder_that_is_not_there_is_an_outage(tmp_path: Pat
         MLflowSink(f"sqlite:///{tmp_path}/nowhere/store.db")
 
 
-def test_a_login_page_in_place_of_the_server_is_no_upload(server_uri: str, tmp_path: Path) -> None:
+def test_a_login_page_does_not_pass_for_a_successful_upload(
+    server_uri: str, tmp_path: Path
+) -> None:
     file = tmp_path / "kept"
     file.write_bytes(b"weights")
     with Proxy(server_uri) as proxy:
@@ -156,7 +158,7 @@ def test_a_login_page_in_place_of_the_server_is_no_upload(server_uri: str, tmp_p
     assert found == {"before", "during"}
 
 
-def test_an_artifact_is_uploaded_where_no_links_can_be_made(
+def test_an_artifact_is_uploaded_if_no_links_can_be_created(
     sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(path: Path, target: Path) -> None:

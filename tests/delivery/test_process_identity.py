@@ -1,4 +1,4 @@
-"""Whether the writer of a journal is still there."""
+"""A process' identity shows whether it still runs."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from waiting import eventually
 
 
 def writer_of(process: "subprocess.Popen[bytes]") -> ProcessIdentity:
-    """As the process itself would write it."""
+    """The identity that the process itself would write."""
     said = process.stdout
     assert said is not None
     return replace(this_process(), pid=process.pid, started=said.readline().decode().strip())
@@ -28,7 +28,7 @@ def sleeper() -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
 
 
-def test_a_running_process_is_there_and_a_killed_one_gone_also_as_a_zombie() -> None:
+def test_a_running_process_is_alive_and_a_killed_one_gone_even_as_a_zombie() -> None:
     with sleeper() as process:
         writer = writer_of(process)
         assert not is_gone(writer)
@@ -38,7 +38,7 @@ def test_a_running_process_is_there_and_a_killed_one_gone_also_as_a_zombie() -> 
         assert is_gone(writer)
 
 
-def test_a_later_process_of_the_same_pid_is_another_one() -> None:
+def test_a_later_process_with_the_same_pid_is_another_one() -> None:
     assert not is_gone(this_process())
     assert is_gone(replace(this_process(), started="1"))
 
@@ -52,7 +52,7 @@ def test_a_later_process_of_the_same_pid_is_another_one() -> None:
     ],
     ids=["machine", "boot", "container"],
 )
-def test_a_pid_of_elsewhere_tells_nothing(other: dict[str, str]) -> None:
+def test_the_pid_of_another_machine_or_container_says_nothing(other: dict[str, str]) -> None:
     there = replace(this_process(), started="1", pid=2**22 + 1, **other)
     assert not is_gone(there)
     assert runs_elsewhere(there)

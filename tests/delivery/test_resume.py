@@ -1,4 +1,4 @@
-"""Runs that are continued by their id, as users see them: real trainers, real stores."""
+"""Resume runs by their id, as users do: real trainers, real stores."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ def uri(request: pytest.FixtureRequest) -> str:
 
 
 def steps(count: int, loss: float) -> Body:
-    """Training that reports `count` steps from 0 on, each with this loss."""
+    """A `train` that reports `count` steps from 0 on, each with this loss."""
     reports = [({"loss": loss}, step) for step in range(count)]
     return reporting(*reports, result=TrainMetrics(loss=loss, accuracy=0.5, steps=count))
 
@@ -42,7 +42,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def run_with(uri: str, body: Body, evaluates: bool = True, **given: Any) -> Tracked:
-    """One life: evaluated, trained, evaluated."""
+    """Evaluate, train and evaluate once."""
     config = TrainConfig(**given.pop("config", {}))
     trainer = tracked(uri, config, body, **given)
     trainer.mark_validated()
@@ -55,11 +55,11 @@ async def run_with(uri: str, body: Body, evaluates: bool = True, **given: Any) -
 
 
 def with_times(run: Run) -> dict[str, str]:
-    """The tags of transitions."""
+    """The tags with the time of a transition."""
     return {name: text for name, text in run.data.tags.items() if name.endswith("_at")}
 
 
-async def test_a_run_has_three_lives(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_run_is_resumed_twice(uri: str, caplog: pytest.LogCaptureFixture) -> None:
     first = await run_with(uri, steps(3, 3.0))
     before = stored(uri, first)
     run_id = before.info.run_id
@@ -106,7 +106,7 @@ async def test_a_run_has_three_lives(uri: str, caplog: pytest.LogCaptureFixture)
     assert "start a new run" in warning
 
 
-async def test_a_run_that_failed_is_continued_and_ends_well(sqlite_uri: str) -> None:
+async def test_a_failed_run_is_resumed_and_ends_well(sqlite_uri: str) -> None:
     async def boom(trainer: Backend) -> TrainMetrics:
         trainer.report({"loss": 3.0}, step=5)
         raise ValueError("no such luck")
@@ -131,7 +131,7 @@ async def test_a_run_that_failed_is_continued_and_ends_well(sqlite_uri: str) -> 
     assert history(sqlite_uri, second, "train/loss") == [(5, 3.0), (6, 1.0), (7, 1.0)]
 
 
-async def test_a_run_that_others_have_begun(sqlite_uri: str) -> None:
+async def test_a_run_that_others_created_is_resumed(sqlite_uri: str) -> None:
     client = MlflowClient(sqlite_uri)
     run_id = client.create_run("0").info.run_id
     client.log_param(run_id, "entry_point", "main")
@@ -147,7 +147,7 @@ async def test_a_run_that_others_have_begun(sqlite_uri: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["missing", "deleted"])
-async def test_a_run_that_is_not_there_is_held(sqlite_uri: str, what: str) -> None:
+async def test_a_run_that_does_not_exist_is_held(sqlite_uri: str, what: str) -> None:
     run_id = "0" * 32
     if what == "deleted":
         client = MlflowClient(sqlite_uri)
@@ -169,7 +169,7 @@ async def test_a_run_that_is_not_there_is_held(sqlite_uri: str, what: str) -> No
 
 
 def script(uri: str, run_id: str, line: str) -> "subprocess.Popen[bytes]":
-    """A process that trains 100 steps, after `line`."""
+    """A process that runs `line` and then trains 100 steps."""
     code = f"{PRELUDE}\ntrainer = validated()\n{line}\nasyncio.run(trainer.train())"
     environment = os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_RUN_ID": run_id}
     return subprocess.Popen([sys.executable, "-c", code], env=environment)
@@ -186,7 +186,7 @@ def hung_and_killed(uri: str, run_id: str) -> None:
         process.wait()
 
 
-def test_lives_of_processes_that_are_told_the_run_by_the_environment(sqlite_uri: str) -> None:
+def test_processes_resume_the_run_that_the_environment_names(sqlite_uri: str) -> None:
     client = MlflowClient(sqlite_uri)
     run_id = client.create_run("0").info.run_id
     hung_and_killed(sqlite_uri, run_id)

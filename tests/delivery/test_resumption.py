@@ -1,4 +1,4 @@
-"""Lives of a run: what the journal of a later one becomes, whatever happens on its way."""
+"""Resumed runs: how the records of a journal are rewritten, whatever happens during delivery."""
 
 import hashlib
 import json
@@ -57,7 +57,7 @@ def ending(state: str = "completed", end_time: int = 9000) -> list[Record]:
 
 
 def a_life(first: int = 0, count: int = 4, at: int = 1000, **params: str) -> list[Record]:
-    """Validated, evaluated, trained `count` steps from `first` on, evaluated again."""
+    """Validate, evaluate, train `count` steps from `first` on, evaluate again."""
     return [
         Tags({names.STATE: "validated", names.state_at("validated"): f"at {at}"}),
         Params(PARAMS | params),
@@ -70,20 +70,20 @@ def a_life(first: int = 0, count: int = 4, at: int = 1000, **params: str) -> lis
 
 
 def head_of(number: int, run_id: str | None = "run0") -> Head:
-    """The head of a journal that continues `run0`; each is later than those of lower numbers."""
+    """The head of a journal that resumes `run0`, later than those with lower numbers."""
     start = HEAD.start_time + number * 1000
     return replace(HEAD, uid=f"{number}" * 32, run_id=run_id, start_time=start)
 
 
 class Lives:
-    """A run in memory, and the journals of its lives."""
+    """A run in memory, and its journals."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sink = MemorySink()
 
     def write(self, number: int, records: list[Record], *, made: bool = False) -> Path:
-        """The journal of a life; `made`: it is the one that makes the run."""
+        """Write the journal of a trainer; `made`: the one that creates the run."""
         head = head_of(number, None if made else "run0")
         return journal_of(self.folder / f"{number}.jsonl", records, head)
 
@@ -105,7 +105,7 @@ class Lives:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Lives:
-    """A run whose first life trained the steps 0 to 3, and ended."""
+    """A run whose first trainer trained the steps 0 to 3 and ended."""
     found = Lives(tmp_path)
     found.deliver(1, a_life(), made=True)
     return found
@@ -124,7 +124,7 @@ def run(tmp_path: Path) -> Lives:
         (100, [100, 101, 102]),
     ],
 )
-def test_steps_go_on_after_the_last_one(run: Lives, first: int, steps: list[int]) -> None:
+def test_steps_continue_after_the_last_one(run: Lives, first: int, steps: list[int]) -> None:
     run.deliver(2, a_life(first, 3, at=5000))
     assert run.steps(since=5000) == steps
     overlaps = json.loads(run.run.tags["orbiter.life.2"]).get("overlaps_from_step")
@@ -135,14 +135,14 @@ def test_steps_go_on_after_the_last_one(run: Lives, first: int, steps: list[int]
     ]
 
 
-def test_a_life_that_only_evaluates_stands_at_the_last_step(run: Lives) -> None:
+def test_a_resumption_that_only_evaluates_logs_at_the_last_step(run: Lives) -> None:
     run.deliver(2, [evaluated(0, 5000), evaluated(0, 5001)])
     assert run.steps("eval/accuracy", since=5000) == [3, 3]
     run.deliver(3, a_life(0, 2, at=7000))
     assert run.steps(since=7000) == [4, 5]
 
 
-def test_a_third_life_goes_on_after_the_second(run: Lives) -> None:
+def test_a_second_resumption_continues_after_the_first(run: Lives) -> None:
     run.deliver(2, a_life(0, 3, at=5000))
     run.deliver(3, a_life(0, 2, at=7000))
     assert run.steps() == list(range(9))
@@ -185,7 +185,7 @@ def test_a_journal_that_grows_while_it_is_delivered(run: Lives) -> None:
 # -- tags, artifacts -------------------------------------------------------------------------------
 
 
-def test_tags_of_one_life_stand_beside_those_of_the_first(run: Lives) -> None:
+def test_tags_of_a_resumption_do_not_replace_those_before_it(run: Lives) -> None:
     before = dict(run.run.tags)
     apart = {
         names.state_at("training"): "t",
@@ -209,7 +209,7 @@ def test_tags_of_one_life_stand_beside_those_of_the_first(run: Lives) -> None:
     assert tags[names.CONFIG_DIGEST] == tags[f"{names.CONFIG_DIGEST}.2"] == "5f0c"
 
 
-def test_artifacts_on_the_program_do_not_replace_those_of_the_first_life(run: Lives) -> None:
+def test_provenance_of_a_resumption_does_not_replace_the_first(run: Lives) -> None:
     folders = {None: "a", "plots": "plots/a", "provenance": "provenance/life-2/a"}
     folders["provenance/more"] = "provenance/life-2/more/a"
     folders["provenances"] = "provenances/a"
@@ -226,7 +226,7 @@ def test_artifacts_on_the_program_do_not_replace_those_of_the_first_life(run: Li
     assert run.run.artifacts == {"provenance/life-2/a": b"x"}
 
 
-def test_the_error_of_the_last_life_is_no_longer_the_runs(tmp_path: Path) -> None:
+def test_a_resumed_run_loses_its_past_error(tmp_path: Path) -> None:
     run = Lives(tmp_path)
     error = dict.fromkeys(names.ERROR, "boom")
     run.deliver(1, [Tags(CONFIG), *trained(0, 2), Tags(error), *ending("failed")], made=True)
@@ -242,7 +242,7 @@ def test_the_error_of_the_last_life_is_no_longer_the_runs(tmp_path: Path) -> Non
     assert {tags[name] for name in names.ERROR} == {"bang"}
 
 
-def test_a_later_life_that_dies_is_killed(run: Lives) -> None:
+def test_a_resumption_whose_process_dies_is_killed(run: Lives) -> None:
     journal = run.write(2, a_life(0, 2, at=5000)[:-3])
     drain = Drain(journal, lambda _: run.sink)
     assert drain.abandon()
@@ -258,7 +258,7 @@ def test_a_later_life_that_dies_is_killed(run: Lives) -> None:
 # -- params ----------------------------------------------------------------------------------------
 
 
-def test_params_are_kept_as_they_were_and_the_change_is_tagged(run: Lives) -> None:
+def test_params_stay_and_their_changes_are_tagged(run: Lives) -> None:
     params: dict[str, Any] = {"learning_rate": "0.5", "warmup": "100"}
     told = [record for record in a_life(at=5000, **params) if not isinstance(record, Params)]
     new = Params({key: text for key, text in (PARAMS | params).items() if key != "batch_size"})
@@ -277,7 +277,7 @@ def test_params_are_kept_as_they_were_and_the_change_is_tagged(run: Lives) -> No
     assert names.QUARANTINED not in run.run.tags
 
 
-def test_equal_params_are_no_change(run: Lives) -> None:
+def test_equal_params_are_not_tagged_as_changed(run: Lives) -> None:
     run.run.params["logged_by_others"] = "1"
     drain = run.deliver(2, a_life(at=5000))
     assert drain.ack.kept == ""
@@ -289,7 +289,7 @@ def test_params_that_end_a_journal_are_delivered(run: Lives) -> None:
     assert drain.ack.offset == drain.journal.stat().st_size
 
 
-def test_a_run_without_a_config_of_ours_takes_it(tmp_path: Path) -> None:
+def test_a_run_without_a_config_of_ours_takes_the_new_one(tmp_path: Path) -> None:
     run = Lives(tmp_path)
     run.deliver(1, [evaluated(0, 10)], made=True)
     run.deliver(2, a_life(at=5000))
@@ -304,9 +304,7 @@ def test_a_run_without_a_config_of_ours_takes_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("count", "length", "named"), [(2, 50_000, 2), (30, 2000, 30), (400, 30, None), (150, 9, 150)]
 )
-def test_many_and_long_changes_keep_the_limit_of_a_tag(
-    count: int, length: int, named: int | None
-) -> None:
+def test_many_and_long_changes_fit_into_a_tag(count: int, length: int, named: int | None) -> None:
     changes = {f"field_{i}": ("x" * length, "é" * length) for i in range(count)}
     ((name, text),) = config_changes.changes_tag(changes, 2).items()
     assert name == "orbiter.config.changed.2"
@@ -326,7 +324,7 @@ def test_many_and_long_changes_keep_the_limit_of_a_tag(
 # -- which life ------------------------------------------------------------------------------------
 
 
-def test_a_run_of_others_gets_plain_tags(tmp_path: Path) -> None:
+def test_a_run_created_by_others_gets_tags_without_a_number(tmp_path: Path) -> None:
     run = Lives(tmp_path)
     run.sink.runs["run0"] = MemoryRun(tags={"mlflow.user": "me"}, params={"entry": "main"})
     run.deliver(1, a_life())
@@ -338,7 +336,7 @@ def test_a_run_of_others_gets_plain_tags(tmp_path: Path) -> None:
     assert run.run.tags["orbiter.state.completed_at.2"] == "at 5100"
 
 
-def test_tags_that_somebody_has_changed_are_counted_all_the_same() -> None:
+def test_resumption_tags_that_somebody_changed_still_count() -> None:
     tags = {"orbiter.life.2": "{", "orbiter.life.3": "[]", "orbiter.life.x": "?"}
     assert rewriting.next_resumption(RunContents(None, {}, tags)).number == 4
     assert rewriting.find_resumption(RunContents(None, {}, tags), "uid") is None
@@ -349,11 +347,11 @@ def test_tags_that_somebody_has_changed_are_counted_all_the_same() -> None:
 
 
 class Killed(BaseException):
-    """The delivery dies."""
+    """Stands for the death of the delivery."""
 
 
 class DyingSink:
-    """A store; whoever uses it dies in its `at`th request, before or after it is carried out."""
+    """A store whose user dies in the `at`th request, before or after it is carried out."""
 
     def __init__(self, sink: MemorySink, at: int, *, committed: bool) -> None:
         self._sink, self._at, self._committed = sink, at, committed
@@ -374,7 +372,7 @@ class DyingSink:
 
 
 def failed_once(folder: Path) -> Lives:
-    """A run whose first life failed."""
+    """A run whose first trainer failed."""
     folder.mkdir()
     run = Lives(folder)
     error = Tags(dict.fromkeys(names.ERROR, "boom"))
@@ -399,7 +397,7 @@ def die_and_go_on(folder: Path, at: int, committed: bool, ack_lost: bool) -> tup
     return run.run, dying.requests
 
 
-def test_a_delivery_killed_in_any_request_is_taken_up_by_the_next(tmp_path: Path) -> None:
+def test_a_resumption_killed_in_any_request_is_continued_by_the_next(tmp_path: Path) -> None:
     whole, requests = die_and_go_on(tmp_path / "whole", 0, False, False)
     steps = [p.step for p in whole.points if p.key == "train/loss"]
     assert steps == list(range(1504))
@@ -419,7 +417,9 @@ def test_a_delivery_killed_in_any_request_is_taken_up_by_the_next(tmp_path: Path
 
 @pytest.mark.parametrize("method", ["read_run", "set_status", "log_batch", "delete_tags"])
 @pytest.mark.parametrize("committed", [False, True])
-def test_an_outage_at_the_start_of_a_life(tmp_path: Path, method: str, committed: bool) -> None:
+def test_an_outage_at_the_start_of_a_resumption(
+    tmp_path: Path, method: str, committed: bool
+) -> None:
     run = failed_once(tmp_path / "run")
     journal = run.write(2, SECOND)
     run.sink.troubles += [Trouble(TransientError("dropped"), method, committed) for _ in range(2)]
@@ -436,11 +436,11 @@ def test_an_outage_at_the_start_of_a_life(tmp_path: Path, method: str, committed
 
 
 GONE = replace(HEAD.writer, pid=2**22 + 1)
-"""A process that cannot be."""
+"""The identity of a process that cannot exist."""
 
 
 def interrupted(run: Lives, *, keep: bool = False) -> Path:
-    """The first life: half of it is delivered, and its store does not answer."""
+    """The first journal: half of it is delivered, and its store does not answer."""
     head = replace(head_of(1, None), writer=GONE, keep=keep)
     journal = journal_of(run.folder / "1.jsonl", a_life(0, 2500)[:-3], head)
     dying: Any = DyingSink(run.sink, 4, committed=False)
@@ -452,7 +452,7 @@ def interrupted(run: Lives, *, keep: bool = False) -> Path:
 
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("ack", ["as it was", "lost", "without the run's id"])
-def test_an_earlier_life_is_delivered_first(tmp_path: Path, ack: str, keep: bool) -> None:
+def test_an_earlier_journal_is_delivered_first(tmp_path: Path, ack: str, keep: bool) -> None:
     run = Lives(tmp_path)
     first = interrupted(run, keep=keep)
     if ack != "as it was":
@@ -467,7 +467,7 @@ def test_an_earlier_life_is_delivered_first(tmp_path: Path, ack: str, keep: bool
     assert len(run.sink.runs) == 1
 
 
-def test_an_earlier_life_that_another_process_delivers_is_waited_for(tmp_path: Path) -> None:
+def test_an_earlier_journal_that_another_process_delivers_is_waited_for(tmp_path: Path) -> None:
     run = Lives(tmp_path)
     first = interrupted(run)
     fd = spool.take(first)
@@ -484,7 +484,7 @@ def test_an_earlier_life_that_another_process_delivers_is_waited_for(tmp_path: P
     assert run.steps() == list(range(2503))
 
 
-def test_an_earlier_life_that_is_in_trouble_is_named(tmp_path: Path) -> None:
+def test_an_earlier_journal_in_trouble_is_named(tmp_path: Path) -> None:
     run = Lives(tmp_path)
     first = interrupted(run)
     run.sink.troubles.append(Trouble(HeldError("401 wrong password")))
@@ -497,7 +497,9 @@ def test_an_earlier_life_that_is_in_trouble_is_named(tmp_path: Path) -> None:
     assert run.steps() == list(range(2503))
 
 
-def test_of_a_trainer_that_goes_on_only_what_it_had_written_is_waited_for(tmp_path: Path) -> None:
+def test_only_records_already_written_by_an_earlier_live_trainer_are_waited_for(
+    tmp_path: Path,
+) -> None:
     run = Lives(tmp_path)
     run.sink.runs["run0"] = MemoryRun(tags={names.UID: head_of(1).uid})
     first = run.write(1, trained(0, 5), made=True)
@@ -521,7 +523,7 @@ def test_journals_of_other_runs_are_left_alone(run: Lives) -> None:
     assert not other.with_suffix(".ack").exists()
 
 
-def test_the_later_of_two_journals_does_not_go_before_the_earlier(tmp_path: Path) -> None:
+def test_the_later_of_two_journals_waits_for_the_earlier(tmp_path: Path) -> None:
     run = Lives(tmp_path)
     run.sink.runs["run0"] = MemoryRun()
     run.write(1, a_life())
@@ -532,7 +534,7 @@ def test_the_later_of_two_journals_does_not_go_before_the_earlier(tmp_path: Path
     assert run.run.tags["orbiter.state.validated_at.2"] == "at 5000"
 
 
-def test_a_death_is_timed_as_the_trainer_would_have_timed_it() -> None:
+def test_the_time_of_a_death_is_written_as_the_trainer_writes_times() -> None:
     died = 1_700_000_000_250
     assert (
         killed_run.death_tags(died, "train")[names.state_at("failed")]

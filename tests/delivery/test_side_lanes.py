@@ -1,5 +1,5 @@
-"""Datasets and artifacts travel beside the metrics: what happens to them holds nothing else up, and
-what is missing in the end is said."""
+"""Datasets and artifacts are delivered beside the metrics: their trouble holds up nothing else, and
+a tag names those that are missing at the end."""
 
 import json
 import logging
@@ -75,7 +75,7 @@ class Scene:
         return run
 
     def go_on(self, lane: SideLane, until: Callable[[], bool], most: int = 100) -> None:
-        """Let the lane try again and again, as the time comes."""
+        """Run the lane repeatedly, moving the clock to its next attempt."""
         for _ in range(most):
             lane.run()
             if until():
@@ -91,7 +91,7 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
-def test_the_run_ends_whole_before_a_dataset_or_an_artifact_is_sent(scene: Scene) -> None:
+def test_the_run_ends_complete_before_a_dataset_or_an_artifact_is_sent(scene: Scene) -> None:
     assert scene.drain.run()
     assert scene.drain.ack.settled
     assert (len(scene.run.points), scene.run.status.status) == (20, "FINISHED")
@@ -107,7 +107,7 @@ def test_the_run_ends_whole_before_a_dataset_or_an_artifact_is_sent(scene: Scene
 
 
 @pytest.mark.parametrize("error", [HeldError("403 from the bucket"), TransientError("S3 is down")])
-def test_an_artifact_store_in_trouble_is_said_in_the_run_until_it_is_well(
+def test_a_tag_names_missing_artifacts_until_the_artifact_store_recovers(
     scene: Scene, error: HeldError | TransientError
 ) -> None:
     scene.sink.troubles += [Trouble(error, "log_artifact") for _ in range(3)]
@@ -125,7 +125,7 @@ def test_an_artifact_store_in_trouble_is_said_in_the_run_until_it_is_well(
     assert scene.artifacts.ack.problem == ""
 
 
-def test_a_server_without_datasets_gets_the_rest_and_it_is_said_once(
+def test_a_server_without_datasets_gets_the_rest_with_one_warning(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.sink.troubles += [
@@ -155,7 +155,7 @@ def test_no_dataset_is_skipped_while_a_gateway_answers_404_in_place_of_the_serve
     assert scene.run.datasets
 
 
-def test_a_refused_artifact_is_tried_for_minutes_and_then_keeps_its_bytes(scene: Scene) -> None:
+def test_a_refused_artifact_is_retried_for_minutes_and_then_kept(scene: Scene) -> None:
     original = scene.sink.log_artifact
 
     def picky(run_id: str, file: Path, artifact: Artifact) -> None:
@@ -190,7 +190,7 @@ def test_a_refusal_that_passes_costs_nothing(scene: Scene) -> None:
     assert names.DATASETS_MISSING not in scene.run.tags
 
 
-def test_a_lane_that_dies_anywhere_is_taken_up_by_the_next(scene: Scene) -> None:
+def test_a_lane_that_dies_anywhere_is_continued_by_the_next(scene: Scene) -> None:
     class Killed(BaseException):
         pass
 
@@ -239,7 +239,7 @@ def test_an_upload_that_hangs_holds_up_no_metric_of_any_run(tmp_path: Path) -> N
     assert not any(scene.journal.exists() for scene in scenes)
 
 
-def test_an_ack_of_the_version_with_one_lane_counts_for_all(scene: Scene) -> None:
+def test_an_ack_of_the_version_with_one_lane_counts_for_all_lanes(scene: Scene) -> None:
     size = scene.journal.stat().st_size
     old = {"offset": size, "run_id": "run0", "closed": True, "twins": True, "status": "FINISHED"}
     scene.journal.with_suffix(".ack").write_text(json.dumps(old))
@@ -276,7 +276,7 @@ def test_eight_runs_that_log_the_same_new_dataset_at_once_all_have_it(
         assert entry.dataset.name == "digits"
 
 
-def test_what_is_missing_is_named_up_to_a_few(tmp_path: Path) -> None:
+def test_a_tag_names_the_first_few_missing_entries(tmp_path: Path) -> None:
     journal = journal_of(tmp_path / "many.jsonl", [])
     kept: Sequence[Record] = [
         kept_files.keep_content(journal, b"x", f"{i}.txt", None) for i in range(9)
@@ -293,7 +293,7 @@ def test_what_is_missing_is_named_up_to_a_few(tmp_path: Path) -> None:
     )
 
 
-def test_the_numbers_of_patience_are_those_that_the_docs_name() -> None:
+def test_retries_take_as_long_as_the_docs_say() -> None:
     assert len(retry.DOUBTFUL) + 1 == 10
     assert 240 < sum(retry.DOUBTFUL) < 300
     assert sum(retry.DEFINITE) == 5

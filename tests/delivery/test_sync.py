@@ -1,4 +1,4 @@
-"""`orbiter-mlflow sync` and `status`: journals delivered by hand."""
+"""`orbiter-mlflow sync` and `status`."""
 
 import fcntl
 import json
@@ -61,7 +61,7 @@ def assert_one_whole_run(uri: str, status: str = "FINISHED") -> None:
     assert [(m.step, m.value) for m in history] == [(i, float(i)) for i in range(POINTS)]
 
 
-def test_a_spool_is_looked_at_delivered_and_found_empty(spool: Path, sqlite_uri: str) -> None:
+def test_a_spool_is_listed_delivered_and_then_empty(spool: Path, sqlite_uri: str) -> None:
     journal = spool / "a.jsonl"
     before = journal.read_bytes()
     for looking in (("status", spool), ("sync", "--dry-run", spool), ("status", journal)):
@@ -82,7 +82,7 @@ def test_a_spool_is_looked_at_delivered_and_found_empty(spool: Path, sqlite_uri:
     assert (code, out) == (0, "no journals: everything is delivered\n")
 
 
-def test_a_copy_in_another_folder_goes_to_another_store_and_once_only(
+def test_a_copy_of_a_journal_is_delivered_once_to_another_store(
     spool: Path, tmp_path: Path, sqlite_uri: str
 ) -> None:
     copy = tmp_path / "from" / "another" / "machine.jsonl"
@@ -93,7 +93,7 @@ def test_a_copy_in_another_folder_goes_to_another_store_and_once_only(
     assert_one_whole_run(other)
 
 
-def test_sync_that_is_killed_is_taken_up_by_the_next(spool: Path, sqlite_uri: str) -> None:
+def test_a_killed_sync_is_continued_by_the_next(spool: Path, sqlite_uri: str) -> None:
     journal = spool / "a.jsonl"
     with journal.open("r+b"):
         process = command("sync", spool)
@@ -105,14 +105,14 @@ def test_sync_that_is_killed_is_taken_up_by_the_next(spool: Path, sqlite_uri: st
     assert_one_whole_run(sqlite_uri)
 
 
-def test_two_at_once_deliver_once(spool: Path, sqlite_uri: str) -> None:
+def test_two_syncs_at_once_deliver_once(spool: Path, sqlite_uri: str) -> None:
     both = [command("sync", spool) for _ in range(2)]
     said = "".join(process.communicate(timeout=120)[0] for process in both)
     assert said.count("delivered, run") >= 1
     assert_one_whole_run(sqlite_uri)
 
 
-def test_the_second_one_says_who_holds_a_journal(spool: Path) -> None:
+def test_a_second_sync_names_the_process_that_holds_the_journal(spool: Path) -> None:
     journal = spool / "a.jsonl"
     (spool / "a.ack").write_text('{"offset":0,"drainer":"process 4711 on this-host"}')
     with journal.open("r+b") as file:
@@ -151,7 +151,7 @@ def test_a_store_that_cannot_be_reached_leaves_everything_as_it_was(
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_trainer_on_another_machine_is_believed_to_run_until_we_are_told(
+def test_a_trainer_on_another_machine_counts_as_running_without_ended(
     tmp_path: Path, sqlite_uri: str, ended: bool
 ) -> None:
     head = replace(HEAD, tracking_uri=sqlite_uri, writer=ELSEWHERE)
@@ -174,7 +174,9 @@ def test_a_kept_journal_stays_and_is_not_sent_again(tmp_path: Path, sqlite_uri: 
     assert_one_whole_run(sqlite_uri)
 
 
-def test_what_is_no_journal_is_named_and_the_rest_goes_on(spool: Path, sqlite_uri: str) -> None:
+def test_a_file_that_is_no_journal_is_named_and_the_rest_is_delivered(
+    spool: Path, sqlite_uri: str
+) -> None:
     (spool / "0.jsonl").write_text("not a journal\n")
     code, out = done("sync", spool)
     assert code == 1
@@ -184,7 +186,7 @@ def test_what_is_no_journal_is_named_and_the_rest_goes_on(spool: Path, sqlite_ur
     assert "unreadable" in done("status", spool)[1]
 
 
-def test_a_path_that_is_not_there_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_a_missing_path_gives_one_line_and_exit_code_2(tmp_path: Path) -> None:
     process = command("sync", tmp_path / "nowhere")
     _, out = process.communicate(timeout=60)
     assert process.returncode == 2

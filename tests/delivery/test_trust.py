@@ -1,4 +1,4 @@
-"""A journal that others may have written sends nothing anywhere."""
+"""A journal that others may have written is delivered nowhere without asking."""
 
 import os
 import pty
@@ -31,7 +31,7 @@ RECORDS: list[Record] = [
 
 
 def planted(path: Path, uri: str, uid: str = "a") -> Path:
-    """A journal whose writer is gone."""
+    """A journal with a writer that is gone."""
     path.parent.mkdir(exist_ok=True)
     head = Head(uid * 32, uri, 1_700_000_000_000, GONE, experiment=path.parents[1].name)
     return journal_of(path, RECORDS, head)
@@ -54,7 +54,7 @@ def runs(uri: str, experiment: str) -> int:
 
 @pytest.fixture
 def listener(server_uri: str) -> Iterator[Proxy]:
-    """A server that sees what is sent to it, and passes it on to a real one."""
+    """A server that records requests and passes them on to a real one."""
     with Proxy(server_uri) as proxy:
         yield proxy
 
@@ -73,7 +73,7 @@ def test_a_journal_for_another_server_is_refused_and_the_way_out_named(
         assert part in said
 
 
-def test_it_is_delivered_where_it_is_trusted_or_the_uri_is_in_force(
+def test_a_journal_is_delivered_if_its_uri_is_trusted_or_in_force(
     listener: Proxy, server_uri: str, tmp_path: Path
 ) -> None:
     first, second, third = [
@@ -101,7 +101,7 @@ def test_credentials_in_the_uri_in_force_are_used_and_not_shown(
 
 
 @pytest.mark.parametrize("answer", ["y", "n"])
-def test_on_a_terminal_it_is_asked_once_for_each_uri(
+def test_on_a_terminal_sync_asks_once_for_each_uri(
     listener: Proxy, server_uri: str, tmp_path: Path, answer: str
 ) -> None:
     for uid in "ab":
@@ -130,7 +130,7 @@ def test_on_a_terminal_it_is_asked_once_for_each_uri(
     assert bool(listener.requests) is (answer == "y")
 
 
-def test_a_local_store_needs_no_question_where_the_journal_is_ours(
+def test_a_local_store_needs_no_question_if_the_journal_is_ours(
     tmp_path: Path, sqlite_uri: str
 ) -> None:
     other = tmp_path / "brought"
@@ -146,7 +146,7 @@ def test_a_local_store_needs_no_question_where_the_journal_is_ours(
 # -- adoption by the delivery of a training --------------------------------------------------------
 
 
-def test_a_trainings_delivery_adopts_only_what_goes_to_its_own_store(
+def test_delivery_adopts_only_journals_for_its_own_store(
     listener: Proxy, tmp_path: Path, sqlite_uri: str
 ) -> None:
     adopted = planted(tmp_path / "spool" / "a.jsonl", sqlite_uri)
@@ -167,7 +167,7 @@ def test_a_trainings_delivery_adopts_only_what_goes_to_its_own_store(
     assert runs(sqlite_uri, tmp_path.name) == 1
 
 
-def test_a_journal_is_ours_only_if_nobody_else_can_have_put_it_there(tmp_path: Path) -> None:
+def test_a_journal_is_ours_only_if_nobody_else_can_have_written_it(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     journal = planted(folder / "a.jsonl", "sqlite:///x.db")
     assert is_ours(journal)

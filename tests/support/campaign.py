@@ -1,11 +1,10 @@
-"""Random campaigns: trainings that meet kills, network faults, full disks and broken artifact
-stores, at moments that a seed decides; then a look into the store, point by point.
+"""Random campaigns: run trainings under faults at random moments, then check the store.
 
     python tests/support/campaign.py --trials 200 --seed 1
 
-prints a row for each kind of trial and exits with 1 where a point is lost or doubled or a status is
-false. Kinds: `kills` (trainer, delivery and server, with -9), `network` (30% of the requests are
-cut, answered by HTML, by half an answer, twice, late, or after the commit dropped), `disk` (a spool
+prints a row for each kind of trial, and exits with 1 if a point is lost or duplicated or a status
+is false. Kinds: `kills` (trainer, delivery and server, with -9), `network` (30% of the requests are
+cut, answered by HTML, by half an answer, twice, late, or dropped after the commit), `disk` (a spool
 of 160 KB; only where file systems can be mounted), `artifacts` (uploads refused or cut).
 """
 
@@ -41,7 +40,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 DISK = "160k"
 WITHIN = 120.0
-"""Seconds for a trial's journal to be delivered once all is well again."""
+"""Seconds for a trial's journal to be delivered once the faults are over."""
 
 TRAINER = """
 import asyncio, os, random, sys
@@ -93,7 +92,7 @@ else:
 
 @dataclass
 class Outcome:
-    """What a trial came to; `problems` name what is wrong with it."""
+    """The outcome of a trial; `problems` say what is wrong with it."""
 
     kind: Kind
     seed: int
@@ -110,7 +109,7 @@ class Outcome:
 
 @dataclass
 class Site:
-    """A server behind a proxy, which both can be ended and come back."""
+    """A server behind a proxy, both of which can be stopped and restarted."""
 
     store: Path
     folder: Path
@@ -135,7 +134,7 @@ class Site:
 
 
 def run_trial(site: Site, kind: Kind, seed: int, folder: Path) -> Outcome:
-    """One training under faults, then the store compared with what was accepted."""
+    """Run one training under faults, then compare the store with the accepted reports."""
     rng = random.Random(f"{kind} {seed}")
     with _spool(kind, folder) as spool_dir:
         _train(site, kind, rng, folder, spool_dir, f"{kind}-{seed}", seed)
@@ -278,7 +277,7 @@ def _delivery_of(trainer: int) -> list[int]:
 
 
 def _deliver(spool_dir: Path, uri: str) -> str:
-    """Let live delivery finish, or do its work; gives the problem where neither has succeeded."""
+    """Let live delivery finish, or deliver by `sync`; return the problem if both fail."""
     deadline = time.monotonic() + WITHIN
     problem = ""
     while time.monotonic() < deadline:
@@ -342,7 +341,7 @@ def _expected(said: list[str]) -> str | None:
 def run_campaign(
     trials: int, seed: int, store: Path, kinds: tuple[Kind, ...] = KINDS
 ) -> Iterator[Outcome]:
-    """So many trials, their kinds in turn."""
+    """Run trials of each kind in turn."""
     if not can_mount():
         kinds = tuple(kind for kind in kinds if kind != "disk")
     with tempfile.TemporaryDirectory() as scratch, Site(store, Path(scratch)) as site:
@@ -354,7 +353,7 @@ def run_campaign(
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """A row for each kind, and one for all."""
+    """A table with a row for each kind and one for all."""
     rows = [f"{'':10} {'trials':>7} {'points':>8} {'lost':>5} {'doubled':>8} {'false status':>13}"]
     for name in (*KINDS, "all"):
         those = [one for one in outcomes if name in (one.kind, "all")]

@@ -12,7 +12,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
-    """A disk of its own, mounted at `folder`; skips the test where that is not allowed."""
+    """A disk mounted at `folder`; skips the test if mounting is not allowed."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)],
@@ -29,7 +29,7 @@ def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Leave no byte of a disk free; gives the file that takes them."""
+    """Fill a disk to the last byte; return the file that fills it."""
     filler = folder / "filler"
     fd = os.open(filler, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:

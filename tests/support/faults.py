@@ -1,4 +1,4 @@
-"""A trainer, a server with a proxy before it, and what is in the store when all is over."""
+"""A trainer, a server behind a proxy, and checks of the store afterwards."""
 
 import asyncio
 import gc
@@ -25,12 +25,12 @@ Event = Callable[[Tracked], Awaitable[None]]
 
 
 def expected(points: int = POINTS) -> list[tuple[int, float]]:
-    """The history of `train/loss` that `training` leaves; its result stands beside it."""
+    """The history of `train/loss` that `training` leaves, apart from its result."""
     return [(step, step / 7) for step in range(points)]
 
 
 def training(middle: Event | None = None, points: int = POINTS) -> Body:
-    """A body of `train` with something that happens in the middle of it."""
+    """A `train` that runs `middle` halfway through."""
 
     async def body(trainer: Backend) -> TrainMetrics:
         assert isinstance(trainer, Tracked)
@@ -56,7 +56,7 @@ class Scene:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What a test leaves must not keep the delivery busy, nor the process from its exit.
+        # Leftovers of a test must not keep the delivery busy, nor delay the exit of the process.
         for journal in journals(default_spool()):
             remove(journal)
 
@@ -95,7 +95,7 @@ class Scene:
         return sorted((metric.step, metric.value) for metric in found)
 
     def assert_whole(self, run: Run | None = None, status: str = "FINISHED") -> Run:
-        """Each point once, one run, the right status and state; nothing refused or lost."""
+        """Check for one run with each point once, the right status, and nothing refused or lost."""
         run = run or self.run()
         assert self.history(run) == expected()
         result = [(POINTS, POINTS / 7)] if status == "FINISHED" else []
@@ -129,12 +129,12 @@ async def in_trouble(trainer: Tracked) -> None:
 
 
 async def arrived(trainer: Tracked) -> None:
-    """Wait until all that was recorded is in the store."""
+    """Wait until everything recorded is in the store."""
     await soon(lambda: trainer.delivered)
 
 
 def all_removed(folder: Path | None = None) -> bool:
-    """Whether all journals of a spool are delivered to their end."""
+    """Whether all journals of a spool are delivered and removed."""
     gc.collect()
     return not list((folder or default_spool()).glob("*.jsonl"))
 

@@ -1,4 +1,4 @@
-"""Journals made by hand, for tests of what reads them."""
+"""Journals written by hand, for tests of their readers."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,7 +23,7 @@ GONE = replace(HEAD.writer, pid=2**22 + 1, started="1")  # past the largest pid 
 
 
 def journal_of(path: Path, records: Iterable[Record], head: Head = HEAD) -> Path:
-    """A journal with these records, given back by its writer."""
+    """Write a journal with these records, and close it."""
     journal = Journal(path, head)
     for record in records:
         journal.append(record)
@@ -32,12 +32,15 @@ def journal_of(path: Path, records: Iterable[Record], head: Head = HEAD) -> Path
 
 
 def entries(path: Path) -> list[Record | None]:
-    """All records of a journal, None for what is damaged."""
+    """All records of a journal; None for a damaged line."""
     return [entry.record for entry in read_entries(path)]
 
 
 def done(*arguments: object) -> tuple[int, str]:
-    """Exit code and output; in this process, for each new one spends seconds importing mlflow."""
+    """Run a command and return its exit code and output.
+
+    It runs in this process, as a new one spends seconds importing mlflow.
+    """
     result = CliRunner(env={"COLUMNS": "200"}).invoke(commands, [str(part) for part in arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
     return result.exit_code, result.output

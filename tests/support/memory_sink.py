@@ -1,4 +1,4 @@
-"""A tracking store in memory, for tests of what delivers to one."""
+"""A tracking store in memory, a fake `Sink` for tests of delivery."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from orbiter_mlflow.errors import DeliveryError, HeldError
 
 @dataclass
 class MemoryRun:
-    """What a `MemorySink` holds of one run."""
+    """One run in a `MemorySink`."""
 
     head: Head | None = None
     points: list[MetricPoint] = field(default_factory=list)
@@ -108,7 +108,7 @@ class MemorySink:
 
 
 class _Request:
-    """One call: notes it, and lets the trouble that waits for it happen before or after."""
+    """One call: note it, and raise its trouble before or after it is carried out."""
 
     def __init__(self, sink: MemorySink, method: str) -> None:
         sink.calls.append(method)

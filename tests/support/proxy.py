@@ -1,4 +1,4 @@
-"""A proxy in front of a real `mlflow server`, which fails as a network and its servers do."""
+"""A proxy in front of a real `mlflow server`, with the faults of a network and its servers."""
 
 import contextlib
 import http.client
@@ -24,7 +24,7 @@ Kind = Literal["answer", "cut", "hang", "drop", "hold", "half", "twice", "late"]
 
 @dataclass
 class Fault:
-    """What happens to some requests.
+    """A fault that hits some requests.
 
     `answer`: the proxy answers with `status` and `body`, nothing is passed on.
     `cut`: the connection is dropped, nothing is passed on.
@@ -55,7 +55,7 @@ class Fault:
     hits: int = 0
     """Requests that were hit."""
     passed: int = 0
-    """Requests that were hit, and were passed on and done."""
+    """Requests that were hit, passed on and carried out."""
     _released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
@@ -71,14 +71,14 @@ class Fault:
 
 
 class Proxy:
-    """Passes all requests on to `upstream`, but those that a fault takes."""
+    """Passes requests on to `upstream`, except those that a fault hits."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream).netloc
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.token: str | None = None
-        """What requests must bear, or they are answered 401."""
+        """The `Authorization` that requests must have; others are answered 401."""
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
@@ -102,7 +102,7 @@ class Proxy:
             ).start()
 
     def refuse(self) -> None:
-        """Refuse connections, and drop those that there are."""
+        """Refuse new connections, and drop the open ones."""
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
@@ -116,7 +116,7 @@ class Proxy:
         return fault
 
     def heal(self) -> None:
-        """No more faults; what hangs or is held goes on."""
+        """End all faults; requests that hang or are held go on."""
         with self.lock:
             faults, self.faults = self.faults, []
         for fault in faults:
@@ -154,7 +154,7 @@ class _Server(ThreadingHTTPServer):
             _cut(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """The client has gone: that is what some of the tests are about."""
+        """Ignore clients that are gone, as some tests make them go."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -216,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         _cut(self.connection)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  as http.server names it
-        """Not into the tests' output."""
+        """Log nothing."""
 
 
 def _cut(connection: socket.socket) -> None:

@@ -139,8 +139,8 @@ class Journal:
         if not self._warned:
             self._warned = True
             _logger.warning(
-                "the journal %s takes no more records (%s): training goes on, and what "
-                "could not be kept is counted in the run's tags",
+                "the journal %s takes no more records (%s): training goes on, and the run's tags "
+                "count the records that are lost",
                 self.path,
                 error.strerror,
             )

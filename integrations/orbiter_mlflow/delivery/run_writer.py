@@ -122,7 +122,7 @@ class RunWriter:
         if ack.quarantined > self._quarantined:
             self._quarantined = ack.quarantined
             _logger.warning(
-                "MLflow refused %d entries of run %s for good: what and why stands in %s",
+                "MLflow refused %d entries of run %s for good: %s has them and the reasons",
                 ack.quarantined,
                 ack.run_id,
                 quarantine_path(self.path),

@@ -73,7 +73,7 @@ def _retried(ack: Ack | LaneAck) -> str:
     if not ack.aside:
         return ""
     return (
-        f"{len(ack.aside)} entries were refused and are tried again for some minutes "
+        f"{len(ack.aside)} entries were refused and are being retried for some minutes "
         f"({ack.aside[0].reason})"
     )
 

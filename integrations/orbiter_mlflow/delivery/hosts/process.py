@@ -96,7 +96,7 @@ class DeliveryProcess(Host):
         journals = [journal for journal in self._orders if journal.exists()]
         try:
             if self._starts > retry.MAX_STARTS:
-                raise OSError("it has died again and again")
+                raise OSError("it has died repeatedly")
             self._environment = Environment()
             spool = journals[0].parent if journals else None
             self._pipe = Descriptor(_start_child(spool, self._folder or os.sep))
