@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.journal_reader import Entry
 from orbiter_mlflow.delivery.records import (
-    Artifact,
-    Dataset,
+    SIDE_LANES,
     Metrics,
     Params,
     Tags,
@@ -21,6 +20,8 @@ MAX_ENTITIES = names.MAX_METRICS - 1
 delivered."""
 MAX_TAGS = names.MAX_PARAMS_OR_TAGS - 1
 MAX_BYTES = names.MAX_BATCH_BYTES * 9 // 10
+
+_IN_SIDE_LANES = tuple(SIDE_LANES.values())
 
 
 class MetricPoint(NamedTuple):
@@ -111,7 +112,7 @@ def pack(entries: Iterable[Entry]) -> Iterator[Batch | Entry]:
     batch = Batch()
     for entry in entries:
         record = entry.record
-        if isinstance(record, Dataset | Artifact):
+        if isinstance(record, _IN_SIDE_LANES):
             batch.end = entry.end
             continue
         if not isinstance(record, Metrics | Params | Tags):

@@ -16,7 +16,6 @@ from typing import Any
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import description_guard, killed_run, retry, spool
 from orbiter_mlflow.delivery.ack import (
-    LANES,
     Ack,
     LaneAck,
     RefusedEntry,
@@ -27,7 +26,7 @@ from orbiter_mlflow.delivery.ack import (
 from orbiter_mlflow.delivery.batches import Batch, pack
 from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
-from orbiter_mlflow.delivery.records import Close, Head, Status, Tags, split
+from orbiter_mlflow.delivery.records import SIDE_LANES, Close, Head, Status, Tags, split
 from orbiter_mlflow.delivery.resumption import config_changes, starting
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents
 from orbiter_mlflow.delivery.side_lane import nothing_waits
@@ -56,7 +55,7 @@ class Drain(Lane[Ack]):
     ) -> None:
         before = read_ack(journal)
         if before.offset and not before.lanes:  # of a version that had one lane for everything
-            for lane in LANES:
+            for lane in SIDE_LANES:
                 write_lane_ack(journal, lane, LaneAck(before.offset))
         super().__init__(journal, before, **how)
         self.ack = replace(before, drainer=_me(), lanes=True)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orbiter_mlflow.delivery.records import Close, Head, Record, decode
+from orbiter_mlflow.delivery.records import Close, Head, Record, decode, kind_of
 from orbiter_mlflow.errors import DamagedLineError
 
 _BLOCK = 1 << 22
@@ -34,19 +34,22 @@ class Entry:
     damage: str = ""
 
 
-def read_entries(path: Path, offset: int = 0, *, kind: str | None = None) -> Iterator[Entry]:
+def read_entries(
+    path: Path, offset: int = 0, *, kind: type[Record] | None = None
+) -> Iterator[Entry]:
     """Read the entries of a journal.
 
     Args:
         path: the journal.
         offset: where to begin, in bytes.
-        kind: the only kind of record to return; other lines are not decoded.
+        kind: the only class of records to return; other lines are not decoded.
 
     Raises:
         UnknownFormatError: the head is of another format version.
         OSError: the file cannot be read.
     """
-    ending = b"" if kind is None else b'"kind":"%s"}}' % kind.encode()  # as `encode` writes it
+    # As `encode` writes it.
+    ending = b"" if kind is None else b'"kind":"%s"}}' % kind_of(kind).encode()
     with path.open("rb") as file:
         file.seek(offset)
         rest = b""

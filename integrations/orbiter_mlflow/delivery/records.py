@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -162,6 +162,18 @@ class Close:
 
 
 Record = Head | Params | Tags | Metrics | Dataset | Artifact | Status | Close
+
+SIDE_LANES: Final[Mapping[str, type[Dataset] | type[Artifact]]] = {
+    "datasets": Dataset,
+    "artifacts": Artifact,
+}
+"""The kinds of records that have a lane of their own: delivered beside the others, which never wait
+for them."""
+
+
+def kind_of(record: type[Record]) -> str:
+    """The text that stands for a class of records in a journal."""
+    return next(str(field.default) for field in fields(record) if field.name == "kind")
 
 
 @cache

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orbiter_mlflow.delivery import retry
-from orbiter_mlflow.delivery.ack import LANES, Ack, read_ack, read_lane_ack
+from orbiter_mlflow.delivery.ack import Ack, read_ack, read_lane_ack
 from orbiter_mlflow.delivery.hosts.base import Host
-from orbiter_mlflow.delivery.records import Head, Record
+from orbiter_mlflow.delivery.records import SIDE_LANES, Head, Record
 from orbiter_mlflow.delivery.spool import open_journal, quarantine_path
 
 _logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class RunWriter:
         size = self._journal.size
         if read_ack(self.path).offset < size:
             return False
-        lanes = [read_lane_ack(self.path, lane) for lane in LANES]
+        lanes = [read_lane_ack(self.path, lane) for lane in SIDE_LANES]
         return all(ack.offset >= size and not ack.aside for ack in lanes)
 
     async def flush(self, within: float) -> str | None:

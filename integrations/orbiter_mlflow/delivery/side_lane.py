@@ -15,7 +15,6 @@ from typing import Any
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files, spool
 from orbiter_mlflow.delivery.ack import (
-    LANES,
     LaneAck,
     RefusedEntry,
     read_ack,
@@ -24,14 +23,12 @@ from orbiter_mlflow.delivery.ack import (
 )
 from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
-from orbiter_mlflow.delivery.records import Artifact, Dataset, Head
+from orbiter_mlflow.delivery.records import SIDE_LANES, Artifact, Dataset, Head
 from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.errors import DeliveryError, RejectedError, TransientError, UnsupportedError
 
 _logger = logging.getLogger(__name__)
 
-_RECORDS: dict[str, type[Dataset] | type[Artifact]] = {"datasets": Dataset, "artifacts": Artifact}
-_KINDS = {"datasets": "dataset", "artifacts": "artifact"}
 _MISSING = {"datasets": names.DATASETS_MISSING, "artifacts": names.ARTIFACTS_MISSING}
 
 _NAMED = 5
@@ -42,7 +39,7 @@ class SideLane(Lane[LaneAck]):
     """The delivery of the datasets, or the artifacts, of one journal; see `Lane`.
 
     Args:
-        name: one of `LANES`.
+        name: one of `SIDE_LANES`.
         open_sink: opens the store for a head; may be slow, may raise a `DeliveryError`.
     """
 
@@ -52,7 +49,7 @@ class SideLane(Lane[LaneAck]):
         super().__init__(journal, read_lane_ack(journal, name), **how)
         self.name = name
         self._open_sink = open_sink
-        self._record = _RECORDS[name]
+        self._record = SIDE_LANES[name]
 
     def run(self) -> bool:
         """Deliver the entries of this kind; True once none of them waits.
@@ -90,7 +87,7 @@ class SideLane(Lane[LaneAck]):
         self._write(offset=max(self.ack.offset, self._looked_through))
 
     def _waiting(self) -> Iterator[Entry]:
-        return read_entries(self.journal, self.ack.offset, kind=_KINDS[self.name])
+        return read_entries(self.journal, self.ack.offset, kind=self._record)
 
     def _send(self, entry: Entry, record: dict[str, Any]) -> None:
         try:
@@ -188,12 +185,12 @@ class SideLane(Lane[LaneAck]):
 
 def side_lanes(journal: Path, open_sink: Callable[[Head], Sink], **how: Any) -> list[SideLane]:
     """All side lanes of a journal."""
-    return [SideLane(name, journal, open_sink, **how) for name in LANES]
+    return [SideLane(name, journal, open_sink, **how) for name in SIDE_LANES]
 
 
 def nothing_waits(journal: Path) -> bool:
     """Whether all datasets and artifacts of a journal are in the store."""
-    for name, kind in _KINDS.items():
+    for name, kind in SIDE_LANES.items():
         ack = read_lane_ack(journal, name)
         if ack.aside or next(read_entries(journal, ack.offset, kind=kind), None) is not None:
             return False

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from orbiter_mlflow.delivery import writer_lock
 from orbiter_mlflow.delivery.ack import (
-    LANES,
     Ack,
     LaneAck,
     ack_path,
@@ -34,7 +33,7 @@ from orbiter_mlflow.delivery.ack import (
 from orbiter_mlflow.delivery.files import locks
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.journal_reader import is_closed, whole_size
-from orbiter_mlflow.delivery.records import Head, ProcessIdentity
+from orbiter_mlflow.delivery.records import SIDE_LANES, Head, ProcessIdentity
 
 SUFFIX = ".jsonl"
 
@@ -51,7 +50,7 @@ def open_journal(spool: Path, head: Head) -> Journal:
     journal = Journal(spool / f"{stamp}{milliseconds:03d}-{head.uid[:8]}{SUFFIX}", head)
     with contextlib.suppress(OSError):  # now: if the disk is full later, they are overwritten
         write_ack(journal.path, Ack())
-        for lane in LANES:
+        for lane in SIDE_LANES:
             write_lane_ack(journal.path, lane, LaneAck())
     return journal
 
@@ -113,7 +112,7 @@ def is_waiting(journal: Path) -> bool:
         size = whole_size(journal)
     except FileNotFoundError:
         return False
-    lanes = [read_lane_ack(journal, lane) for lane in LANES]
+    lanes = [read_lane_ack(journal, lane) for lane in SIDE_LANES]
     return read_ack(journal).offset < size or any(a.offset < size or a.aside for a in lanes)
 
 
@@ -121,7 +120,7 @@ def problem_of(journal: Path) -> str:
     """Why a journal is not delivered, in words; empty where nothing is wrong."""
     if problem := read_ack(journal).problem:
         return problem
-    problems = {lane: read_lane_ack(journal, lane).problem for lane in LANES}
+    problems = {lane: read_lane_ack(journal, lane).problem for lane in SIDE_LANES}
     return "; ".join(f"{lane}: {problem}" for lane, problem in problems.items() if problem)
 
 
@@ -170,7 +169,7 @@ def remove(journal: Path) -> None:
     """
     # The journal first: without its ack it would be delivered again, into another run.
     journal.unlink(missing_ok=True)
-    for lane in (None, *LANES):
+    for lane in (None, *SIDE_LANES):
         ack_path(journal, lane).unlink(missing_ok=True)
     writer_lock.path_of(journal).unlink(missing_ok=True)
     shutil.rmtree(journal.with_suffix(".files"), ignore_errors=True)

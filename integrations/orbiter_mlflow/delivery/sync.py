@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from orbiter_mlflow.delivery import retry, spool
-from orbiter_mlflow.delivery.ack import LANES, Ack, LaneAck, read_ack, read_lane_ack
+from orbiter_mlflow.delivery.ack import Ack, LaneAck, read_ack, read_lane_ack
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.hosts.environment import files_from
 from orbiter_mlflow.delivery.journal_reader import read_entries, read_head, whole_size
-from orbiter_mlflow.delivery.records import Head, Metrics
+from orbiter_mlflow.delivery.records import SIDE_LANES, Head, Metrics
 from orbiter_mlflow.delivery.side_lane import SideLane, side_lanes
 from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.delivery.spool import is_ours
@@ -104,7 +104,7 @@ def read_backlog(journal: Path) -> Backlog:
     except (OSError, ValueError) as error:
         return Backlog(journal, "unreadable", None, Ack(problem=str(error)), 0)
     points = sum(len(record.values) for record in waiting if isinstance(record, Metrics))
-    lanes = {lane: read_lane_ack(journal, lane) for lane in LANES}
+    lanes = {lane: read_lane_ack(journal, lane) for lane in SIDE_LANES}
     backlog = Backlog(journal, "waiting", head, ack, points, lanes)
     if spool.is_taken(journal):
         return replace(backlog, state="delivering")

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orbiter_mlflow.delivery import retry, spool
-from orbiter_mlflow.delivery.ack import LANES, read_ack, read_lane_ack
+from orbiter_mlflow.delivery.ack import read_ack, read_lane_ack
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.journal_reader import read_head
+from orbiter_mlflow.delivery.records import SIDE_LANES
 from orbiter_mlflow.delivery.side_lane import SideLane, side_lanes
 from orbiter_mlflow.delivery.sink import Sink
 
@@ -37,7 +38,7 @@ class _Job:
     drain: Drain | None = None
     lanes: list[SideLane] = field(default_factory=list)
     busy: dict[str, threading.Lock] = field(
-        default_factory=lambda: {lane: threading.Lock() for lane in LANES}
+        default_factory=lambda: {lane: threading.Lock() for lane in SIDE_LANES}
     )
     """Held while a lane is worked on, so that the journal is not given back meanwhile."""
     delivered: int = -1
@@ -182,7 +183,7 @@ class DrainLoop:
         return sink
 
     def _wake_lanes(self) -> None:
-        for lane in LANES:
+        for lane in SIDE_LANES:
             if lane not in self._wake:
                 self._wake[lane] = threading.Event()
                 threading.Thread(
