@@ -56,7 +56,7 @@ def ending(state: str = "completed", end_time: int = 9000) -> list[Record]:
     ]
 
 
-def a_life(first: int = 0, count: int = 4, at: int = 1000, **params: str) -> list[Record]:
+def a_training(first: int = 0, count: int = 4, at: int = 1000, **params: str) -> list[Record]:
     """Validate, evaluate, train `count` steps from `first` on, evaluate again."""
     return [
         Tags({names.STATE: "validated", names.state_at("validated"): f"at {at}"}),
@@ -75,7 +75,7 @@ def head_of(number: int, run_id: str | None = "run0") -> Head:
     return replace(HEAD, uid=f"{number}" * 32, run_id=run_id, start_time=start)
 
 
-class Lives:
+class ResumedRun:
     """A run in memory, and its journals."""
 
     def __init__(self, folder: Path) -> None:
@@ -104,10 +104,10 @@ class Lives:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Lives:
+def run(tmp_path: Path) -> ResumedRun:
     """A run whose first trainer trained the steps 0 to 3 and ended."""
-    found = Lives(tmp_path)
-    found.deliver(1, a_life(), made=True)
+    found = ResumedRun(tmp_path)
+    found.deliver(1, a_training(), made=True)
     return found
 
 
@@ -124,8 +124,8 @@ def run(tmp_path: Path) -> Lives:
         (100, [100, 101, 102]),
     ],
 )
-def test_steps_continue_after_the_last_one(run: Lives, first: int, steps: list[int]) -> None:
-    run.deliver(2, a_life(first, 3, at=5000))
+def test_steps_continue_after_the_last_one(run: ResumedRun, first: int, steps: list[int]) -> None:
+    run.deliver(2, a_training(first, 3, at=5000))
     assert run.steps(since=5000) == steps
     overlaps = json.loads(run.run.tags["orbiter.life.2"]).get("overlaps_from_step")
     assert overlaps == (2 if first == 2 else None)
@@ -135,16 +135,16 @@ def test_steps_continue_after_the_last_one(run: Lives, first: int, steps: list[i
     ]
 
 
-def test_a_resumption_that_only_evaluates_logs_at_the_last_step(run: Lives) -> None:
+def test_a_resumption_that_only_evaluates_logs_at_the_last_step(run: ResumedRun) -> None:
     run.deliver(2, [evaluated(0, 5000), evaluated(0, 5001)])
     assert run.steps("eval/accuracy", since=5000) == [3, 3]
-    run.deliver(3, a_life(0, 2, at=7000))
+    run.deliver(3, a_training(0, 2, at=7000))
     assert run.steps(since=7000) == [4, 5]
 
 
-def test_a_second_resumption_continues_after_the_first(run: Lives) -> None:
-    run.deliver(2, a_life(0, 3, at=5000))
-    run.deliver(3, a_life(0, 2, at=7000))
+def test_a_second_resumption_continues_after_the_first(run: ResumedRun) -> None:
+    run.deliver(2, a_training(0, 3, at=5000))
+    run.deliver(3, a_training(0, 2, at=7000))
     assert run.steps() == list(range(9))
     assert {name for name in run.run.tags if name.startswith(names.LIFE)} == {
         "orbiter.life.2",
@@ -159,14 +159,16 @@ def test_metrics_of_others_do_not_count() -> None:
 
 
 def test_steps_stay_within_64_bits() -> None:
-    life = Resumption(2, rewriting.MAX_STEP - 1).advanced_by(Metrics(0, 0, {"train/loss": 1.0}))
-    moved = life.rewrite(Metrics(7, 0, {"train/loss": 1.0}))
+    resumption = Resumption(2, rewriting.MAX_STEP - 1).advanced_by(
+        Metrics(0, 0, {"train/loss": 1.0})
+    )
+    moved = resumption.rewrite(Metrics(7, 0, {"train/loss": 1.0}))
     assert isinstance(moved, Metrics)
     assert moved.step == rewriting.MAX_STEP
 
 
-def test_a_journal_that_grows_while_it_is_delivered(run: Lives) -> None:
-    whole = run.write(2, a_life(0, 300, at=5000)).read_bytes()
+def test_a_journal_that_grows_while_it_is_delivered(run: ResumedRun) -> None:
+    whole = run.write(2, a_training(0, 300, at=5000)).read_bytes()
     journal = run.folder / "growing.jsonl"
     (run.folder / "2.jsonl").unlink()
     journal.write_bytes(whole[:700])
@@ -185,7 +187,7 @@ def test_a_journal_that_grows_while_it_is_delivered(run: Lives) -> None:
 # -- tags, artifacts -------------------------------------------------------------------------------
 
 
-def test_tags_of_a_resumption_do_not_replace_those_before_it(run: Lives) -> None:
+def test_tags_of_a_resumption_do_not_replace_those_before_it(run: ResumedRun) -> None:
     before = dict(run.run.tags)
     apart = {
         names.state_at("training"): "t",
@@ -209,7 +211,7 @@ def test_tags_of_a_resumption_do_not_replace_those_before_it(run: Lives) -> None
     assert tags[names.CONFIG_DIGEST] == tags[f"{names.CONFIG_DIGEST}.2"] == "5f0c"
 
 
-def test_provenance_of_a_resumption_does_not_replace_the_first(run: Lives) -> None:
+def test_provenance_of_a_resumption_does_not_replace_the_first(run: ResumedRun) -> None:
     folders = {None: "a", "plots": "plots/a", "provenance": "provenance/life-2/a"}
     folders["provenance/more"] = "provenance/life-2/more/a"
     folders["provenances"] = "provenances/a"
@@ -217,20 +219,20 @@ def test_provenance_of_a_resumption_does_not_replace_the_first(run: Lives) -> No
     files.mkdir()
     (files / "kept").write_text("x")
     for folder, name in folders.items():
-        told = Resumption(2).rewrite(Artifact("kept", "a", folder, 1, "0"))
-        assert isinstance(told, Artifact)
-        assert "/".join(filter(None, [told.folder, told.name])) == name
-        assert Resumption(1).rewrite(told) == told
+        sent = Resumption(2).rewrite(Artifact("kept", "a", folder, 1, "0"))
+        assert isinstance(sent, Artifact)
+        assert "/".join(filter(None, [sent.folder, sent.name])) == name
+        assert Resumption(1).rewrite(sent) == sent
     digest = hashlib.sha256(b"x").hexdigest()
     run.deliver(2, [Artifact("kept", "a", "provenance", 1, digest)])
     assert run.run.artifacts == {"provenance/life-2/a": b"x"}
 
 
 def test_a_resumed_run_loses_its_past_error(tmp_path: Path) -> None:
-    run = Lives(tmp_path)
+    run = ResumedRun(tmp_path)
     error = dict.fromkeys(names.ERROR, "boom")
     run.deliver(1, [Tags(CONFIG), *trained(0, 2), Tags(error), *ending("failed")], made=True)
-    run.deliver(2, a_life(0, 2, at=5000))
+    run.deliver(2, a_training(0, 2, at=5000))
     tags = run.run.tags
     assert not set(names.ERROR) & set(tags)
     assert {tags[names.in_life(name, 1)] for name in names.ERROR} == {"boom"}
@@ -242,8 +244,8 @@ def test_a_resumed_run_loses_its_past_error(tmp_path: Path) -> None:
     assert {tags[name] for name in names.ERROR} == {"bang"}
 
 
-def test_a_resumption_whose_process_dies_is_killed(run: Lives) -> None:
-    journal = run.write(2, a_life(0, 2, at=5000)[:-3])
+def test_a_resumption_whose_process_dies_is_killed(run: ResumedRun) -> None:
+    journal = run.write(2, a_training(0, 2, at=5000)[:-3])
     drain = Drain(journal, lambda _: run.sink)
     assert drain.abandon()
     died = last_time(journal)
@@ -258,11 +260,11 @@ def test_a_resumption_whose_process_dies_is_killed(run: Lives) -> None:
 # -- params ----------------------------------------------------------------------------------------
 
 
-def test_params_stay_and_their_changes_are_tagged(run: Lives) -> None:
+def test_params_stay_and_their_changes_are_tagged(run: ResumedRun) -> None:
     params: dict[str, Any] = {"learning_rate": "0.5", "warmup": "100"}
-    told = [record for record in a_life(at=5000, **params) if not isinstance(record, Params)]
+    others = [record for record in a_training(at=5000, **params) if not isinstance(record, Params)]
     new = Params({key: text for key, text in (PARAMS | params).items() if key != "batch_size"})
-    drain = run.deliver(2, [new, *told])
+    drain = run.deliver(2, [new, *others])
     assert run.run.params == PARAMS
     assert json.loads(run.run.tags["orbiter.config.changed.2"]) == {
         "batch_size": ["8", None],
@@ -277,26 +279,26 @@ def test_params_stay_and_their_changes_are_tagged(run: Lives) -> None:
     assert names.QUARANTINED not in run.run.tags
 
 
-def test_equal_params_are_not_tagged_as_changed(run: Lives) -> None:
+def test_equal_params_are_not_tagged_as_changed(run: ResumedRun) -> None:
     run.run.params["logged_by_others"] = "1"
-    drain = run.deliver(2, a_life(at=5000))
+    drain = run.deliver(2, a_training(at=5000))
     assert drain.ack.kept == ""
     assert "orbiter.config.changed.2" not in run.run.tags
 
 
-def test_params_that_end_a_journal_are_delivered(run: Lives) -> None:
+def test_params_that_end_a_journal_are_delivered(run: ResumedRun) -> None:
     drain = run.deliver(2, [Params(PARAMS)])
     assert drain.ack.offset == drain.journal.stat().st_size
 
 
 def test_a_run_without_a_config_of_ours_takes_the_new_one(tmp_path: Path) -> None:
-    run = Lives(tmp_path)
+    run = ResumedRun(tmp_path)
     run.deliver(1, [evaluated(0, 10)], made=True)
-    run.deliver(2, a_life(at=5000))
+    run.deliver(2, a_training(at=5000))
     assert run.run.params == PARAMS
     assert run.run.tags[names.CONFIG_DIGEST] == "5f0c"
     assert run.run.tags["orbiter.state.validated_at.2"] == "at 5000"
-    run.deliver(3, a_life(at=7000, learning_rate="0.5"))
+    run.deliver(3, a_training(at=7000, learning_rate="0.5"))
     assert run.run.params == PARAMS
     assert "orbiter.config.changed.3" in run.run.tags
 
@@ -309,29 +311,29 @@ def test_many_and_long_changes_fit_into_a_tag(count: int, length: int, named: in
     ((name, text),) = config_changes.changes_tag(changes, 2).items()
     assert name == "orbiter.config.changed.2"
     assert len(text) <= names.MAX_TAG_VALUE
-    told = json.loads(text)
+    tagged = json.loads(text)
     if length == 50_000:
-        assert told["field_1"][0] == "x" * 1000 + "... (50000 characters)"
+        assert tagged["field_1"][0] == "x" * 1000 + "... (50000 characters)"
     if named is None:
-        more = told.pop("...")
-        assert more == f"{count - len(told)} more"
-        assert len(told) > 50
+        more = tagged.pop("...")
+        assert more == f"{count - len(tagged)} more"
+        assert len(tagged) > 50
     else:
-        assert len(told) == named
+        assert len(tagged) == named
     assert "395 more" in config_changes.changes_text(changes, 2) or count < 400
 
 
-# -- which life ------------------------------------------------------------------------------------
+# -- which resumption ------------------------------------------------------------------------------
 
 
 def test_a_run_created_by_others_gets_tags_without_a_number(tmp_path: Path) -> None:
-    run = Lives(tmp_path)
+    run = ResumedRun(tmp_path)
     run.sink.runs["run0"] = MemoryRun(tags={"mlflow.user": "me"}, params={"entry": "main"})
-    run.deliver(1, a_life())
+    run.deliver(1, a_training())
     assert run.steps() == [0, 1, 2, 3]
     assert run.run.tags[names.state_at("completed")] == "at 1100"
     assert run.run.params == PARAMS | {"entry": "main"}
-    run.deliver(2, a_life(at=5000))
+    run.deliver(2, a_training(at=5000))
     assert run.steps() == list(range(8))
     assert run.run.tags["orbiter.state.completed_at.2"] == "at 5100"
 
@@ -371,17 +373,17 @@ class DyingSink:
         return request
 
 
-def failed_once(folder: Path) -> Lives:
+def failed_once(folder: Path) -> ResumedRun:
     """A run whose first trainer failed."""
     folder.mkdir()
-    run = Lives(folder)
+    run = ResumedRun(folder)
     error = Tags(dict.fromkeys(names.ERROR, "boom"))
-    first = a_life()[:-3]
+    first = a_training()[:-3]
     run.deliver(1, [*first, error, *ending("failed")], made=True)
     return run
 
 
-SECOND = a_life(1, 1500, at=5000, learning_rate="0.5")
+SECOND = a_training(1, 1500, at=5000, learning_rate="0.5")
 
 
 def die_and_go_on(folder: Path, at: int, committed: bool, ack_lost: bool) -> tuple[MemoryRun, int]:
@@ -409,8 +411,8 @@ def test_a_resumption_killed_in_any_request_is_continued_by_the_next(tmp_path: P
                 case = (at, committed, ack_lost)
                 run, _ = die_and_go_on(tmp_path / str(case), *case)
                 assert run.points == whole.points, case
-                told = {names.DELIVERED: ""}  # up to where, differs with what was left to settle
-                assert run.tags | told == whole.tags | told, case
+                mark = {names.DELIVERED: ""}  # its offset depends on the work left over
+                assert run.tags | mark == whole.tags | mark, case
                 assert run.params == whole.params, case
                 assert run.status == whole.status, case
 
@@ -432,17 +434,17 @@ def test_an_outage_at_the_start_of_a_resumption(
     assert "orbiter.life.3" not in run.run.tags
 
 
-# -- an earlier life that is not delivered yet -----------------------------------------------------
+# -- an earlier journal that is not delivered yet --------------------------------------------------
 
 
 GONE = replace(HEAD.writer, pid=2**22 + 1)
 """The identity of a process that cannot exist."""
 
 
-def interrupted(run: Lives, *, keep: bool = False) -> Path:
+def interrupted(run: ResumedRun, *, keep: bool = False) -> Path:
     """The first journal: half of it is delivered, and its store does not answer."""
     head = replace(head_of(1, None), writer=GONE, keep=keep)
-    journal = journal_of(run.folder / "1.jsonl", a_life(0, 2500)[:-3], head)
+    journal = journal_of(run.folder / "1.jsonl", a_training(0, 2500)[:-3], head)
     dying: Any = DyingSink(run.sink, 4, committed=False)
     with pytest.raises(Killed):
         Drain(journal, lambda _: dying).run()
@@ -453,11 +455,11 @@ def interrupted(run: Lives, *, keep: bool = False) -> Path:
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("ack", ["as it was", "lost", "without the run's id"])
 def test_an_earlier_journal_is_delivered_first(tmp_path: Path, ack: str, keep: bool) -> None:
-    run = Lives(tmp_path)
+    run = ResumedRun(tmp_path)
     first = interrupted(run, keep=keep)
     if ack != "as it was":
         first.with_suffix(".ack").write_text("" if ack == "lost" else '{"creating":true}')
-    run.deliver(2, a_life(0, 3, at=10_000))
+    run.deliver(2, a_training(0, 3, at=10_000))
     assert run.steps() == list(range(2503))
     assert run.run.status == Status("FINISHED", 10_100)
     tags = run.run.tags
@@ -468,11 +470,11 @@ def test_an_earlier_journal_is_delivered_first(tmp_path: Path, ack: str, keep: b
 
 
 def test_an_earlier_journal_that_another_process_delivers_is_waited_for(tmp_path: Path) -> None:
-    run = Lives(tmp_path)
+    run = ResumedRun(tmp_path)
     first = interrupted(run)
     fd = spool.take(first)
     assert fd is not None
-    drain = Drain(run.write(2, a_life(0, 3, at=10_000)), lambda _: run.sink)
+    drain = Drain(run.write(2, a_training(0, 3, at=10_000)), lambda _: run.sink)
     try:
         assert not drain.run()
         assert not drain.ack.held
@@ -485,10 +487,10 @@ def test_an_earlier_journal_that_another_process_delivers_is_waited_for(tmp_path
 
 
 def test_an_earlier_journal_in_trouble_is_named(tmp_path: Path) -> None:
-    run = Lives(tmp_path)
+    run = ResumedRun(tmp_path)
     first = interrupted(run)
     run.sink.troubles.append(Trouble(HeldError("401 wrong password")))
-    drain = Drain(run.write(2, a_life(0, 3, at=10_000)), lambda _: run.sink)
+    drain = Drain(run.write(2, a_training(0, 3, at=10_000)), lambda _: run.sink)
     assert not drain.run()
     assert drain.ack.held
     assert "401 wrong password" in drain.ack.problem
@@ -500,7 +502,7 @@ def test_an_earlier_journal_in_trouble_is_named(tmp_path: Path) -> None:
 def test_only_records_already_written_by_an_earlier_live_trainer_are_waited_for(
     tmp_path: Path,
 ) -> None:
-    run = Lives(tmp_path)
+    run = ResumedRun(tmp_path)
     run.sink.runs["run0"] = MemoryRun(tags={names.UID: head_of(1).uid})
     first = run.write(1, trained(0, 5), made=True)
     fd = spool.take(first)  # its own delivery has it
@@ -516,18 +518,18 @@ def test_only_records_already_written_by_an_earlier_live_trainer_are_waited_for(
         os.close(fd)
 
 
-def test_journals_of_other_runs_are_left_alone(run: Lives) -> None:
-    other = journal_of(run.folder / "other.jsonl", a_life(), replace(HEAD, uid="f" * 32))
+def test_journals_of_other_runs_are_left_alone(run: ResumedRun) -> None:
+    other = journal_of(run.folder / "other.jsonl", a_training(), replace(HEAD, uid="f" * 32))
     (run.folder / "broken.jsonl").write_text("no journal\n")
-    run.deliver(2, a_life(at=5000))
+    run.deliver(2, a_training(at=5000))
     assert not other.with_suffix(".ack").exists()
 
 
 def test_the_later_of_two_journals_waits_for_the_earlier(tmp_path: Path) -> None:
-    run = Lives(tmp_path)
+    run = ResumedRun(tmp_path)
     run.sink.runs["run0"] = MemoryRun()
-    run.write(1, a_life())
-    later = run.write(2, a_life(at=5000))
+    run.write(1, a_training())
+    later = run.write(2, a_training(at=5000))
     assert Drain(later, lambda _: run.sink).run()
     assert run.steps() == list(range(8))
     assert run.run.tags[names.state_at("validated")] == "at 1000"

@@ -314,11 +314,11 @@ def _judged(site: Site, kind: Kind, seed: int, folder: Path, problem: str) -> Ou
     found = Counter((metric.step, metric.value) for metric in history)
     outcome.doubled = sum(count - 1 for count in found.values())
     missing = sum((step, step / 7) not in found for step in steps)
-    told_lost = int(run.data.tags.get("orbiter.lost", "0"))
+    reported_lost = int(run.data.tags.get("orbiter.lost", "0"))
     if kind != "disk":
         outcome.lost = missing
-    elif missing > told_lost:
-        outcome.lost = missing - told_lost
+    elif missing > reported_lost:
+        outcome.lost = missing - reported_lost
     if (expected := _expected(said)) is not None and run.info.status != expected:
         outcome.problems.append(f"status {run.info.status}, not {expected}")
     if outcome.lost or outcome.doubled:
