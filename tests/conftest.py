@@ -1,4 +1,4 @@
-"""Real stores for all tests: a sqlite file, an `mlflow server` on loopback."""
+"""Fixtures for all tests: a folder and a spool of their own, real stores, a clean environment."""
 
 import logging
 import os
@@ -12,37 +12,37 @@ from servers import LateStore, running_server
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-# The trainers of the tests come from no repository: its state is no matter of theirs.
+# The provenance of a test's run must not depend on the state of this repository.
 os.environ["GIT_CEILING_DIRECTORIES"] = str(Path(__file__).parents[1])
 for _name in [name for name in os.environ if name.startswith("ORBITER_MLFLOW_")]:
     del os.environ[_name]
 for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(_name, None)
 for _name in [name for name in os.environ if name.endswith(("RANK", "PROCID"))]:
-    del os.environ[_name]  # the tests may be run by a launcher
+    del os.environ[_name]  # a launcher may run the tests
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each test in a folder and with a spool of its own."""
+    """Give each test a working folder and a spool of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture(autouse=True)
-def repeats_forgotten() -> None:
-    """What one test was told does not count as told to the next."""
+def unthrottled_logs() -> None:
+    """Let each test see every message, even one that an earlier test has logged."""
     for logger in list(logging.Logger.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):
             for one in logger.filters:
                 if isinstance(one, OncePerMinute):
-                    one._seen.clear()
+                    one.reset()
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sqlite store with MLflow's tables and nothing in it; making one takes seconds."""
+    """An empty sqlite store with MLflow's tables, shared because making one takes seconds."""
     from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 
     path = tmp_path_factory.mktemp("store") / "empty.db"
@@ -60,7 +60,7 @@ def sqlite_uri(empty_store: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def late_store(empty_store: Path, tmp_path: Path) -> Iterator[LateStore]:
-    """A store that is not there yet; it is in the end, so that delivery does not try for ever."""
+    """A store that does not exist yet; it appears at the end, so that delivery can finish."""
     store = LateStore(tmp_path / "late", empty_store)
     yield store
     store.appear()
@@ -68,7 +68,7 @@ def late_store(empty_store: Path, tmp_path: Path) -> Iterator[LateStore]:
 
 @pytest.fixture(scope="session")
 def server_uri(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real `mlflow server` on loopback, one for each worker of the test run."""
+    """A real `mlflow server` on loopback, one per pytest worker."""
     folder = tmp_path_factory.mktemp("server")
     store = folder / "server.db"
     store.write_bytes(empty_store.read_bytes())

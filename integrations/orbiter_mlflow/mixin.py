@@ -13,10 +13,7 @@ from typing import Any, ClassVar
 from pydantic import ValidationError
 
 from orbiter.train import Trainer, TrainerState, TrainMetrics
-from orbiter.train._control_flow import stops_on_purpose
-from orbiter.train._enforce import Phase
-from orbiter.train._log_throttle import quiet_logger
-from orbiter.train._runtime import runtime_of
+from orbiter.train.hooks import Phase, quiet_logger, runtime_of, stops_on_purpose
 from orbiter_mlflow.errors import TrackingError
 from orbiter_mlflow.settings import MLflowSettings, claim_environment_run_id, resolve
 from orbiter_mlflow.tracking.run import TrackedRun

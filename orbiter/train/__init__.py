@@ -1,11 +1,10 @@
-"""The trainer contract: lifecycle, configuration and metrics. Imports neither mlflow nor numpy."""
+"""The trainer contract: lifecycle, configuration and metrics. Imports neither mlflow nor numpy.
 
-from orbiter.train.trainer import (
-    TrainConfig,
-    Trainer,
-    TrainerError,
-    TrainerState,
-    TrainMetrics,
-)
+`states` holds the lifecycle as tables, `hooks` the interface for integrations.
+"""
+
+from orbiter.train.metrics import TrainMetrics
+from orbiter.train.states import TrainerError, TrainerState
+from orbiter.train.trainer import TrainConfig, Trainer
 
 __all__ = ["TrainConfig", "TrainMetrics", "Trainer", "TrainerError", "TrainerState"]

@@ -1,13 +1,13 @@
-"""Exceptions by which a host framework stops a training on purpose: no failure, and not ours.
+"""Exceptions by which a host framework ends a training on purpose, such as a pruned trial.
 
-A pruned trial, a rescheduled task: whoever called `train` waits for that very exception.
+They are not failures: the caller of `train` waits for that very exception, so it is not wrapped.
 """
 
 from typing import Any
 
 __all__ = ["require_exceptions", "stops_on_purpose"]
 
-_OF_FRAMEWORKS = frozenset(
+_FRAMEWORK_EXCEPTIONS = frozenset(
     {
         "celery.exceptions.TaskPredicate",  # Ignore, Reject, Retry
         "distributed.exceptions.Reschedule",  # dask
@@ -15,25 +15,28 @@ _OF_FRAMEWORKS = frozenset(
         "unittest.case.SkipTest",
     }
 )
-"""Known by name, so that nothing is imported for it."""
+"""Matched by name, so that no framework has to be imported."""
 
 
 def stops_on_purpose(trainer: type[Any], error: BaseException) -> bool:
-    """Whether `error` leaves `train` and `evaluate` of a trainer's class as it is, and is no
-    failure: one of its `passes_through`, or one that a known framework stops a training by."""
+    """Whether `error` is control flow, not a failure, for this class of trainers.
+
+    True for the exceptions in its `passes_through` and for those that a known framework uses.
+    """
     if not isinstance(error, Exception):
         return False
     declared = tuple(kind for kind in trainer.passes_through if isinstance(kind, type))
     return isinstance(error, declared) or any(
-        f"{kind.__module__}.{kind.__qualname__}" in _OF_FRAMEWORKS for kind in type(error).__mro__
+        f"{kind.__module__}.{kind.__qualname__}" in _FRAMEWORK_EXCEPTIONS
+        for kind in type(error).__mro__
     )
 
 
 def require_exceptions(cls: type[Any]) -> None:
-    """Refuse a `passes_through` that is no tuple of exception classes.
+    """Require that `passes_through` is a tuple of exception classes.
 
     Raises:
-        TypeError: naming the class and what stands there.
+        TypeError: naming the class and its value.
     """
     found = cls.passes_through
     if not isinstance(found, tuple) or not all(

@@ -1,7 +1,7 @@
-"""What belongs to one living trainer object and must never travel with a copy of it.
+"""State that belongs to one trainer object and must not travel with a copy of it.
 
-Copies come from `copy`, `deepcopy`, `pickle` and from `__getstate__` methods that users write. The
-`Runtime` names its owner, so a copy finds that it holds another's and starts with a fresh one.
+Copies are made by `copy`, `deepcopy`, `pickle` and by `__getstate__` methods that users write. A
+`Runtime` knows its owner, so a copy notices that the one it holds is another's and makes its own.
 """
 
 import os
@@ -22,11 +22,11 @@ if hasattr(os, "register_at_fork"):
 
 
 class Runtime:
-    """The transient side of one trainer.
+    """The transient state of one trainer.
 
     Attributes:
-        training: the outermost `train` is on the stack.
-        attached: what mixins keep with this very object, by a name of their own.
+        training: whether the outermost `train` is running.
+        attached: objects that integrations keep with this trainer, each under its own name.
     """
 
     def __init__(self, owner: object | None = None) -> None:
@@ -36,11 +36,11 @@ class Runtime:
         self.attached: dict[str, Any] = {}
 
     def belongs_to(self, owner: object) -> bool:
-        """Whether this is `owner`'s own, and did not come to it with a copy."""
+        """Whether this was made for `owner`, not copied from another object."""
         return self._owner is not None and self._owner() is owner
 
     def admit_train(self) -> bool:
-        """Admit the one `train` of this trainer; of racing threads exactly one hears True."""
+        """Admit the one `train` of this trainer: True for exactly one of any racing threads."""
         ticket = object()
         if self._admissions.setdefault("train", ticket) is not ticket:  # setdefault is atomic
             return False
@@ -52,11 +52,11 @@ class Runtime:
 
 
 def runtime_of(owner: object) -> Runtime:
-    """The owner's own `Runtime`, made at the first call."""
+    """The `Runtime` of this object, made at the first call."""
     held: Runtime | None = owner.__dict__.get("_orbiter_runtime")
     if held is not None and held.belongs_to(owner):
         return held
-    with _making:  # threads that race for the first `train` of a copy must find the same one
+    with _making:  # threads that race for the first `train` of a copy must get the same one
         held = owner.__dict__.get("_orbiter_runtime")
         if held is None or not held.belongs_to(owner):
             held = owner.__dict__["_orbiter_runtime"] = Runtime(owner)

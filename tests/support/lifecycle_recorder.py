@@ -1,65 +1,70 @@
-"""A trainer that writes down what its hooks are told, for the tests of the lifecycle."""
+"""A trainer that records the calls of its hooks, for the tests of the lifecycle."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from orbiter.train import TrainConfig, Trainer, TrainerState, TrainMetrics
+from orbiter.train.hooks import Phase, TrainerHooks
 
 Event = tuple[Any, ...]
 
 
-class Watched(Trainer):
-    """Hooks only, as a mixin has them; `told` is there whatever `__init__` does."""
+class HookRecorder(TrainerHooks):
+    """An integration; `events` exists even if `__init__` is never called."""
 
     @property
-    def told(self) -> list[Event]:
-        told: list[Event] = self.__dict__.setdefault("_told", [])
-        return told
+    def events(self) -> list[Event]:
+        events: list[Event] = self.__dict__.setdefault("_events", [])
+        return events
 
-    def heard(self, *events: str) -> list[Event]:
-        return [event for event in self.told if event[0] in events]
+    def events_of(self, *kinds: str) -> list[Event]:
+        return [event for event in self.events if event[0] in kinds]
 
     def _on_check_passed(self, check: str, arguments: Mapping[str, Any]) -> None:
         super()._on_check_passed(check, arguments)
-        self.told.append(("check", check, dict(arguments)))
+        self.events.append(("check", check, dict(arguments)))
 
     def _on_transition(self, before: TrainerState, after: TrainerState) -> None:
         super()._on_transition(before, after)
-        self.told.append(("move", before, after))
+        self.events.append(("move", before, after))
 
     def _on_report(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
         super()._on_report(metrics, step)
-        self.told.append(("report", metrics, step))
+        self.events.append(("report", metrics, step))
 
     def _on_evaluation_report(
         self, metrics: Mapping[str, Any] | TrainMetrics, step: int, data: Any
     ) -> None:
         super()._on_evaluation_report(metrics, step, data)
-        self.told.append(("evaluation report", metrics, step, data))
+        self.events.append(("evaluation report", metrics, step, data))
 
     def _on_step(self, step: int) -> None:
         super()._on_step(step)
-        self.told.append(("step", step))
+        self.events.append(("step", step))
 
     def _on_evaluate_started(self, test_data: Any) -> None:
         super()._on_evaluate_started(test_data)
-        self.told.append(("evaluating", test_data))
+        self.events.append(("evaluating", test_data))
 
     async def _on_train_result(self, metrics: TrainMetrics) -> None:
         await super()._on_train_result(metrics)
-        self.told.append(("trained", metrics))
+        self.events.append(("trained", metrics))
 
     async def _on_evaluate_result(self, metrics: TrainMetrics, test_data: Any) -> None:
         await super()._on_evaluate_result(metrics, test_data)
-        self.told.append(("evaluated", metrics, test_data))
+        self.events.append(("evaluated", metrics, test_data))
 
-    async def _on_error(self, phase: Literal["train", "evaluate"], error: BaseException) -> None:
+    async def _on_error(self, phase: Phase, error: BaseException) -> None:
         await super()._on_error(phase, error)
-        self.told.append(("error", phase, error))
+        self.events.append(("error", phase, error))
+
+
+class Watched(HookRecorder, Trainer):
+    """A trainer with the integration, still abstract."""
 
 
 class Recorder(Watched):
-    """Says nothing about its state, and trains by what is put in `body`."""
+    """Leaves its state to the contract, and trains by running `body`."""
 
     def __init__(
         self,
@@ -98,7 +103,7 @@ def raising(error: BaseException) -> Callable[[Trainer], Coroutine[Any, Any, Non
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never suspends, with no event loop that would take in its exception."""
+    """Run a coroutine that never suspends, without an event loop to swallow its exception."""
     try:
         coroutine.send(None)
     except StopIteration as stop:

@@ -1,4 +1,4 @@
-"""Exceptions by which a framework stops a training on purpose: who sees them, how the run ends."""
+"""Exceptions that stop a training on purpose: they pass unchanged, and the run ends KILLED."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ Phase = Literal["train", "evaluate"]
 
 
 class PreemptedError(Exception):
-    """As a cluster's own code may have it."""
+    """An exception of a cluster's own code."""
 
 
 class Preemptible(Recorder):
@@ -29,7 +29,7 @@ class Preemptible(Recorder):
 
 
 def of_framework(module: str, name: str) -> type[Exception]:
-    """An exception as that framework defines it."""
+    """An exception class with the name it has in the framework."""
     return type(name, (Exception,), {"__module__": module})
 
 
@@ -46,7 +46,7 @@ def of_framework(module: str, name: str) -> type[Exception]:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_what_is_control_flow_passes_as_it_is(phase: Phase, error: Exception) -> None:
+async def test_control_flow_exceptions_pass_unchanged(phase: Phase, error: Exception) -> None:
     trainer = Preemptible(raising(error))
     trainer.mark_validated()
     with pytest.raises(type(error)) as caught:
@@ -54,12 +54,12 @@ async def test_what_is_control_flow_passes_as_it_is(phase: Phase, error: Excepti
     assert caught.value is error
     assert caught.value.__cause__ is None
     assert trainer.state is (TrainerState.FAILED if phase == "train" else TrainerState.VALIDATED)
-    assert trainer.heard("error") == [("error", phase, error)]
+    assert trainer.events_of("error") == [("error", phase, error)]
 
 
-async def test_only_who_declares_it_lets_it_through() -> None:
+async def test_only_a_class_that_declares_an_exception_lets_it_through() -> None:
     class Heir(Preemptible):
-        """Has it from its parent."""
+        """Inherits the declaration."""
 
     for kind, expected in ((Recorder, TrainerError), (Heir, PreemptedError)):
         trainer = kind(raising(PreemptedError()))
@@ -69,12 +69,12 @@ async def test_only_who_declares_it_lets_it_through() -> None:
 
 
 @pytest.mark.parametrize("wrong", [PreemptedError, [PreemptedError], ("Preempted",), (int,), None])
-def test_what_is_no_tuple_of_exceptions_is_refused_with_the_class(wrong: object) -> None:
+def test_passes_through_must_be_a_tuple_of_exceptions(wrong: object) -> None:
     with pytest.raises(TypeError, match=r"Odd\.passes_through must be a tuple of exception"):
         type("Odd", (Recorder,), {"passes_through": wrong, "__module__": __name__})
 
 
-def test_nothing_is_imported_for_it() -> None:
+def test_no_framework_is_imported() -> None:
     assert not {"celery", "distributed"} & set(sys.modules)
     assert isinstance(sys.modules["orbiter.train._control_flow"], types.ModuleType)
 
@@ -82,7 +82,7 @@ def test_nothing_is_imported_for_it() -> None:
 # -- the run ---------------------------------------------------------------------------------------
 
 
-async def test_a_run_that_is_stopped_on_purpose_is_killed_and_says_by_what(sqlite_uri: str) -> None:
+async def test_a_run_stopped_on_purpose_is_killed_and_names_the_exception(sqlite_uri: str) -> None:
     class Stopping(Tracked):
         passes_through = (PreemptedError,)
 
@@ -107,7 +107,7 @@ async def test_a_run_that_is_stopped_on_purpose_is_killed_and_says_by_what(sqlit
     )
 
 
-def test_a_run_that_only_evaluated_and_was_stopped_is_killed(sqlite_uri: str) -> None:
+def test_an_evaluate_only_run_stopped_on_purpose_is_killed(sqlite_uri: str) -> None:
     class Stopping(Tracked):
         passes_through = (PreemptedError,)
 
@@ -122,7 +122,7 @@ def test_a_run_that_only_evaluated_and_was_stopped_is_killed(sqlite_uri: str) ->
     eventually(lambda: run_of(sqlite_uri, run_id).info.status == "KILLED")
 
 
-def test_a_study_of_optuna_goes_on_after_its_pruned_trials(sqlite_uri: str) -> None:
+def test_an_optuna_study_continues_after_pruned_trials(sqlite_uri: str) -> None:
     optuna = pytest.importorskip("optuna", reason="comes with the dev extra")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -1,4 +1,4 @@
-"""Every state with every action, against a table that is written here and nowhere else."""
+"""Every state with every action, against a table that is independent of the code."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 from lifecycle_recorder import Event, Recorder, run
 from orbiter.train import TrainerError, TrainerState, TrainMetrics
 from orbiter.train._runtime import runtime_of
-from orbiter.train.states import MOVES, MOVES_INSIDE_TRAIN
+from orbiter.train.states import CALLS, MOVES, MOVES_INSIDE_TRAIN
 
 C, V, T, K, F = TrainerState
 LETTERS = {"C": C, "V": V, "T": T, "K": K, "F": F}
@@ -91,7 +91,7 @@ def expected_events(trainer: Recorder, action: str, before: TrainerState) -> lis
 
 
 async def in_situation(name: str, then: Callable[[Recorder], Awaitable[None]]) -> None:
-    """Make a trainer, bring it to the situation, and call `then` while it stands there."""
+    """Make a trainer, bring it to the situation, and call `then` in that situation."""
     by_hand = {"C": [], "V": [V], "T": [V, T], "K": [V, T, K], "F": [V, T, F]}
     if name in by_hand:
         trainer = Recorder()
@@ -118,20 +118,20 @@ async def in_situation(name: str, then: Callable[[Recorder], Awaitable[None]]) -
 async def test_state_by_action(action: str, situation: str, after: TrainerState | None) -> None:
     async def check(trainer: Recorder) -> None:
         before = trainer.state
-        under_way = runtime_of(trainer).training
-        told = list(trainer.told)
+        in_progress = runtime_of(trainer).training
+        told = list(trainer.events)
         held = dict(trainer.__dict__)
         if after is None:
             with pytest.raises(TrainerError):
                 await act(trainer, action)
             assert trainer.state is before
-            assert trainer.told == told
-            assert runtime_of(trainer).training is under_way
+            assert trainer.events == told
+            assert runtime_of(trainer).training is in_progress
             assert trainer.__dict__ == held
             return
         result = await act(trainer, action)
         assert trainer.state is after
-        assert trainer.told[len(told) :] == expected_events(trainer, action, before)
+        assert trainer.events[len(told) :] == expected_events(trainer, action, before)
         assert result is {"train": trainer.trained, "evaluate": trainer.evaluated}.get(action)
 
     await in_situation(situation, check)
@@ -143,7 +143,23 @@ def test_the_table_covers_every_state() -> None:
     assert set(MOVES_INSIDE_TRAIN) <= set(TrainerState)
 
 
-# -- what refusals say -----------------------------------------------------------------------------
+def test_the_public_tables_say_the_same() -> None:
+    allowed = {
+        action: {name for name, cell in zip(_head, cells, strict=True) if cell != "."}
+        for action, *cells in _rows
+    }
+    for action, states in CALLS.items():
+        outside_train = {name for name in allowed[action] if not name.endswith("*")}
+        assert {LETTERS[name] for name in outside_train} == states
+    for name in _head:
+        before = LETTERS[name[0]]
+        legal = MOVES[before] | {before}
+        if name.endswith("*"):
+            legal |= MOVES_INSIDE_TRAIN.get(before, frozenset())
+        assert {after for after in TrainerState if name in allowed[f"_state={after}"]} == legal
+
+
+# -- messages of refusals --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -179,12 +195,12 @@ async def test_refusals_name_the_state_and_the_way_out(
 
 
 @pytest.mark.parametrize("value", ["nonsense", None, 1, [], object()])
-def test_a_value_that_is_no_state_is_refused(value: Any) -> None:
+def test_an_unknown_state_is_refused(value: Any) -> None:
     trainer = Recorder()
     with pytest.raises(TrainerError, match="is no state"):
         trainer._state = value
     assert trainer.state is C
-    assert trainer.told == []
+    assert trainer.events == []
 
 
 async def test_a_plain_string_becomes_the_state_it_names() -> None:
@@ -198,7 +214,7 @@ async def test_a_plain_string_becomes_the_state_it_names() -> None:
     assert trainer.state is V
     await trainer.train()
     assert trainer.state is K
-    assert trainer.heard("move") == [("move", C, V), ("move", V, T), ("move", T, K)]
+    assert trainer.events_of("move") == [("move", C, V), ("move", V, T), ("move", T, K)]
 
 
 def test_a_state_restored_as_plain_text_is_still_a_state() -> None:
@@ -209,7 +225,7 @@ def test_a_state_restored_as_plain_text_is_still_a_state() -> None:
     assert trainer.state is K
 
 
-async def test_a_refused_train_does_not_use_up_the_one_that_is_due() -> None:
+async def test_a_refused_train_does_not_use_up_the_only_train() -> None:
     trainer = Recorder()
     with pytest.raises(TrainerError):
         await trainer.train()
@@ -228,12 +244,12 @@ def test_a_train_that_is_never_awaited_changes_nothing() -> None:
 # -- report ----------------------------------------------------------------------------------------
 
 
-def test_report_passes_what_it_is_given() -> None:
+def test_report_passes_its_arguments_on_unchanged() -> None:
     trainer = Recorder()
     metrics = TrainMetrics(loss=1.0)
     trainer.report(metrics, step=1)
-    assert trainer.told == [("report", metrics, 1)]
-    assert trainer.told[0][1] is metrics
+    assert trainer.events == [("report", metrics, 1)]
+    assert trainer.events[0][1] is metrics
 
 
 @pytest.mark.parametrize("error", [RuntimeError("disk full"), TrainerError("no")])
@@ -257,22 +273,22 @@ def test_report_never_raises(error: Exception, caplog: pytest.LogCaptureFixture)
         ({"data": [1]}, "data need phase='eval'"),
     ],
 )
-def test_a_report_of_no_phase_is_refused_and_said(
+def test_a_report_with_a_wrong_phase_is_logged_as_an_error(
     given: dict[str, Any], says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = Recorder()
     trainer.report({"loss": 1.0}, step=1, **given)
-    assert trainer.told == []
+    assert trainer.events == []
     [record] = caplog.records
     assert record.levelname == "ERROR"
     assert says in record.getMessage()
 
 
-def test_a_hook_for_reports_hears_of_the_training_alone() -> None:
+def test_on_report_is_called_for_the_training_only() -> None:
     trainer = Recorder()
     trainer.report({"loss": 1.0}, step=1, phase="train")
     trainer.report({"loss": 2.0}, step=1, phase="eval")
-    assert trainer.heard("report") == [("report", {"loss": 1.0}, 1)]
+    assert trainer.events_of("report") == [("report", {"loss": 1.0}, 1)]
 
 
 def test_the_contract_imports_nothing_heavy() -> None:

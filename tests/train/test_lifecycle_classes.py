@@ -1,4 +1,4 @@
-"""Which classes may be trainers: backends as people have written them, and those to be refused."""
+"""Classes that may be trainers, existing backends among them, and classes that are refused."""
 
 import inspect
 from abc import abstractmethod
@@ -15,11 +15,11 @@ from orbiter.train import TrainConfig, Trainer, TrainerError, TrainerState, Trai
 METHODS = ("check_agent", "check_dataset", "check_reward", "check_config", "train", "evaluate")
 
 
-# -- backends as they are --------------------------------------------------------------------------
+# -- existing backends -----------------------------------------------------------------------------
 
 
 class Legacy(Trainer):
-    """An existing backend, line by line as people wrote them."""
+    """A backend written for the contract before it was enforced."""
 
     __slots__ = ("_agent", "_config", "_rewards", "_runtime", "_state", "_test", "_train")
 
@@ -88,11 +88,11 @@ async def test_a_legacy_backend_runs_unchanged(kind: type[Legacy]) -> None:
         await trainer.train()
 
 
-async def test_a_legacy_backend_is_told_to_its_hooks() -> None:
+async def test_the_hooks_of_a_legacy_backend_are_called() -> None:
     trainer = TrackedLegacy("policy", 1.0)
     await checked(trainer).train()
     metrics = TrainMetrics(loss=1.0, extra={"on": [3]})
-    assert trainer.told == [
+    assert trainer.events == [
         ("check", "check_agent", {"agent": "agent"}),
         ("check", "check_dataset", {"train_data": [1, 2], "test_data": [3]}),
         ("check", "check_reward", {}),
@@ -110,13 +110,13 @@ async def test_a_legacy_backend_that_fails() -> None:
     trainer = TrackedLegacy("policy")
     with pytest.raises(TrainerError, match="agent is required"):
         trainer.check_agent(None)
-    assert trainer.told == []
+    assert trainer.events == []
     checked(trainer)
     with pytest.raises(TrainerError, match=r"^training failed: no rewards$") as caught:
         await trainer.train()
     assert isinstance(caught.value.__cause__, ValueError)
     assert trainer.state is TrainerState.FAILED
-    assert trainer.heard("error", "trained") == [("error", "train", caught.value)]
+    assert trainer.events_of("error", "trained") == [("error", "train", caught.value)]
 
 
 async def test_a_legacy_backend_used_in_the_wrong_order() -> None:
@@ -124,7 +124,7 @@ async def test_a_legacy_backend_used_in_the_wrong_order() -> None:
     says = r"^Trainer must be validated before training \(state=created\)$"
     with pytest.raises(TrainerError, match=says):
         await trainer.train()
-    assert trainer.told == []
+    assert trainer.events == []
 
 
 @dataclass
@@ -171,7 +171,7 @@ class Unorderly(Recorder):
 
 
 class HidesState(Recorder):
-    """Has a `state` of its own, which the order does not go by."""
+    """Defines a `state` of its own, which the contract ignores."""
 
     @property
     def state(self) -> Any:
@@ -200,7 +200,7 @@ def test_every_way_to_make_a_class_makes_a_trainer(kind: Callable[[], Recorder])
         trainer.check_agent(1)
     assert run(trainer.train()) is trainer.trained
     assert trainer._state is TrainerState.COMPLETED
-    assert [event[0] for event in trainer.told] == ["check", "move", "move", "move", "trained"]
+    assert [event[0] for event in trainer.events] == ["check", "move", "move", "move", "trained"]
 
 
 def test_the_signature_of_a_trainer_is_that_of_its_init() -> None:
@@ -216,7 +216,7 @@ def test_the_signature_of_a_trainer_is_that_of_its_init() -> None:
     assert inspect.iscoroutinefunction(Legacy.train)
 
 
-def test_init_again_does_not_begin_anew() -> None:
+def test_calling_init_again_does_not_reset_the_state() -> None:
     trainer = Recorder()
     trainer.mark_validated()
     trainer.__init__(config=TrainConfig(epochs=9))  # type: ignore[misc]
@@ -228,7 +228,7 @@ def test_init_again_does_not_begin_anew() -> None:
 
 
 class Plain:
-    """The six methods in a class that is no Trainer."""
+    """The six methods in a class that does not derive from Trainer."""
 
     log: list[str]
 
@@ -247,7 +247,7 @@ class Plain:
         return TrainMetrics(steps=0)
 
 
-async def test_methods_of_a_plain_mixin_are_held_to_the_order() -> None:
+async def test_methods_of_a_plain_mixin_are_enforced() -> None:
     class Mixed(Plain, Watched):
         pass
 
@@ -259,7 +259,7 @@ async def test_methods_of_a_plain_mixin_are_held_to_the_order() -> None:
     with pytest.raises(TrainerError):
         trainer.check_agent("a")
     await trainer.train()
-    assert [event[0] for event in trainer.told] == ["check", "move", "move", "move", "trained"]
+    assert [event[0] for event in trainer.events] == ["check", "move", "move", "move", "trained"]
     assert "check_agent" in vars(Mixed)
     assert run(Plain().train()) == TrainMetrics(steps=1)  # the mixin itself is left as it was
 
@@ -291,10 +291,10 @@ async def test_a_plain_mixin_around_a_backend(first: bool) -> None:
     trainer.mark_validated()
     await trainer.train()
     assert trainer.timed == (1 if first else 0)
-    assert [event[0] for event in trainer.told] == ["move", "move", "move", "trained"]
+    assert [event[0] for event in trainer.events] == ["move", "move", "move", "trained"]
 
 
-def test_abstract_classes_between_need_not_fill_in_anything() -> None:
+def test_abstract_classes_in_between_may_leave_methods_out() -> None:
     class Between(Watched):
         @abstractmethod
         async def train(self) -> TrainMetrics: ...
@@ -328,11 +328,11 @@ def test_an_abstract_method_with_a_body_may_be_built_upon() -> None:
     trainer = Full()
     trainer.mark_validated()
     assert run(trainer.train()) == TrainMetrics(steps=7)
-    assert [event[0] for event in trainer.told] == ["move", "move", "move", "trained"]
+    assert [event[0] for event in trainer.events] == ["move", "move", "move", "trained"]
 
 
 @pytest.mark.parametrize("where", ["a base", "a plain mixin"])
-def test_an_init_subclass_that_forgets_its_super_hides_no_class(where: str) -> None:
+def test_a_class_whose_init_subclass_forgets_super_is_enforced(where: str) -> None:
     known: list[type] = []
 
     class Registry:
@@ -353,10 +353,10 @@ def test_an_init_subclass_that_forgets_its_super_hides_no_class(where: str) -> N
     trainer.mark_validated()
     run(trainer.train())
     assert trainer.state is TrainerState.COMPLETED
-    assert len(trainer.heard("trained")) == 1
+    assert len(trainer.events_of("trained")) == 1
 
 
-async def test_a_test_of_a_user_may_patch_a_method_with_a_mock() -> None:
+async def test_a_users_test_may_patch_a_method_with_a_mock() -> None:
     with mock.patch.object(Recorder, "evaluate", mock.AsyncMock(return_value=TrainMetrics(0.5))):
         assert (await Recorder().evaluate()).loss == 0.5
     assert (await Recorder().evaluate()).loss != 0.5

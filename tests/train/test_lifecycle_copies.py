@@ -1,4 +1,4 @@
-"""Copies: each begins with a `Runtime` of its own, whatever the way it was made."""
+"""Copies of trainers: each gets its own `Runtime`, however it was made."""
 
 import copy
 import pickle
@@ -19,24 +19,24 @@ class Simple(Recorder):
 
 
 class SharesItsDict(Recorder):
-    """Hands out its own `__dict__`, not a copy."""
+    """Returns its own `__dict__`, not a copy."""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__
 
 
 class Chooses(Recorder):
-    """Keeps what it likes, in a form of its own."""
+    """Pickles in a format of its own."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"kept": {**self.__dict__, "_told": []}}
+        return {"kept": {**self.__dict__, "_events": []}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state["kept"])
 
 
 class SetsAttributes(Recorder):
-    """Sets one attribute after the other."""
+    """Restores one attribute after the other."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -52,7 +52,7 @@ class Slotted(Recorder):
 
 
 def pickled(trainer: Recorder) -> Recorder:
-    body, trainer.body = trainer.body, None  # a function of a test does not pickle
+    body, trainer.body = trainer.body, None  # a local function cannot be pickled
     try:
         made = pickle.loads(pickle.dumps(trainer))
     finally:
@@ -158,7 +158,7 @@ def test_threads_that_race_for_a_copy_find_one_runtime(monkeypatch: pytest.Monke
     both = threading.Barrier(2)
 
     class Late(Runtime):
-        """Waits for the other thread to make one too, which must not come to pass."""
+        """Waits for the other thread to make one too, which must not happen."""
 
         def __init__(self, owner: object | None = None) -> None:
             super().__init__(owner)

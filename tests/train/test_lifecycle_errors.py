@@ -1,4 +1,4 @@
-"""How calls end that do not return: what the caller sees, the state, what the hooks are told."""
+"""Calls that fail: the exception that the caller gets, the state, the hooks."""
 
 import asyncio
 import contextvars
@@ -23,7 +23,7 @@ BARE = [
 
 
 class Failing(Recorder):
-    """Ends `train` and `evaluate` with one error."""
+    """Ends `train` and `evaluate` with the same error."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(raising(error))
@@ -35,11 +35,11 @@ class Failing(Recorder):
 
 def validated(trainer: Recorder) -> Recorder:
     trainer.mark_validated()
-    trainer.told.clear()
+    trainer.events.clear()
     return trainer
 
 
-def told_of_failure(phase: Phase, error: BaseException) -> list[tuple[Any, ...]]:
+def events_of_failure(phase: Phase, error: BaseException) -> list[tuple[Any, ...]]:
     if phase == "evaluate":
         return [("evaluating", None), ("error", "evaluate", error)]
     return [
@@ -64,11 +64,11 @@ async def test_an_exception_becomes_a_trainer_error(phase: Phase, error: Excepti
     assert caught.value.__cause__ is error
     assert str(caught.value) == f"Failing.{phase} failed: {type(error).__name__}: {error}"
     assert trainer.state is state_after(phase)
-    assert trainer.told == told_of_failure(phase, error)
+    assert trainer.events == events_of_failure(phase, error)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-async def test_a_trainer_error_passes_as_it_is(phase: Phase) -> None:
+async def test_a_trainer_error_passes_unchanged(phase: Phase) -> None:
     class NoMemoryError(TrainerError):
         pass
 
@@ -79,18 +79,18 @@ async def test_a_trainer_error_passes_as_it_is(phase: Phase) -> None:
     assert caught.value is error
     assert error.__cause__ is None
     assert trainer.state is state_after(phase)
-    assert trainer.told == told_of_failure(phase, error)
+    assert trainer.events == events_of_failure(phase, error)
 
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("error", BARE, ids=lambda error: type(error).__name__)
-def test_what_is_no_exception_passes_as_it_is(phase: Phase, error: BaseException) -> None:
+def test_base_exceptions_pass_unchanged(phase: Phase, error: BaseException) -> None:
     trainer = validated(Failing(error))
     with pytest.raises(type(error)) as caught:
         run(getattr(trainer, phase)())
     assert caught.value is error
     assert trainer.state is state_after(phase)
-    assert trainer.told == told_of_failure(phase, error)
+    assert trainer.events == events_of_failure(phase, error)
     assert not runtime_of(trainer).training
 
 
@@ -123,14 +123,14 @@ async def test_a_timeout_around_train_is_the_callers_timeout() -> None:
     assert trainer.state is TrainerState.FAILED
 
 
-async def test_a_backend_that_takes_in_its_cancellation_has_completed() -> None:
+async def test_a_backend_that_swallows_its_cancellation_has_completed() -> None:
     started = asyncio.Event()
 
     async def body(_: Recorder) -> None:
         started.set()
         try:
             await asyncio.Event().wait()
-        except asyncio.CancelledError:  # "stop early" is how some backends read it
+        except asyncio.CancelledError:  # some backends take it as "stop early"
             return
 
     trainer = validated(Recorder(body))
@@ -161,12 +161,12 @@ def test_a_closed_coroutine_has_failed(phase: Phase, elsewhere: bool) -> None:
         coroutine.send(None)
     coroutine.close()
     assert trainer.state is state_after(phase)
-    [(_, where, error)] = trainer.heard("error")
+    [(_, where, error)] = trainer.events_of("error")
     assert where == phase
     assert isinstance(error, GeneratorExit)
 
 
-async def test_an_error_without_a_message_of_its_own_still_says_what_failed() -> None:
+async def test_an_error_without_a_message_still_names_the_phase_and_type() -> None:
     class MuteError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no words")
@@ -207,7 +207,7 @@ async def test_the_traceback_goes_straight_to_the_users_line(phase: Phase) -> No
     assert frames == ["test_the_traceback_goes_straight_to_the_users_line", "wrapper", *users]
 
 
-async def test_an_evaluate_that_fails_inside_train_is_told_for_both() -> None:
+async def test_an_evaluate_that_fails_inside_train_is_an_error_of_both() -> None:
     class Measuring(Failing):
         async def train(self) -> TrainMetrics:
             return await self.evaluate()
@@ -216,14 +216,14 @@ async def test_an_evaluate_that_fails_inside_train_is_told_for_both() -> None:
     trainer = validated(Measuring(error))
     with pytest.raises(TrainerError, match=r"Measuring.evaluate failed: ValueError") as caught:
         await trainer.train()
-    assert trainer.heard("error") == [
+    assert trainer.events_of("error") == [
         ("error", "evaluate", error),
         ("error", "train", caught.value),
     ]
     assert trainer.state is TrainerState.FAILED
 
 
-async def test_a_train_may_get_over_an_evaluate_that_failed() -> None:
+async def test_train_may_recover_from_a_failed_evaluate() -> None:
     class Patient(Failing):
         async def train(self) -> TrainMetrics:
             with pytest.raises(TrainerError):
@@ -236,7 +236,7 @@ async def test_a_train_may_get_over_an_evaluate_that_failed() -> None:
     assert trainer.state is TrainerState.COMPLETED
 
 
-def test_a_check_raises_what_it_raises_and_is_not_told() -> None:
+def test_a_failed_check_raises_its_own_error_and_calls_no_hook() -> None:
     class Picky(Recorder):
         def check_agent(self, agent: Any) -> None:
             raise ValueError("no policy")
@@ -245,14 +245,14 @@ def test_a_check_raises_what_it_raises_and_is_not_told() -> None:
     with pytest.raises(ValueError, match="no policy"):
         trainer.check_agent(object())
     assert trainer.state is TrainerState.CREATED
-    assert trainer.told == []
+    assert trainer.events == []
 
 
-# -- hooks that fail -------------------------------------------------------------------------------
+# -- failing hooks ---------------------------------------------------------------------------------
 
 
 class BrokenHooks(Recorder):
-    """Every hook fails, save those that are told a result."""
+    """Every hook fails, except the two that get a result."""
 
     def _on_check_passed(self, check: str, arguments: Any) -> None:
         raise RuntimeError("hook")
@@ -276,7 +276,7 @@ class BrokenHooks(Recorder):
         raise RuntimeError("hook")
 
 
-async def test_hooks_that_fail_are_logged_and_break_nothing(
+async def test_failing_hooks_are_logged_and_break_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def body(trainer: Recorder) -> None:
@@ -298,11 +298,11 @@ async def test_hooks_that_fail_are_logged_and_break_nothing(
         "_on_step failed",
         "_on_report failed",
         "_on_evaluation_report failed",
-    ]  # of three transitions the first: the same again is told once a minute
+    ]  # only the first of three transitions: the log is throttled
 
 
 @pytest.mark.parametrize("error", [ValueError("first"), KeyboardInterrupt()])
-def test_a_hook_that_fails_does_not_hide_the_error(
+def test_a_failing_hook_does_not_hide_the_error(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = BrokenHooks(raising(error))
@@ -315,7 +315,7 @@ def test_a_hook_that_fails_does_not_hide_the_error(
     assert "BrokenHooks._on_error failed" in caplog.text
 
 
-async def test_a_backends_own_method_of_a_hooks_name_does_not_hide_the_error() -> None:
+async def test_a_backend_method_with_the_name_of_a_hook_does_not_hide_the_error() -> None:
     class Legacy(Recorder):
         def _on_error(self, error: Exception) -> None:  # type: ignore[override]
             raise AssertionError("not for us")
@@ -327,7 +327,7 @@ async def test_a_backends_own_method_of_a_hooks_name_does_not_hide_the_error() -
 
 
 @pytest.mark.parametrize("phase", PHASES)
-async def test_a_hook_told_a_result_may_raise_and_leaves_the_state(phase: Phase) -> None:
+async def test_a_result_hook_may_raise_and_the_state_stays(phase: Phase) -> None:
     class UndeliveredError(Exception):
         pass
 
@@ -341,13 +341,13 @@ async def test_a_hook_told_a_result_may_raise_and_leaves_the_state(phase: Phase)
     trainer = validated(Strict())
     with pytest.raises(UndeliveredError):
         await getattr(trainer, phase)()
-    assert trainer.heard("error") == []
+    assert trainer.events_of("error") == []
     if phase == "train":
         assert trainer.state is TrainerState.COMPLETED
     assert not runtime_of(trainer).training
 
 
-async def test_cancelled_while_the_result_is_told_it_has_completed_all_the_same() -> None:
+async def test_a_train_cancelled_in_its_result_hook_has_completed() -> None:
     telling = asyncio.Event()
 
     class Slow(Recorder):
@@ -362,7 +362,7 @@ async def test_cancelled_while_the_result_is_told_it_has_completed_all_the_same(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert trainer.state is TrainerState.COMPLETED
-    assert trainer.heard("error") == []
+    assert trainer.events_of("error") == []
 
 
 def test_ctrl_c_in_a_hook_passes_and_fails_the_train() -> None:
@@ -379,7 +379,7 @@ def test_ctrl_c_in_a_hook_passes_and_fails_the_train() -> None:
     assert not runtime_of(trainer).training
 
 
-# -- how the subclass and the contract share the last word -----------------------------------------
+# -- final states set by the subclass and by the contract ------------------------------------------
 
 
 @pytest.mark.parametrize("said", [None, TrainerState.COMPLETED, TrainerState.FAILED])
@@ -391,7 +391,7 @@ async def test_train_that_returns(said: TrainerState | None) -> None:
     trainer = validated(Recorder(body))
     assert await trainer.train() is trainer.trained
     assert trainer.state is (said or TrainerState.COMPLETED)
-    assert [event[0] for event in trainer.told] == ["move", "move", "trained"]
+    assert [event[0] for event in trainer.events] == ["move", "move", "trained"]
 
 
 @pytest.mark.parametrize("said", [None, TrainerState.COMPLETED, TrainerState.FAILED])
@@ -405,12 +405,12 @@ async def test_train_that_raises(said: TrainerState | None) -> None:
     with pytest.raises(TrainerError, match="late"):
         await trainer.train()
     assert trainer.state is TrainerState.FAILED
-    last = trainer.heard("move")[-1]
+    last = trainer.events_of("move")[-1]
     before = TrainerState.COMPLETED if said == "completed" else TrainerState.TRAINING
     assert last == ("move", before, TrainerState.FAILED)
 
 
-async def test_completed_may_fail_only_while_train_is_under_way() -> None:
+async def test_completed_may_become_failed_only_inside_train() -> None:
     trainer = validated(Recorder())
     await trainer.train()
     with pytest.raises(TrainerError, match="from state completed to failed"):
@@ -418,7 +418,7 @@ async def test_completed_may_fail_only_while_train_is_under_way() -> None:
     assert trainer.state is TrainerState.COMPLETED
 
 
-async def test_a_watchdog_may_fail_the_train_of_another_task() -> None:
+async def test_a_watchdog_may_fail_a_train_in_another_task() -> None:
     started, stop = asyncio.Event(), asyncio.Event()
 
     async def body(_: Recorder) -> None:

@@ -1,4 +1,4 @@
-"""Which methods may fill in the contract, and by which names hooks hear of their arguments."""
+"""Methods that may implement the contract, and the names by which hooks get their arguments."""
 
 import asyncio
 import functools
@@ -18,7 +18,7 @@ METHODS = ("check_agent", "check_dataset", "check_reward", "check_config", "trai
 
 
 def no_grad(method: Callable[..., Any]) -> Callable[..., Any]:
-    """As torch's: a plain function around whatever it is given."""
+    """Like torch's: wraps any function in a plain one."""
 
     @functools.wraps(method)
     def inner(*args: Any, **kwargs: Any) -> Any:
@@ -39,7 +39,7 @@ async def test_a_plain_decorator_on_an_async_method_hides_nothing() -> None:
     trainer = Decorated()
     assert await trainer.evaluate("data") is trainer.evaluated
     trainer.check_agent("agent")
-    assert trainer.told == [
+    assert trainer.events == [
         ("evaluating", "data"),
         ("evaluated", trainer.evaluated, "data"),
         ("check", "check_agent", {"agent": "agent"}),
@@ -65,14 +65,14 @@ async def test_an_async_decorator_on_a_plain_method() -> None:
     assert await trainer.train() is trainer.trained
 
 
-def test_a_method_taken_over_from_a_parent_through_a_decorator() -> None:
+def test_a_parents_method_may_be_decorated_again() -> None:
     class Taken(Recorder):
         train = no_grad(Recorder.train)
 
     trainer = Taken()
     trainer.mark_validated()
     assert run(trainer.train()) is trainer.trained
-    assert [event[0] for event in trainer.told] == ["move", "move", "move", "trained"]
+    assert [event[0] for event in trainer.events] == ["move", "move", "move", "trained"]
 
 
 async def test_a_class_decorator_that_replaces_the_methods_keeps_the_order() -> None:
@@ -89,7 +89,7 @@ async def test_a_class_decorator_that_replaces_the_methods_keeps_the_order() -> 
 
     trainer = Traced()
     await trainer.evaluate("again")
-    assert trainer.heard("evaluating") == [("evaluating", "again"), ("evaluating", "once")]
+    assert trainer.events_of("evaluating") == [("evaluating", "again"), ("evaluating", "once")]
 
 
 async def test_static_and_class_methods_are_methods() -> None:
@@ -125,7 +125,7 @@ async def test_static_and_class_methods_are_methods() -> None:
     trainer.mark_validated()
     with pytest.raises(TrainerError):
         trainer.check_dataset("d")
-    assert [event[1:] for event in trainer.heard("check", "evaluating")] == [
+    assert [event[1:] for event in trainer.events_of("check", "evaluating")] == [
         ("check_agent", {"agent": "a"}),
         ("check_dataset", {"train_data": "d", "test_data": "t"}),
         ("check_reward", {"reward_fn": len}),
@@ -164,9 +164,9 @@ CHECKS = METHODS[:4]
         *((name, method) for name in METHODS for method in (None, Callme(), property(plain))),
     ],
 )
-def test_a_method_of_the_wrong_kind_is_refused_with_its_class(name: str, method: Any) -> None:
-    wanted = "async def" if name in ASYNC else "def"
-    says = rf"^Wrong\.{name} must be a method written `{wanted} {name}\(\.\.\.\)`$"
+def test_a_method_of_the_wrong_kind_is_refused_by_name(name: str, method: Any) -> None:
+    expected = "async def" if name in ASYNC else "def"
+    says = rf"^Wrong\.{name} must be a method written `{expected} {name}\(\.\.\.\)`$"
     with pytest.raises(TypeError, match=says):
         type("Wrong", (Recorder,), {name: method})
     mixin = type("Mixin", (), {name: method})
@@ -175,7 +175,7 @@ def test_a_method_of_the_wrong_kind_is_refused_with_its_class(name: str, method:
 
 
 @pytest.mark.parametrize("value", [TrainerState.CREATED, property(plain), None])
-def test_a_class_must_not_take_the_state_for_itself(value: Any) -> None:
+def test_a_class_must_not_define_the_state(value: Any) -> None:
     with pytest.raises(TypeError, match="Taker defines `_state`"):
         type("Taker", (Recorder,), {"_state": value})
     mixin = type("Mixin", (), {"_state": value})
@@ -183,7 +183,7 @@ def test_a_class_must_not_take_the_state_for_itself(value: Any) -> None:
         type("Taker", (mixin, Recorder), {})
 
 
-def test_an_annotation_of_the_state_takes_nothing() -> None:
+def test_a_class_may_annotate_the_state() -> None:
     class Typed(Recorder):
         _state: TrainerState
 
@@ -192,7 +192,7 @@ def test_an_annotation_of_the_state_takes_nothing() -> None:
     assert trainer.state is TrainerState.VALIDATED
 
 
-def test_nothing_abstract_can_be_made() -> None:
+def test_the_abstract_trainer_cannot_be_made() -> None:
     with pytest.raises(TypeError, match="abstract"):
         Trainer()  # type: ignore[abstract]
     assert issubclass(Trainer, ABC)
@@ -240,14 +240,14 @@ BOTH = {"train_data": 1, "test_data": 2}
         (options_only, (1,), {"split": "b"}, {"train_data": 1, "split": "b"}),
     ],
 )
-def test_hooks_are_told_the_contracts_names(
+def test_hooks_get_arguments_by_the_contracts_names(
     method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], told: dict[str, Any]
 ) -> None:
     kind: Any = type("Named", (Recorder,), {"check_dataset": method})
     trainer = kind()
     trainer.check_dataset(*args, **kwargs)
     expected: list[Event] = [("check", "check_dataset", told)]
-    assert trainer.told == expected
+    assert trainer.events == expected
 
 
 async def evaluate_renamed(self: Any, samples: Any = None) -> TrainMetrics:
@@ -270,19 +270,19 @@ async def evaluate_by_split(
         (evaluate_by_split, ("test",), {"test_data": 1, "k": 5}, 1),
     ],
 )
-async def test_evaluate_is_told_its_test_data(
+async def test_hooks_get_the_test_data_of_evaluate(
     method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], told: Any
 ) -> None:
     kind: Any = type("Named", (Recorder,), {"evaluate": method})
     trainer = kind()
     await trainer.evaluate(*args, **kwargs)
-    assert trainer.told == [("evaluating", told), ("evaluated", TrainMetrics(), told)]
+    assert trainer.events == [("evaluating", told), ("evaluated", TrainMetrics(), told)]
 
 
-def test_the_very_objects_are_told() -> None:
+def test_hooks_get_the_very_objects() -> None:
     trainer, data = Recorder(), object()
     trainer.check_dataset(data)
-    assert trainer.told[0][2]["train_data"] is data
+    assert trainer.events[0][2]["train_data"] is data
 
 
 def test_a_method_without_a_readable_signature_still_runs() -> None:
@@ -292,4 +292,4 @@ def test_a_method_without_a_readable_signature_still_runs() -> None:
     kind: Any = type("Odd", (Recorder,), {"check_agent": check_agent})
     trainer = kind()
     trainer.check_agent("agent")
-    assert trainer.told == [("check", "check_agent", {})]
+    assert trainer.events == [("check", "check_agent", {})]

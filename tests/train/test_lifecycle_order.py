@@ -1,4 +1,4 @@
-"""Calls that meet: races, super() chains, recursion, tasks and threads."""
+"""Overlapping calls: super() chains, recursion, races between tasks and threads."""
 
 import asyncio
 import contextvars
@@ -16,7 +16,7 @@ DEADLINE = 10.0
 
 
 class Base(Recorder):
-    """Counts what reaches the bottom of a chain; asks for no validation of its own."""
+    """Logs the calls that reach it; does not call `_require_validated`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Leaf(Middle):
 
 
 def moves(trainer: Recorder) -> list[str]:
-    return [after.value for _, _, after in trainer.heard("move")]
+    return [after.value for _, _, after in trainer.events_of("move")]
 
 
 # -- super() ---------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ async def test_a_chain_of_three_is_one_event_each_with_the_outermost_arguments()
         for name in ("check_config", "evaluate", "train")
         for level in ("Base", "Middle", "Leaf")
     ]
-    assert trainer.told == [
+    assert trainer.events == [
         ("check", "check_config", {"config": "given"}),
         ("move", TrainerState.CREATED, TrainerState.VALIDATED),
         ("evaluating", "asked"),
@@ -112,10 +112,10 @@ async def test_a_child_may_fail_after_its_super_has_completed() -> None:
     with pytest.raises(TrainerError, match="disk full"):
         await trainer.train()
     assert moves(trainer) == ["validated", "training", "completed", "failed"]
-    assert trainer.heard("trained") == []
+    assert trainer.events_of("trained") == []
 
 
-async def test_an_exception_between_levels_is_not_yet_a_trainer_error() -> None:
+async def test_an_exception_is_not_wrapped_between_the_levels_of_a_chain() -> None:
     class Fragile(Base):
         async def train(self) -> TrainMetrics:
             raise KeyError("batch")
@@ -131,7 +131,7 @@ async def test_an_exception_between_levels_is_not_yet_a_trainer_error() -> None:
     trainer.mark_validated()
     assert await trainer.train() is trainer.trained
     assert trainer.state is TrainerState.COMPLETED
-    assert trainer.heard("error") == []
+    assert trainer.events_of("error") == []
 
 
 async def test_a_diamond_runs_each_level_once() -> None:
@@ -153,7 +153,7 @@ async def test_a_diamond_runs_each_level_once() -> None:
     await trainer.train()
     assert trainer.log == ["Left.train", "Right.train", "Base.train"]
     assert moves(trainer) == ["validated", "training", "completed"]
-    assert len(trainer.heard("trained")) == 1
+    assert len(trainer.events_of("trained")) == 1
 
 
 async def test_a_parent_called_by_its_name_is_super_too() -> None:
@@ -193,14 +193,14 @@ def test_a_check_that_runs_the_others_and_validates() -> None:
     trainer = AllInOne()
     trainer.check_config("given")
     assert trainer.state is TrainerState.VALIDATED
-    assert trainer.told == [
+    assert trainer.events == [
         ("check", "check_agent", {"agent": "agent"}),
         ("move", TrainerState.CREATED, TrainerState.VALIDATED),
         ("check", "check_config", {"config": "given"}),
     ]
 
 
-async def test_another_method_does_not_get_past_the_order_by_super() -> None:
+async def test_super_from_another_method_does_not_bypass_the_order() -> None:
     class Shortcut(Leaf):
         async def quick(self) -> TrainMetrics:
             return await super().train()
@@ -238,7 +238,7 @@ async def test_train_inside_train_is_refused() -> None:
     assert moves(trainer) == ["validated", "training", "completed"]
 
 
-async def test_evaluate_inside_evaluate_is_an_event_of_its_own() -> None:
+async def test_evaluate_inside_evaluate_is_a_separate_event() -> None:
     class Both(Recorder):
         async def evaluate(self, test_data: Any = None) -> TrainMetrics:
             if test_data == "all":
@@ -248,7 +248,7 @@ async def test_evaluate_inside_evaluate_is_an_event_of_its_own() -> None:
 
     trainer = Both()
     await trainer.evaluate("all")
-    assert [event[:1] + event[-1:] for event in trainer.told] == [
+    assert [event[:1] + event[-1:] for event in trainer.events] == [
         ("evaluating", "all"),
         ("evaluating", "hard"),
         ("evaluated", "hard"),
@@ -270,11 +270,11 @@ async def test_another_trainer_inside_evaluate_is_another_trainer() -> None:
     trainer, rival = Comparing(), Comparing()
     trainer.rival = rival
     await trainer.evaluate("own")
-    assert [event[-1] for event in trainer.told] == ["own", "own"]
-    assert [event[-1] for event in rival.told] == ["rival", "rival"]
+    assert [event[-1] for event in trainer.events] == ["own", "own"]
+    assert [event[-1] for event in rival.events] == ["rival", "rival"]
 
 
-async def test_concurrent_evaluates_are_told_one_by_one() -> None:
+async def test_concurrent_evaluates_are_separate_events() -> None:
     everyone = asyncio.Barrier(3)
 
     class Meeting(Leaf):
@@ -287,8 +287,8 @@ async def test_concurrent_evaluates_are_told_one_by_one() -> None:
     trainer = Meeting()
     results = await asyncio.gather(*(trainer.evaluate(name) for name in "abc"))
     assert [result.extra["of"] for result in results] == ["a", "b", "c"]
-    assert [event[1] for event in trainer.heard("evaluating")] == ["a", "b", "c"]
-    ended = [(event[1].extra["of"], event[2]) for event in trainer.heard("evaluated")]
+    assert [event[1] for event in trainer.events_of("evaluating")] == ["a", "b", "c"]
+    ended = [(event[1].extra["of"], event[2]) for event in trainer.events_of("evaluated")]
     assert sorted(ended) == [("a", "a"), ("b", "b"), ("c", "c")]
 
 
@@ -300,7 +300,7 @@ async def test_evaluate_in_a_task_spawned_by_train() -> None:
     trainer = Recorder(body)
     trainer.mark_validated()
     await trainer.train()
-    assert [event[0] for event in trainer.told] == [
+    assert [event[0] for event in trainer.events] == [
         "move",
         "move",
         "evaluating",
@@ -310,7 +310,7 @@ async def test_evaluate_in_a_task_spawned_by_train() -> None:
     ]
 
 
-async def test_evaluate_from_a_task_that_train_knows_nothing_of() -> None:
+async def test_evaluate_from_an_unrelated_task_during_train() -> None:
     started, stop = asyncio.Event(), asyncio.Event()
 
     async def body(_: Recorder) -> None:
@@ -325,10 +325,10 @@ async def test_evaluate_from_a_task_that_train_knows_nothing_of() -> None:
     assert trainer.state is TrainerState.TRAINING
     stop.set()
     await task
-    assert trainer.heard("evaluating") == [("evaluating", "probe")]
+    assert trainer.events_of("evaluating") == [("evaluating", "probe")]
 
 
-async def test_of_two_trains_in_one_loop_one_wins() -> None:
+async def test_one_of_several_trains_in_one_loop_wins() -> None:
     gate = asyncio.Event()
 
     async def body(_: Recorder) -> None:
@@ -347,10 +347,10 @@ async def test_of_two_trains_in_one_loop_one_wins() -> None:
     [winner] = pending
     assert await winner is trainer.trained
     assert moves(trainer) == ["validated", "training", "completed"]
-    assert trainer.heard("error") == []
+    assert trainer.events_of("error") == []
 
 
-def test_of_two_trains_in_two_threads_one_wins() -> None:
+def test_one_of_two_trains_in_two_threads_wins() -> None:
     lost = threading.Event()
     both = threading.Barrier(2)
     outcomes: list[Any] = []
@@ -378,14 +378,14 @@ def test_of_two_trains_in_two_threads_one_wins() -> None:
     assert isinstance(refused, TrainerError)
     assert result is trainer.trained
     assert moves(trainer) == ["validated", "training", "completed"]
-    assert trainer.heard("error") == []
+    assert trainer.events_of("error") == []
 
 
-# -- calls that outlive the one that started them --------------------------------------------------
+# -- tasks that outlive the call that started them -------------------------------------------------
 
 
 class Lingering(Base):
-    """Leaves a task behind, which later does what it likes with `super()`."""
+    """Leaves a task behind that calls `super()` later."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -418,17 +418,17 @@ async def test_a_task_that_outlives_train_does_not_train_again() -> None:
     assert trainer.log == ["Base.train"]
 
 
-async def test_an_evaluate_that_outlives_another_is_an_event_of_its_own() -> None:
+async def test_an_evaluate_that_outlives_another_is_a_separate_event() -> None:
     trainer = Lingering()
     await trainer.evaluate("now")
     trainer.gate.set()
     assert trainer.left is not None
     await trainer.left
-    assert trainer.heard("evaluating") == [("evaluating", "now"), ("evaluating", "later")]
-    assert len(trainer.heard("evaluated")) == 2
+    assert trainer.events_of("evaluating") == [("evaluating", "now"), ("evaluating", "later")]
+    assert len(trainer.events_of("evaluated")) == 2
 
 
-def test_a_context_that_lives_on_does_not_keep_the_trainer() -> None:
+def test_a_context_that_outlives_a_call_does_not_keep_the_trainer_alive() -> None:
     kept: list[contextvars.Context] = []
 
     async def body(_: Recorder) -> None:
@@ -443,7 +443,7 @@ def test_a_context_that_lives_on_does_not_keep_the_trainer() -> None:
     assert alive() is None
 
 
-async def test_a_chain_of_tasks_does_not_pile_up_calls_that_are_over() -> None:
+async def test_a_chain_of_tasks_does_not_accumulate_finished_calls() -> None:
     sizes: list[int] = []
 
     class Handing(Recorder):

@@ -1,4 +1,4 @@
-"""A failure that repeats is told once a minute, and how often it was not is said."""
+"""A repeated failure is logged once a minute, with the number of records dropped since."""
 
 import logging
 
@@ -22,7 +22,7 @@ def record(text: str, *args: object, level: int = logging.WARNING) -> logging.Lo
     return logging.LogRecord("n", level, "f", 1, text, args, None)
 
 
-def test_the_same_text_passes_once_a_minute_and_then_says_how_many_did_not() -> None:
+def test_a_text_passes_once_a_minute_and_then_counts_the_dropped_ones() -> None:
     clock = Clock()
     once = OncePerMinute(clock)
     assert once.filter(record("step %d is odd", 7))
@@ -32,29 +32,29 @@ def test_the_same_text_passes_once_a_minute_and_then_says_how_many_did_not() -> 
     clock.now += 0.1
     again = record("step %d is odd", 7)
     assert once.filter(again)
-    assert again.getMessage() == "step 7 is odd (2 more since it was last told)"
+    assert again.getMessage() == "step 7 is odd (2 more like this since then)"
     assert not once.filter(record("step %d is odd", 7))
 
 
-def test_other_texts_and_levels_are_failures_of_their_own() -> None:
+def test_other_texts_and_levels_are_throttled_separately() -> None:
     once = OncePerMinute(Clock())
     assert once.filter(record("a"))
     assert once.filter(record("b"))
     assert once.filter(record("a", level=logging.ERROR))
 
 
-def test_a_flood_of_different_texts_keeps_no_more_than_some() -> None:
+def test_a_flood_of_different_texts_is_bounded_in_memory() -> None:
     once = OncePerMinute(Clock())
     assert all(once.filter(record(str(n))) for n in range(5000))
     assert len(once._seen) <= 1000
 
 
-def test_a_logger_gets_one_filter_however_often_it_is_asked_for() -> None:
+def test_a_logger_gets_one_filter_however_often_it_is_requested() -> None:
     assert quiet_logger("orbiter.test_repeats") is quiet_logger("orbiter.test_repeats")
     assert len(quiet_logger("orbiter.test_repeats").filters) == 1
 
 
-async def test_a_thousand_bad_steps_make_one_line(
+async def test_a_thousand_bad_steps_log_one_line(
     sqlite_uri: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = [({"loss": 1.0}, "soon")] * 1000

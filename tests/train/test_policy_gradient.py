@@ -1,4 +1,4 @@
-"""The reference backend learns from bandit feedback, repeatably, and refuses what it cannot use."""
+"""The reference backend learns from bandit feedback, repeatably, and refuses unusable input."""
 
 import asyncio
 import copy
@@ -29,7 +29,7 @@ DATA = (FEATURES, LABELS)
 
 
 class Recording(PolicyGradientTrainer):
-    """Keeps what was reported."""
+    """Keeps its reports."""
 
     def __init__(self, config: PolicyGradientConfig | None = None) -> None:
         super().__init__(config)
@@ -77,7 +77,7 @@ def digits_trainer(**settings: Any) -> Recording:
     return trainer_of(agent=policy, train_data=train_data, test_data=test_data, **settings)
 
 
-# -- learning ----------------------------------------------------------------------------------
+# -- learning --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("learning_rate", [0.1, 0.5])
@@ -108,12 +108,12 @@ def next_digit(actions: Any, labels: Any) -> Any:
     return actions == (labels + 1) % 10
 
 
-async def test_rewards_are_asked_for_sampled_actions_only_one_a_row() -> None:
+async def test_rewards_are_requested_for_the_sampled_actions_only() -> None:
     asked: list[int] = []
 
     def reward_fn(actions: Any, labels: Any) -> Any:
         asked.append(len(actions))
-        actions[:] = 0  # ours to spoil: the trainer gave a copy
+        actions[:] = 0  # harmless: the trainer passed a copy
         return [1.0] * len(labels)
 
     trainer = trainer_of(reward_fn=reward_fn, epochs=2, batch_size=3)
@@ -137,7 +137,7 @@ def weights_of(trainer: PolicyGradientTrainer) -> Any:
     return np.vstack([trainer._policy.weights, trainer._policy.bias])
 
 
-async def test_checks_and_evaluations_take_nothing_from_the_training_s_randomness() -> None:
+async def test_checks_and_evaluations_do_not_consume_the_trainings_random_numbers() -> None:
     plain, busy = trainer_of(), trainer_of()
     for _ in range(3):
         busy.check_reward()
@@ -173,7 +173,7 @@ async def test_a_cancelled_train_ends_failed() -> None:
     assert trainer.state is TrainerState.FAILED
 
 
-# -- formulas ----------------------------------------------------------------------------------
+# -- formulas --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.7])
@@ -246,7 +246,7 @@ def test_sampling_follows_the_probabilities() -> None:
     assert shares[1] == 0
 
 
-# -- metrics -----------------------------------------------------------------------------------
+# -- metrics ---------------------------------------------------------------------------------------
 
 
 async def test_progress_is_reported_as_means_since_the_last_report() -> None:
@@ -273,7 +273,7 @@ async def test_evaluate_measures_the_policy_exactly() -> None:
     trainer = trainer_of(agent=agent, train_data=data, entropy_coef=0.5)
     result = await trainer.evaluate(data)
     entropy = (entropies(np.log([[0.25, 0.75]]))[0] + math.log(2)) / 2
-    assert result.accuracy == 0.5  # of equals the action numbered lowest is the greedy one
+    assert result.accuracy == 0.5  # a tie goes to the lowest action
     assert result.extra == {"mean_reward": 0.5, "entropy": pytest.approx(entropy)}
     assert result.loss == pytest.approx(-((0.75 + 0.5) / 2 + 0.5 * entropy))
 
@@ -312,13 +312,13 @@ async def test_a_reward_that_breaks_during_train_fails_it() -> None:
 
     trainer = trainer_of(reward_fn=reward_fn)
     with pytest.raises(
-        TrainerError, match=r"reward_fn=.* returned nan for action .*wanted 4 finite"
+        TrainerError, match=r"reward_fn=.* returned nan for action .*expected 4 finite"
     ):
         await trained(trainer)
     assert trainer.state is TrainerState.FAILED
 
 
-# -- what is refused ---------------------------------------------------------------------------
+# -- refused input ---------------------------------------------------------------------------------
 
 
 class Unreadable:
@@ -327,28 +327,40 @@ class Unreadable:
 
 
 BAD_DATA: list[tuple[Any, str]] = [
-    (None, "train_data=None (NoneType): wanted a tuple (features, labels)"),
-    ([FEATURES, LABELS], "(list): wanted a tuple (features, labels)"),
-    ((FEATURES, LABELS, LABELS), "wanted a tuple (features, labels)"),
-    (([1.0, 2.0], [0, 1]), "train_data features have shape (2,): wanted 2-D (rows, columns)"),
-    (([], []), "train_data features have shape (0,): wanted 2-D"),
-    ((np.zeros((0, 2)), []), "train_data features have shape (0, 2): wanted 2-D"),
-    (([[], []], [0, 1]), "train_data features have shape (2, 0): wanted 2-D"),
-    (([[1.0, 2.0], [3.0]], [0, 1]), "train_data features=[[1.0, 2.0], [3.0]]: wanted a 2-D array"),
-    (([["1", "2"]], [0]), "train_data features=[['1', '2']] (elements are <U1): wanted a 2-D"),
-    (([[1j, 2]], [0]), "(elements are complex128): wanted a 2-D array of finite numbers"),
-    (([[None, 1]], [0]), "(elements are object): wanted a 2-D array of finite numbers"),
-    ((Unreadable(), [0]), "wanted a 2-D array of finite numbers (no such column)"),
-    (([[0.0, math.nan]], [0]), "train_data features[0, 1]=nan: wanted finite numbers"),
-    (([[0.0, 1.0], [-math.inf, 0.0]], [0, 1]), "train_data features[1, 0]=-inf: wanted finite"),
-    ((FEATURES, [0, 1]), "train_data labels have shape (2,): wanted one for each row of features"),
-    ((FEATURES, []), "train_data labels have shape (0,): wanted one for each row of features"),
-    ((FEATURES, [[0], [1], [2], [1]]), "train_data labels have shape (4, 1): wanted one for each"),
-    ((FEATURES, [0.0, 1, 2, 1]), "(elements are float64): wanted a 1-D array of ints"),
-    ((FEATURES, [True] * 4), "(elements are bool): wanted a 1-D array of ints"),
-    ((FEATURES, ["0", "1", "2", "1"]), "(elements are <U1): wanted a 1-D array of ints"),
-    ((FEATURES, [0, 1, -1, 1]), "train_data labels[2]=-1: wanted ints from 0"),
-    ((FEATURES, [0, 3, 2, 1]), "train_data labels[1]=3: wanted ints from 0 to 2, the agent's last"),
+    (None, "train_data=None (NoneType): expected a tuple (features, labels)"),
+    ([FEATURES, LABELS], "(list): expected a tuple (features, labels)"),
+    ((FEATURES, LABELS, LABELS), "expected a tuple (features, labels)"),
+    (([1.0, 2.0], [0, 1]), "train_data features have shape (2,): expected 2-D (rows, columns)"),
+    (([], []), "train_data features have shape (0,): expected 2-D"),
+    ((np.zeros((0, 2)), []), "train_data features have shape (0, 2): expected 2-D"),
+    (([[], []], [0, 1]), "train_data features have shape (2, 0): expected 2-D"),
+    (
+        ([[1.0, 2.0], [3.0]], [0, 1]),
+        "train_data features=[[1.0, 2.0], [3.0]]: expected a 2-D array",
+    ),
+    (([["1", "2"]], [0]), "train_data features=[['1', '2']] (elements are <U1): expected a 2-D"),
+    (([[1j, 2]], [0]), "(elements are complex128): expected a 2-D array of finite numbers"),
+    (([[None, 1]], [0]), "(elements are object): expected a 2-D array of finite numbers"),
+    ((Unreadable(), [0]), "expected a 2-D array of finite numbers (no such column)"),
+    (([[0.0, math.nan]], [0]), "train_data features[0, 1]=nan: expected finite numbers"),
+    (([[0.0, 1.0], [-math.inf, 0.0]], [0, 1]), "train_data features[1, 0]=-inf: expected finite"),
+    (
+        (FEATURES, [0, 1]),
+        "train_data labels have shape (2,): expected one for each row of features",
+    ),
+    ((FEATURES, []), "train_data labels have shape (0,): expected one for each row of features"),
+    (
+        (FEATURES, [[0], [1], [2], [1]]),
+        "train_data labels have shape (4, 1): expected one for each",
+    ),
+    ((FEATURES, [0.0, 1, 2, 1]), "(elements are float64): expected a 1-D array of ints"),
+    ((FEATURES, [True] * 4), "(elements are bool): expected a 1-D array of ints"),
+    ((FEATURES, ["0", "1", "2", "1"]), "(elements are <U1): expected a 1-D array of ints"),
+    ((FEATURES, [0, 1, -1, 1]), "train_data labels[2]=-1: expected ints from 0"),
+    (
+        (FEATURES, [0, 3, 2, 1]),
+        "train_data labels[1]=3: expected ints from 0 to 2, the agent's last",
+    ),
     (([[1.0]], [0]), "train_data features have shape (1, 1): the agent wants n_features=2 columns"),
 ]
 
@@ -362,7 +374,7 @@ async def test_bad_data_are_refused(data: Any, message: str) -> None:
     assert message in str(caught.value)
     assert trainer._train_data is kept
     if data is None:
-        return  # for test data that stands for those of the check
+        return  # None stands for the test data of the check
     message = message.replace("train_data", "test_data")
     with pytest.raises(TrainerError) as caught:
         trainer.check_dataset(DATA, data)
@@ -375,7 +387,9 @@ async def test_bad_data_are_refused(data: Any, message: str) -> None:
 
 def test_test_data_must_look_like_train_data() -> None:
     trainer = PolicyGradientTrainer()
-    with pytest.raises(TrainerError, match=r"test_data features have shape \(1, 1\): wanted 2 col"):
+    with pytest.raises(
+        TrainerError, match=r"test_data features have shape \(1, 1\): expected 2 col"
+    ):
         trainer.check_dataset(DATA, ([[1.0]], [0]))
 
 
@@ -384,18 +398,24 @@ def unfinished(actions: Any, labels: Any) -> Any:
 
 
 BAD_REWARDS = [
-    (5, "reward_fn=5 (int): wanted a function reward_fn(actions, labels)"),
+    (5, "reward_fn=5 (int): expected a function reward_fn(actions, labels)"),
     (lambda actions: actions, "<lambda> raised TypeError"),
-    (unfinished, "reward_fn=unfinished raised KeyError: 'table': wanted 4 finite numbers"),
-    (lambda actions, labels: None, "(elements are object): wanted 4 finite numbers"),
-    (lambda actions, labels: "1", "(elements are <U1): wanted 4 finite numbers"),
-    (lambda actions, labels: 1.0, "returned shape (): wanted 4 finite numbers, one for each"),
-    (lambda actions, labels: [1.0], "returned shape (1,): wanted 4 finite numbers"),
-    (lambda actions, labels: [], "returned shape (0,): wanted 4 finite numbers"),
-    (lambda actions, labels: labels[:, None], "returned shape (4, 1): wanted 4 finite numbers"),
-    (lambda actions, labels: labels * math.nan, "returned nan for action 0 and label 0: wanted 4"),
-    (lambda actions, labels: [0, 0, math.inf, 0], "returned inf for action 2 and label 2: wanted"),
-    (lambda actions, labels: labels + 1j, "(elements are complex128): wanted 4 finite numbers"),
+    (unfinished, "reward_fn=unfinished raised KeyError: 'table': expected 4 finite numbers"),
+    (lambda actions, labels: None, "(elements are object): expected 4 finite numbers"),
+    (lambda actions, labels: "1", "(elements are <U1): expected 4 finite numbers"),
+    (lambda actions, labels: 1.0, "returned shape (): expected 4 finite numbers, one for each"),
+    (lambda actions, labels: [1.0], "returned shape (1,): expected 4 finite numbers"),
+    (lambda actions, labels: [], "returned shape (0,): expected 4 finite numbers"),
+    (lambda actions, labels: labels[:, None], "returned shape (4, 1): expected 4 finite numbers"),
+    (
+        lambda actions, labels: labels * math.nan,
+        "returned nan for action 0 and label 0: expected 4",
+    ),
+    (
+        lambda actions, labels: [0, 0, math.inf, 0],
+        "returned inf for action 2 and label 2: expected",
+    ),
+    (lambda actions, labels: labels + 1j, "(elements are complex128): expected 4 finite numbers"),
 ]
 
 
@@ -407,15 +427,15 @@ def test_bad_rewards_are_refused(reward_fn: Any, message: str) -> None:
         trainer.check_reward(reward_fn)
     assert message in str(caught.value)
     assert trainer._reward_fn is kept
-    with pytest.raises(TrainerError, match="reward_fn"):  # made-up rows tell as much
+    with pytest.raises(TrainerError, match="reward_fn"):  # made-up rows show it too
         PolicyGradientTrainer().check_reward(reward_fn)
 
 
 BAD_AGENTS = [
-    (None, "agent=None (NoneType): wanted a SoftmaxPolicy"),
-    (SoftmaxPolicy, "(type): wanted a SoftmaxPolicy"),
+    (None, "agent=None (NoneType): expected a SoftmaxPolicy"),
+    (SoftmaxPolicy, "(type): expected a SoftmaxPolicy"),
     (SoftmaxPolicy(3, 3), "train_data features have shape (4, 2): the agent wants n_features=3"),
-    (SoftmaxPolicy(2, 2), "train_data labels[2]=2: wanted ints from 0 to 1, the agent's last"),
+    (SoftmaxPolicy(2, 2), "train_data labels[2]=2: expected ints from 0 to 1, the agent's last"),
 ]
 
 
@@ -432,18 +452,18 @@ def test_bad_agents_are_refused(agent: Any, message: str) -> None:
 def test_an_agent_with_nan_weights_is_refused() -> None:
     agent = SoftmaxPolicy(2, 3)
     agent.weights[0, 0] = math.nan
-    with pytest.raises(TrainerError, match=r"agent=SoftmaxPolicy\(.*NaN .*: wanted finite ones"):
+    with pytest.raises(TrainerError, match=r"agent=SoftmaxPolicy\(.*NaN .*: expected finite ones"):
         PolicyGradientTrainer().check_agent(agent)
 
 
-def test_an_agent_is_held_to_test_data_too() -> None:
+def test_an_agent_must_fit_the_test_data_too() -> None:
     trainer = PolicyGradientTrainer()
     trainer.check_dataset(([[1.0], [2.0]], [0, 1]), ([[1.0]], [7]))
-    with pytest.raises(TrainerError, match=r"test_data labels\[0\]=7: wanted ints from 0 to 1"):
+    with pytest.raises(TrainerError, match=r"test_data labels\[0\]=7: expected ints from 0 to 1"):
         trainer.check_agent(SoftmaxPolicy(1, 2))
 
 
-def test_a_reward_is_tried_again_when_data_or_agent_come_after_it() -> None:
+def test_a_reward_is_probed_again_when_data_or_agent_are_checked_later() -> None:
     def reward_fn(actions: Any, labels: Any) -> Any:
         return np.ones((2, 2))[actions, labels]
 
@@ -458,28 +478,28 @@ def test_a_reward_is_tried_again_when_data_or_agent_come_after_it() -> None:
 
 
 BAD_SETTINGS = [
-    ("epochs", 0, "config epochs=0: wanted an int of at least 1"),
-    ("epochs", True, "config epochs=True: wanted an int of at least 1"),
-    ("epochs", 2.0, "config epochs=2.0: wanted an int of at least 1"),
-    ("batch_size", -8, "config batch_size=-8: wanted an int of at least 1"),
-    ("batch_size", "8", "config batch_size='8': wanted an int of at least 1"),
-    ("learning_rate", 0.0, "config learning_rate=0.0: wanted a finite number above 0"),
-    ("learning_rate", math.nan, "config learning_rate=nan: wanted a finite number above 0"),
-    ("learning_rate", math.inf, "config learning_rate=inf: wanted a finite number above 0"),
-    ("learning_rate", 10**400, "wanted a finite number above 0"),
-    ("learning_rate", True, "config learning_rate=True: wanted a finite number above 0"),
-    ("learning_rate", None, "config learning_rate=None: wanted a finite number above 0"),
-    ("output_dir", None, "config output_dir=None: wanted a str"),
-    ("extra", [], "config extra=[]: wanted a dict"),
-    ("seed", -1, "config seed=-1: wanted an int of at least 0"),
-    ("seed", None, "config seed=None: wanted an int of at least 0"),
-    ("entropy_coef", -0.1, "config entropy_coef=-0.1: wanted a finite number of at least 0"),
-    ("weight_decay", -1, "config weight_decay=-1: wanted a finite number of at least 0"),
-    ("max_grad_norm", 0, "config max_grad_norm=0: wanted a finite number above 0, or None"),
-    ("max_grad_norm", math.inf, "config max_grad_norm=inf: wanted a finite number above 0, or"),
-    ("baseline_decay", 1.0, "config baseline_decay=1.0: wanted a number from 0 to below 1"),
-    ("baseline_decay", math.nan, "config baseline_decay=nan: wanted a number from 0 to below 1"),
-    ("report_every", 0, "config report_every=0: wanted an int of at least 1"),
+    ("epochs", 0, "config epochs=0: expected an int of at least 1"),
+    ("epochs", True, "config epochs=True: expected an int of at least 1"),
+    ("epochs", 2.0, "config epochs=2.0: expected an int of at least 1"),
+    ("batch_size", -8, "config batch_size=-8: expected an int of at least 1"),
+    ("batch_size", "8", "config batch_size='8': expected an int of at least 1"),
+    ("learning_rate", 0.0, "config learning_rate=0.0: expected a finite number above 0"),
+    ("learning_rate", math.nan, "config learning_rate=nan: expected a finite number above 0"),
+    ("learning_rate", math.inf, "config learning_rate=inf: expected a finite number above 0"),
+    ("learning_rate", 10**400, "expected a finite number above 0"),
+    ("learning_rate", True, "config learning_rate=True: expected a finite number above 0"),
+    ("learning_rate", None, "config learning_rate=None: expected a finite number above 0"),
+    ("output_dir", None, "config output_dir=None: expected a str"),
+    ("extra", [], "config extra=[]: expected a dict"),
+    ("seed", -1, "config seed=-1: expected an int of at least 0"),
+    ("seed", None, "config seed=None: expected an int of at least 0"),
+    ("entropy_coef", -0.1, "config entropy_coef=-0.1: expected a finite number of at least 0"),
+    ("weight_decay", -1, "config weight_decay=-1: expected a finite number of at least 0"),
+    ("max_grad_norm", 0, "config max_grad_norm=0: expected a finite number above 0, or None"),
+    ("max_grad_norm", math.inf, "config max_grad_norm=inf: expected a finite number above 0, or"),
+    ("baseline_decay", 1.0, "config baseline_decay=1.0: expected a number from 0 to below 1"),
+    ("baseline_decay", math.nan, "config baseline_decay=nan: expected a number from 0 to below 1"),
+    ("report_every", 0, "config report_every=0: expected an int of at least 1"),
 ]
 
 
@@ -505,13 +525,13 @@ async def test_bad_settings_are_refused(name: str, value: Any, message: str) -> 
 @pytest.mark.parametrize("config", [5, "epochs=3", TrainConfig(), PolicyGradientConfig])
 def test_configs_of_other_types_are_refused(config: Any) -> None:
     for check in (PolicyGradientTrainer, PolicyGradientTrainer().check_config):
-        with pytest.raises(TrainerError, match=r"config=.*: wanted a PolicyGradientConfig"):
+        with pytest.raises(TrainerError, match=r"config=.*: expected a PolicyGradientConfig"):
             check(config)
 
 
 @pytest.mark.parametrize("key", ["lr", 3, "_config"])
 def test_unknown_settings_are_refused_with_the_known_ones(key: Any) -> None:
-    with pytest.raises(TrainerError, match=f"config has {key!r}: wanted one of epochs, .*seed"):
+    with pytest.raises(TrainerError, match=f"config has {key!r}: expected one of epochs, .*seed"):
         PolicyGradientTrainer().check_config({key: 1})
 
 
@@ -520,7 +540,7 @@ class OwnConfig(PolicyGradientConfig):
     note: str = ""
 
 
-def test_a_mapping_changes_single_settings_and_numpy_scalars_will_do() -> None:
+def test_a_mapping_changes_single_settings_and_numpy_scalars_are_accepted() -> None:
     trainer = PolicyGradientTrainer(OwnConfig(epochs=3))
     trainer.check_config({"note": "x", "seed": np.int64(4), "learning_rate": np.float32(0.5)})
     assert trainer.config == OwnConfig(epochs=3, note="x", seed=4, learning_rate=0.5)
@@ -531,7 +551,7 @@ def test_a_mapping_changes_single_settings_and_numpy_scalars_will_do() -> None:
     assert trainer.config is other
 
 
-async def test_what_is_missing_is_named() -> None:
+async def test_a_missing_check_is_named() -> None:
     trainer = Recording()
     with pytest.raises(TrainerError, match=r"evaluate needs an agent: call check_agent\(agent\)"):
         await trainer.evaluate(DATA)
@@ -554,25 +574,28 @@ async def test_unvalidated_trainers_do_not_train() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_features": 0}, "n_features=0: wanted an int of at least 1"),
-        ({"n_actions": 1}, "n_actions=1: wanted an int of at least 2"),
-        ({"n_actions": True}, "n_actions=True: wanted an int of at least 2"),
-        ({"weights": [[1.0, 2.0]]}, "weights has shape (1, 2): wanted finite numbers of shape"),
-        ({"bias": [0.0, 0.0, math.nan]}, "bias has shape (3,): wanted finite numbers of shape (3,"),
+        ({"n_features": 0}, "n_features=0: expected an int of at least 1"),
+        ({"n_actions": 1}, "n_actions=1: expected an int of at least 2"),
+        ({"n_actions": True}, "n_actions=True: expected an int of at least 2"),
+        ({"weights": [[1.0, 2.0]]}, "weights has shape (1, 2): expected finite numbers of shape"),
+        (
+            {"bias": [0.0, 0.0, math.nan]},
+            "bias has shape (3,): expected finite numbers of shape (3,",
+        ),
     ],
 )
 def test_a_policy_refuses_bad_sizes_and_arrays(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="wanted") as caught:
+    with pytest.raises(ValueError, match="expected") as caught:
         SoftmaxPolicy(**{"n_features": 2, "n_actions": 3} | arguments)
     assert message in str(caught.value)
 
 
 def test_a_policy_refuses_features_of_another_shape() -> None:
-    with pytest.raises(ValueError, match=r"features have shape \(3,\), wanted \(rows, 2\)"):
+    with pytest.raises(ValueError, match=r"features have shape \(3,\), expected \(rows, 2\)"):
         SoftmaxPolicy(2, 3).act([1.0, 2.0, 3.0], np.random.default_rng(0))
 
 
-# -- copies ------------------------------------------------------------------------------------
+# -- copies ----------------------------------------------------------------------------------------
 
 
 async def test_changing_the_callers_arrays_changes_nothing() -> None:
@@ -587,7 +610,7 @@ async def test_changing_the_callers_arrays_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
-async def test_a_copy_trains_like_the_original_and_apart_from_it(copied: Any) -> None:
+async def test_a_copy_trains_like_the_original_and_independently(copied: Any) -> None:
     original = trainer_of(test_data=DATA)
     original.mark_validated()
     twin: Recording = copied(original)

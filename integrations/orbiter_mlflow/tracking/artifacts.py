@@ -16,7 +16,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from orbiter.train._log_throttle import quiet_logger
+from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.records import Artifact, Tags

@@ -14,7 +14,7 @@ from hashlib import sha256
 from itertools import count
 from typing import Any, NamedTuple
 
-from orbiter.train._log_throttle import quiet_logger
+from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.records import Dataset, Record, Tags
 from orbiter_mlflow.redaction.redactor import Redactor

@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
 
-from orbiter.train._measured import left_at_default
+from orbiter.train.hooks import left_at_default
 from orbiter.train.trainer import TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.text.values import placeholder, read, tag_value, text_of, to_float, type_name

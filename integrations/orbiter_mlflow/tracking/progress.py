@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orbiter.train import TrainMetrics
-from orbiter.train._measured import left_at_default
+from orbiter.train.hooks import left_at_default
 from orbiter_mlflow.text.escaping import plain
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from orbiter.train import TrainConfig, TrainerState, TrainMetrics
-from orbiter.train._log_throttle import quiet_logger
+from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.config.seeds import seed_tags
 from orbiter_mlflow.delivery.description_guard import signed

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orbiter.train._log_throttle import quiet_logger
+from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow.text.values import bounded_int
 
 _logger = quiet_logger(__name__)

@@ -1,4 +1,4 @@
-"""A reference backend: REINFORCE on a bandit, small enough to be read whole."""
+"""A reference backend: REINFORCE on a bandit, small enough to read in one sitting."""
 
 from orbiter.train.policy_gradient.config import PolicyGradientConfig
 from orbiter.train.policy_gradient.policy import SoftmaxPolicy

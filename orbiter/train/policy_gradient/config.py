@@ -1,4 +1,4 @@
-"""The settings of the reference backend, and which values they may have."""
+"""The settings of the reference backend and their legal values."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,21 +13,21 @@ from orbiter.train.trainer import TrainConfig
 
 @dataclass(slots=True)
 class PolicyGradientConfig(TrainConfig):
-    """How to train a policy by REINFORCE. `extra` is free for the user; `output_dir` is not used.
+    """Settings of a REINFORCE training. `extra` is free for the user; `output_dir` is not used.
 
     Attributes:
         epochs: passes over the training data, at least 1.
         batch_size: rows to an optimizer step, at least 1; the last step of an epoch may have fewer.
         learning_rate: length of an optimizer step, in units of the gradient; above 0.
-        seed: of the order of rows and of the actions sampled; at least 0.
+        seed: for the order of rows and the sampled actions; at least 0.
         entropy_coef: weight of the policy's entropy in the objective, at least 0; 0 turns it off.
-        max_grad_norm: gradients longer than this are scaled down to it; above 0, None for never.
-        weight_decay: share of the weights (not the bias) that a step of length 1 takes away, at
+        max_grad_norm: longer gradients are scaled down to this; above 0, None for no clipping.
+        weight_decay: share of the weights (not the bias) that a step of length 1 removes, at
             least 0. Decoupled from the loss: I. Loshchilov and F. Hutter (2019), "Decoupled weight
             decay regularization", arXiv:1711.05101. Past `learning_rate * weight_decay = 2` the
             weights grow without bound.
         baseline_decay: share of the reward baseline that each step keeps; from 0 to below 1.
-        report_every: optimizer steps to a point of the progress curve, at least 1.
+        report_every: optimizer steps from one report to the next, at least 1.
     """
 
     epochs: int = 40
@@ -73,22 +73,22 @@ _SETTINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "report_every": (lambda value: _is_int(value, 1), "an int of at least 1"),
 }
-"""For each setting: whether a value will do, and what is wanted."""
+"""Setting -> a test for legal values, and their description."""
 
 
 def checked(config: Any) -> PolicyGradientConfig:
-    """The config as it is, if it will do.
+    """Return the config if all its values are legal.
 
     Raises:
         TrainerError: for another type, or a value out of range.
     """
     if not isinstance(config, PolicyGradientConfig):
         raise TrainerError(
-            f"config={shortened(config)} ({type(config).__name__}): wanted a PolicyGradientConfig, "
-            "a mapping of its fields for check_config, or None"
+            f"config={shortened(config)} ({type(config).__name__}): "
+            "expected a PolicyGradientConfig, a mapping of its fields for check_config, or None"
         )
-    for name, (will_do, wanted) in _SETTINGS.items():
+    for name, (is_legal, expected) in _SETTINGS.items():
         value = getattr(config, name)
-        if not will_do(value):
-            raise TrainerError(f"config {name}={shortened(value)}: wanted {wanted}")
+        if not is_legal(value):
+            raise TrainerError(f"config {name}={shortened(value)}: expected {expected}")
     return config

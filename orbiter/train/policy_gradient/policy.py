@@ -1,6 +1,6 @@
 """The agent of the reference backend: a linear softmax policy over a fixed set of actions.
 
-It promises numbers that stay exact for large scores. How it learns is left to the trainer.
+Its probabilities stay exact for large scores. The trainer decides how it learns.
 """
 
 from typing import Any, TypeAlias
@@ -15,17 +15,17 @@ Ints: TypeAlias = NDArray[np.int64]
 class SoftmaxPolicy:
     """Chooses action `a` in context `x` with probability `softmax(x @ weights + bias)[a]`.
 
-    Untrained (all zero), every action is equally likely. A trainer improves the policy in place, by
-    binding new arrays to `weights` and `bias`; arrays read from it earlier keep their values.
+    Before training (all zero), every action is equally likely. A trainer improves the policy in
+    place, by binding new arrays to `weights` and `bias`; arrays read earlier keep their values.
 
     Args:
         n_features: numbers in a context, at least 1.
         n_actions: actions to choose from, at least 2; they are numbered from 0.
-        weights: shape (n_features, n_actions), finite; copied. Zeros where left out.
-        bias: shape (n_actions,), finite; copied. Zeros where left out.
+        weights: shape (n_features, n_actions), finite; copied. Zeros by default.
+        bias: shape (n_actions,), finite; copied. Zeros by default.
 
     Raises:
-        ValueError: for a size or an array that is not as said here.
+        ValueError: for a size or an array outside these limits.
     """
 
     __slots__ = ("bias", "weights")
@@ -70,8 +70,10 @@ class SoftmaxPolicy:
         """
         rows = np.asarray(features, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != self.n_features:
-            raise ValueError(f"features have shape {rows.shape}, wanted (rows, {self.n_features})")
-        # Weights that have diverged give NaN, which the trainer looks for: a warning adds nothing.
+            raise ValueError(
+                f"features have shape {rows.shape}, expected (rows, {self.n_features})"
+            )
+        # Diverged weights give NaN, which the trainer checks for: a warning adds nothing.
         with np.errstate(over="ignore", invalid="ignore"):
             scores = rows @ self.weights + self.bias
             scores -= scores.max(axis=1, keepdims=True)
@@ -83,24 +85,24 @@ class SoftmaxPolicy:
         return np.exp(self.log_probabilities(features))
 
     def act(self, features: ArrayLike, rng: np.random.Generator) -> Ints:
-        """Sample one action for each row, shape (rows,); takes one number a row from `rng`."""
+        """Sample one action for each row, shape (rows,); draws one number a row from `rng`."""
         return sample(self.probabilities(features), rng)
 
     def greedy(self, features: ArrayLike) -> Ints:
-        """The likeliest action of each row, shape (rows,); of equals, the one numbered lowest."""
+        """The likeliest action of each row, shape (rows,); a tie goes to the lowest action."""
         return np.asarray(self.log_probabilities(features).argmax(axis=1), dtype=np.int64)
 
 
 def sample(probabilities: Floats, rng: np.random.Generator) -> Ints:
     """Sample an action for each row of `probabilities` by inverting its cumulative distribution."""
     drawn = rng.random((len(probabilities), 1))
-    # The last sum may round to just below 1, so it takes no part: what is left is the last action.
+    # The last sum may round to just below 1, so leave it out: the rest is the last action.
     return np.asarray((probabilities.cumsum(axis=1)[:, :-1] <= drawn).sum(axis=1), dtype=np.int64)
 
 
 def _require_size(name: str, value: Any, *, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}={value!r}: wanted an int of at least {least}")
+        raise ValueError(f"{name}={value!r}: expected an int of at least {least}")
 
 
 def _parameter(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> Floats:
@@ -108,5 +110,7 @@ def _parameter(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> F
         return np.zeros(shape)
     array = np.array(values, dtype=np.float64)
     if array.shape != shape or not np.isfinite(array).all():
-        raise ValueError(f"{name} has shape {array.shape}: wanted finite numbers of shape {shape}")
+        raise ValueError(
+            f"{name} has shape {array.shape}: expected finite numbers of shape {shape}"
+        )
     return array

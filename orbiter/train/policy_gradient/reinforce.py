@@ -1,7 +1,7 @@
 """The formulas of REINFORCE for a softmax policy: pure functions of arrays.
 
-`log_probs` are a policy's log-probabilities, shape (rows, n_actions). The symbols, and where the
-formulas come from, are in the docstring of `PolicyGradientTrainer`.
+`log_probs` are a policy's log-probabilities, shape (rows, n_actions). The docstring of
+`PolicyGradientTrainer` has the symbols and the sources.
 """
 
 import math
@@ -25,7 +25,7 @@ def expected_loss(log_probs: Floats, rewards: Floats, *, entropy_coef: float) ->
 def loss_gradient(
     features: Floats, log_probs: Floats, actions: Ints, advantages: Floats, *, entropy_coef: float
 ) -> tuple[Floats, Floats]:
-    """The estimate of `-grad J` by weights and bias, from one action with its `r - b` a row."""
+    """Estimate `-grad J` for weights and bias from one action with its `r - b` per row."""
     probs = np.exp(log_probs)
     by_score = probs * advantages[:, None]
     by_score[np.arange(len(actions)), actions] -= advantages
@@ -37,7 +37,7 @@ def loss_gradient(
 def clipped(
     gradient: tuple[Floats, Floats], max_norm: float | None
 ) -> tuple[tuple[Floats, Floats], float]:
-    """The gradient scaled down to `max_norm`, and the Euclidean norm of all of it before that."""
+    """The gradient, scaled down to `max_norm`, and its Euclidean norm before scaling."""
     by_weights, by_bias = gradient
     norm = math.sqrt(float((by_weights**2).sum() + (by_bias**2).sum()))
     if max_norm is None or norm <= max_norm:

@@ -1,7 +1,7 @@
 """The reference backend: REINFORCE on a contextual bandit, in NumPy alone.
 
-A training is repeatable bit for bit from its config, and leaves the event loop free after each
-batch. The agent is in `policy.py`, data and rewards in `bandit.py`, formulas in `reinforce.py`.
+A training is repeatable bit for bit from its config, and yields to the event loop after each batch.
+The agent is in `policy.py`, data and rewards in `bandit.py`, formulas in `reinforce.py`.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ __all__ = ["PolicyGradientConfig", "PolicyGradientTrainer", "SoftmaxPolicy"]
 
 
 class _Measured(NamedTuple):
-    """What one optimizer step measured, before it moved the policy."""
+    """The measurements of one optimizer step, before the policy changes."""
 
     loss: float
     mean_reward: float
@@ -63,12 +63,12 @@ class PolicyGradientTrainer(Trainer):
     of sampled actions in `train`, of the likeliest ones in `evaluate`. `grad_norm` is the
     gradient's length before clipping.
 
-    The checks may come in any order, and may be repeated; an argument that does not fit one checked
-    earlier is refused when the second of the two comes. Data are copied. The agent is trained in
-    place. A trainer can be pickled where its reward function can.
+    The checks may come in any order, and may be repeated; of two arguments that do not fit each
+    other, the later one is refused. Data are copied. The agent is trained in
+    place. A trainer can be pickled if its reward function can.
 
     Args:
-        config: `PolicyGradientConfig()` where left out.
+        config: `PolicyGradientConfig()` by default.
 
     Raises:
         TrainerError: for a config of another type, or a value out of range.
@@ -95,14 +95,14 @@ class PolicyGradientTrainer(Trainer):
         """Keep the policy to train, in place.
 
         Raises:
-            TrainerError: for anything but a `SoftmaxPolicy` with finite weights that fits the data.
+            TrainerError: unless it is a `SoftmaxPolicy` with finite weights that fits the data.
         """
         if not isinstance(agent, SoftmaxPolicy):
             raise TrainerError(
-                f"agent={shortened(agent)} ({type(agent).__name__}): wanted a SoftmaxPolicy"
+                f"agent={shortened(agent)} ({type(agent).__name__}): expected a SoftmaxPolicy"
             )
         if not _is_finite(agent):
-            raise TrainerError(f"agent={agent!r} has NaN or infinite weights: wanted finite ones")
+            raise TrainerError(f"agent={agent!r} has NaN or infinite weights: expected finite ones")
         _require_fit(agent, self._train_data, self._test_data)
         probe_reward(self._reward_fn, self._train_data, agent)
         self._policy = agent
@@ -113,16 +113,16 @@ class PolicyGradientTrainer(Trainer):
         Args:
             train_data: the tuple `(features, labels)`: finite numbers of shape (rows, columns), and
                 ints of shape (rows,), each an action of the agent.
-            test_data: alike, for `evaluate`; may be left out.
+            test_data: the same, for `evaluate`; optional.
 
         Raises:
-            TrainerError: for data that are not so, or do not fit each other, agent or reward.
+            TrainerError: for other data, or data that do not fit each other, agent or reward.
         """
         train = BanditData.parse("train_data", train_data)
         test = None if test_data is None else BanditData.parse("test_data", test_data)
         if test is not None and test.features.shape[1] != train.features.shape[1]:
             raise TrainerError(
-                f"test_data features have shape {test.features.shape}: wanted "
+                f"test_data features have shape {test.features.shape}: expected "
                 f"{train.features.shape[1]} columns, as in train_data"
             )
         _require_fit(self._policy, train, test)
@@ -130,12 +130,12 @@ class PolicyGradientTrainer(Trainer):
         self._train_data, self._test_data = train, test
 
     def check_reward(self, reward_fn: Any = None) -> None:
-        """Keep the reward function, after trying it on a few rows (made-up ones without data).
+        """Keep the reward function after trying it on a few rows (made-up ones without data).
 
         Args:
             reward_fn: `reward_fn(actions, labels)`, called once a batch with two int64 arrays of
                 shape (n,), returns n finite numbers; each depends on its own action and label only.
-                None, like never calling this check: 1.0 where the action is the label, else 0.0.
+                None (as without this check): 1.0 where the action is the label, else 0.0.
 
         Raises:
             TrainerError: when it is not callable, raises, or returns anything else.
@@ -145,10 +145,10 @@ class PolicyGradientTrainer(Trainer):
         self._reward_fn = reward_fn
 
     def check_config(self, config: Any = None) -> None:
-        """Check the settings, and replace them where some are given.
+        """Check the settings, after replacing those that are given.
 
         Args:
-            config: None for those the trainer has, a `PolicyGradientConfig` to use instead, or a
+            config: None to keep the current ones, a `PolicyGradientConfig` to use instead, or a
                 mapping of single settings to change.
 
         Raises:
@@ -160,7 +160,7 @@ class PolicyGradientTrainer(Trainer):
             known = [field.name for field in fields(self._config) if field.init]
             for key in config:
                 if key not in known:
-                    raise TrainerError(f"config has {key!r}: wanted one of {', '.join(known)}")
+                    raise TrainerError(f"config has {key!r}: expected one of {', '.join(known)}")
             config = replace(self._config, **config)
         self._config = checked(config)
 
@@ -181,7 +181,7 @@ class PolicyGradientTrainer(Trainer):
                 NaN or infinity (reported as a NaN loss first).
         """
         self._require_validated()
-        config = checked(self._config)  # it is mutable: it may have changed since its check
+        config = checked(self._config)  # mutable: it may have changed since its check
         if self._train_data is None:
             raise TrainerError("train needs train_data: call check_dataset(train_data) first")
         policy, data = self._agent_for("train"), self._train_data
@@ -208,7 +208,7 @@ class PolicyGradientTrainer(Trainer):
                 if self._steps % config.report_every == 0:
                     self.report(window.means()._asdict(), step=self._steps)
                     window = _Means()
-                await asyncio.sleep(0)  # let heartbeats and delivery run
+                await asyncio.sleep(0)  # let other tasks run
         if window.rows:
             self.report(window.means()._asdict(), step=self._steps)
         extra: dict[str, Any] = epoch.means()._asdict()
@@ -227,12 +227,12 @@ class PolicyGradientTrainer(Trainer):
         baseline: float,
         rng: np.random.Generator,
     ) -> _Measured:
-        """One optimizer step. Its loss is NaN where anything in it, or the policy, became so."""
+        """Take one optimizer step. The loss is NaN if the step or the policy is not finite."""
         config = self._config
         log_probs = policy.log_probabilities(features)
         actions = sample(np.exp(log_probs), rng)
         rewards = rewards_of(self._reward_fn, actions, labels)
-        with np.errstate(over="ignore", invalid="ignore"):  # the caller tells of divergence
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller reports divergence
             gradient = loss_gradient(
                 features, log_probs, actions, rewards - baseline, entropy_coef=config.entropy_coef
             )
@@ -251,13 +251,13 @@ class PolicyGradientTrainer(Trainer):
         """Measure the agent, without sampling: the same agent and data give the same metrics.
 
         Args:
-            test_data: as in `check_dataset`; that check's test data where left out.
+            test_data: as in `check_dataset`; by default that check's test data.
 
         Returns:
             loss and accuracy, mean_reward and entropy in `extra`, and the optimizer steps so far.
 
         Raises:
-            TrainerError: when agent or test data are missing, or do not fit.
+            TrainerError: when the agent or the test data are missing, or do not fit.
         """
         policy = self._agent_for("evaluate")
         data = self._test_data

@@ -1,7 +1,7 @@
-"""Notes which fields of a dataclass were set: one that nobody measured must not pass for 0.0.
+"""`TrainMetrics`, which knows which of its fields were set: an unset one must not pass for 0.0.
 
-The fields keep their plain types, defaults and order. What is noted stands in slots that are no
-fields, and goes with copies, pickles and `dataclasses.replace`.
+The fields keep their plain types, defaults and order. The notes are kept in slots that are not
+fields, and survive copies, pickles and `dataclasses.replace`.
 """
 
 import dataclasses
@@ -12,25 +12,25 @@ from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, Self
 
-__all__ = ["UNMEASURED", "NotesSetFields", "left_at_default"]
+__all__ = ["TrainMetrics", "left_at_default"]
 
-UNMEASURED = float()  # noqa: UP018  a literal could be one object with a 0.0 of somebody else's
-"""The default of a measurement: 0.0, known by its identity wherever it is handed on."""
+_UNMEASURED = float()  # noqa: UP018  a literal could be the same object as another 0.0
+"""The default of a measurement: a 0.0 that is recognized by its identity, wherever it ends up."""
 
 _put = object.__setattr__
 _NONE: frozenset[str] = frozenset()
 
 
-class NotesSetFields:
-    """Base of a dataclass whose fields know whether they were set: given, or assigned later."""
+class _NotesSetFields:
+    """Base of a dataclass that notes which fields were set, by `__init__` or by assignment."""
 
     __slots__ = ("_left", "_pending")
 
     _left: frozenset[str]
     """Fields that nobody has set."""
     _pending: frozenset[str]
-    """Those of them that `__init__` has yet to give their default: it assigns it as a user would.
-    Not the ones whose default is `UNMEASURED`, which tells for itself."""
+    """Those of them that `__init__` has yet to assign their default, just as a user would assign
+    it. Excludes the fields whose default is `_UNMEASURED`, which is recognized by itself."""
 
     def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -40,11 +40,11 @@ class NotesSetFields:
         if args or kwargs:
             given = dict(zip(known.parameters, args, strict=False)) | kwargs
             copied = _NONE
-            if len(kwargs) >= len(left):  # as `replace` calls; no frame lies between
+            if len(kwargs) >= len(left):  # as `replace` calls; with no frame in between
                 copied = _copied(given, sys._getframe(1))
             set_here = [name for name in given if name not in copied]
             pending = pending.difference(set_here)
-            left = left.difference([name for name in set_here if given[name] is not UNMEASURED])
+            left = left.difference([name for name in set_here if given[name] is not _UNMEASURED])
         _put(self, "_left", left)
         _put(self, "_pending", pending)
         return self
@@ -52,7 +52,7 @@ class NotesSetFields:
     def __setattr__(self, name: str, value: Any) -> None:
         _put(self, name, value)
         left = getattr(self, "_left", _NONE)  # missing after object.__new__
-        if value is UNMEASURED:
+        if value is _UNMEASURED:
             _put(self, "_left", left | {name})
         elif name in left:
             kind: Any = type(self)
@@ -61,13 +61,32 @@ class NotesSetFields:
             _put(self, "_pending", self._pending - {name})
 
 
-def left_at_default(metrics: object) -> frozenset[str]:
-    """The fields that nobody has set; none where `metrics` keeps no note of it.
+@dataclasses.dataclass(slots=True)
+class TrainMetrics(_NotesSetFields):
+    """The result of a training or an evaluation.
 
-    A field that holds anything but its default counts as set, whatever is noted; an empty list or
-    mapping of a `default_factory` never does.
+    A field that was never set was not measured, and is not logged; one that was set to 0.0 was.
+    Apart from that the two are equal.
+
+    Attributes:
+        loss, accuracy: plain numbers.
+        steps: optimizer steps so far.
+        extra: any other measurements, by name; mappings may be nested.
     """
-    if not isinstance(metrics, NotesSetFields):
+
+    loss: float = _UNMEASURED
+    accuracy: float = _UNMEASURED
+    steps: int = 0
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def left_at_default(metrics: object) -> frozenset[str]:
+    """The fields that nobody has set; empty unless `metrics` is a `TrainMetrics`.
+
+    A field whose value is not its default counts as set in any case; an empty list or mapping from
+    a `default_factory` never counts as set.
+    """
+    if not isinstance(metrics, _NotesSetFields):
         return _NONE
     kind: Any = type(metrics)
     known, left = _known(kind), getattr(metrics, "_left", _NONE)
@@ -81,7 +100,7 @@ def left_at_default(metrics: object) -> frozenset[str]:
 def _holds_default(metrics: object, field: "dataclasses.Field[Any]") -> bool:
     try:
         value = getattr(metrics, field.name)
-    except Exception:  # a slot that `__init__` has not reached, a property
+    except Exception:  # an unset slot, a property that raises
         return False
     if field.default_factory is not dataclasses.MISSING:
         return type(value) in (dict, list, set) and not value
@@ -90,12 +109,12 @@ def _holds_default(metrics: object, field: "dataclasses.Field[Any]") -> bool:
 
 
 class _Known(NamedTuple):
-    """What is known of a class.
+    """Facts about a class of metrics.
 
     Attributes:
         parameters: those of `__init__`, in order.
-        left: fields with a plain default: all that nothing is given for.
-        pending: those of them whose default is not `UNMEASURED`.
+        left: fields with a plain default, which are all unset to begin with.
+        pending: those of them whose default is not `_UNMEASURED`.
     """
 
     fields: Mapping[str, "dataclasses.Field[Any]"]
@@ -112,21 +131,21 @@ def _known(cls: Any) -> _Known:
         fields,
         tuple(inspect.signature(cls.__init__).parameters)[1:],
         frozenset(field.name for field in plain),
-        frozenset(field.name for field in plain if field.default is not UNMEASURED),
+        frozenset(field.name for field in plain if field.default is not _UNMEASURED),
     )
 
 
 def _copied(given: Mapping[str, Any], caller: FrameType) -> frozenset[str]:
-    """The fields that `dataclasses.replace` hands over as they are in another object, unset there.
+    """The unset fields that `dataclasses.replace` copies from another object.
 
-    It calls the class with all of them, as a user could: only the caller tells the two apart, as a
-    0 of a user's is the very object of any other 0.
+    `replace` passes every field to the class. The values cannot show which were unset (a user's 0
+    is the same object as any other 0), so look at the calling frame.
     """
     if caller.f_code not in _REPLACES:
         return _NONE
-    source = caller.f_locals.get(caller.f_code.co_varnames[0])
+    original = caller.f_locals.get(caller.f_code.co_varnames[0])
     return frozenset(
-        name for name in left_at_default(source) if given.get(name) is getattr(source, name)
+        name for name in left_at_default(original) if given.get(name) is getattr(original, name)
     )
 
 

@@ -1,4 +1,4 @@
-"""Which fields of `TrainMetrics` were set is known, whatever a backend does with it."""
+"""`TrainMetrics` knows which of its fields were set, whatever a backend does with it."""
 
 import copy
 import inspect
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orbiter.train import TrainMetrics
-from orbiter.train._measured import left_at_default
+from orbiter.train.metrics import left_at_default
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ UNSET_BY_ANOTHER = TrainMetrics(steps=3)
         (OwnInit("a", 0.0), {"accuracy"}),
     ],
 )
-def test_what_was_set_is_known(metrics: TrainMetrics, expected: set[str]) -> None:
+def test_fields_that_were_set_are_known(metrics: TrainMetrics, expected: set[str]) -> None:
     assert measured(metrics) == expected
 
 
@@ -101,7 +101,7 @@ def test_what_was_set_is_known(metrics: TrainMetrics, expected: set[str]) -> Non
         (replace(WithDict(1.0, 1.0), extra={"a": 1}), {"loss", "accuracy", "extra"}),
     ],
 )
-def test_replace_sets_what_it_is_given(metrics: TrainMetrics, expected: set[str]) -> None:
+def test_replace_sets_the_fields_it_is_given(metrics: TrainMetrics, expected: set[str]) -> None:
     assert measured(metrics) == expected
 
 
@@ -116,7 +116,7 @@ def pickled(protocol: int) -> Callable[[Any], Any]:
 @pytest.mark.parametrize(
     "metrics", [TrainMetrics(), TrainMetrics(accuracy=0.0), Slotted(tries=0), WithDict(reward=0.0)]
 )
-def test_a_copy_knows_it_too_and_is_apart(
+def test_a_copy_knows_its_set_fields_and_is_independent(
     duplicate: Callable[[Any], Any], metrics: TrainMetrics
 ) -> None:
     before = measured(metrics)
@@ -128,7 +128,7 @@ def test_a_copy_knows_it_too_and_is_apart(
     assert measured(metrics) == before
 
 
-def test_it_is_the_dataclass_that_the_contract_says() -> None:
+def test_the_dataclass_is_as_in_the_contract() -> None:
     assert TrainMetrics() == TrainMetrics(0.0, 0.0, 0, {})
     assert repr(TrainMetrics()) == "TrainMetrics(loss=0.0, accuracy=0.0, steps=0, extra={})"
     assert asdict(TrainMetrics()) == {"loss": 0.0, "accuracy": 0.0, "steps": 0, "extra": {}}
@@ -148,5 +148,5 @@ def test_it_is_the_dataclass_that_the_contract_says() -> None:
         hash(metrics)
 
 
-def test_others_keep_no_note() -> None:
+def test_other_objects_have_no_unset_fields() -> None:
     assert left_at_default(object()) == left_at_default({"loss": 0.0}) == frozenset()
