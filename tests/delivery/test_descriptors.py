@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from endings import PRELUDE as TRAINER
 from journals import HEAD, entries
 from orbiter_mlflow.delivery import writer_lock
 from orbiter_mlflow.delivery.files import locks
@@ -16,6 +15,7 @@ from orbiter_mlflow.delivery.files.descriptors import Descriptor
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.records import Close, Tags
 from paths import PYTHONPATH
+from scripts import PRELUDE as TRAINER
 
 PRELUDE = """
 import os, sys

@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from disks import fill, small_disk
-from endings import PRELUDE, ended
 from journals import HEAD, entries
 from memory_sink import MemorySink
 from orbiter_mlflow import names
@@ -28,6 +27,7 @@ from orbiter_mlflow.delivery.journal_reader import is_closed, whole_size
 from orbiter_mlflow.delivery.records import Close, Metrics, Params, Status, Tags
 from orbiter_mlflow.delivery.spool import undelivered_bytes
 from paths import ROOT
+from scripts import PRELUDE, ended
 from waiting import eventually
 
 

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from endings import PRELUDE
 from journals import HEAD, journal_of
 from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.delivery import spool, writer_lock
@@ -24,6 +23,7 @@ from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.delivery.records import Close, Metrics, Status, Tags
 from orbiter_mlflow.delivery.spool_folder import default_spool
+from scripts import PRELUDE
 from waiting import eventually
 
 ELSEWHERE = {

@@ -12,10 +12,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from endings import PRELUDE
 from orbiter.train import TrainConfig, TrainerError, TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.ack import read_ack
+from scripts import PRELUDE
 from trainers import Backend, Body, Tracked, history, journals, reporting, stored, tracked
 from trainers import trained as trained_one
 from waiting import eventually

@@ -1,4 +1,4 @@
-"""The example's journals, replayed into a fresh store by the command that users run."""
+"""The journals of `mlruns.example`, replayed into a fresh store by `orbiter-mlflow sync`."""
 
 import shutil
 from dataclasses import dataclass
@@ -7,21 +7,22 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from orbiter_mlflow.cli.main import commands
+from paths import ROOT
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "mlruns.example"
+EXAMPLE = ROOT / "mlruns.example"
 JOURNALS = sorted((EXAMPLE / "journals").glob("*.jsonl"))
 NAMES = [path.stem.partition("-")[2] for path in JOURNALS]
 
 
 @dataclass(frozen=True)
 class ExampleStore:
-    """A store that holds the example's runs."""
+    """A store with the runs of the example."""
 
     uri: str
     folder: Path
 
     def command(self, *arguments: str) -> Result:
-        """A run of `orbiter-mlflow` against the store."""
+        """Run `orbiter-mlflow` against the store."""
         environment = {
             "MLFLOW_TRACKING_URI": self.uri,
             "MLFLOW_EXPERIMENT_NAME": "example",

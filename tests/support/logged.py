@@ -1,4 +1,4 @@
-"""Runs that have logged a config: in a store, or as one is read from a store."""
+"""Runs with a logged config: in a store, or as `RunStore` would read them."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -17,7 +17,7 @@ from orbiter_mlflow.tracking.config_records import log_config
 def params_and_tags(
     config: Any, redact: tuple[str, ...] = ()
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """What a trainer logs of its config."""
+    """The params and tags that a trainer logs for its config."""
     params: dict[str, str] = {}
     tags: dict[str, str] = {}
     for record in log_config(config, Redactor(redact)).records:
@@ -29,17 +29,17 @@ def params_and_tags(
 
 
 def as_stored(params: Mapping[str, str], tags: Mapping[str, str] | None = None) -> StoredRun:
-    """A run that holds these, as it is read."""
+    """A run with these params and tags, as read from a store."""
     return StoredRun("f" * 32, "name", "0", "FINISHED", 1, 2, params, tags or {}, {}, ())
 
 
 def run_with(config: Any, redact: tuple[str, ...] = ()) -> StoredRun:
-    """A run with this config, as it is read."""
+    """A run with this config, as read from a store."""
     return as_stored(*params_and_tags(config, redact))
 
 
 def log_to(uri: str, params: Mapping[str, str], tags: Mapping[str, str]) -> str:
-    """A new run in a store with these params and tags, in as few requests as MLflow takes."""
+    """Create a run with these params and tags, in as few requests as MLflow allows."""
     client = MlflowClient(uri)
     run_id: str = client.create_run("0", tags=dict(tags)).info.run_id
     left = iter([Param(key, text) for key, text in params.items()])

@@ -1,8 +1,8 @@
-"""The pages of the documentation, and their code: what runs here is run, all else is looked at.
+"""Run the code blocks of the documentation; check those that cannot run here.
 
-A block's language says what becomes of it, a second word how: `sh elsewhere` is only looked at, as
-it needs what is not here; a file's name writes the block to that file; `text` is output of the
-block before, and `text sample` is not compared.
+The language of a block decides its treatment, and a second word refines it: `sh elsewhere` is only
+checked, because it needs another machine; a file name writes the block to that file; `text` is the
+output of the block before, and `text sample` is not compared.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from orbiter_mlflow.gate.policy import load_policy
 from waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_OURS = {
+UNCHECKED = {
     "cat",
     "cd",
     "createdb",
@@ -49,7 +49,7 @@ NOT_OURS = {
     "seq",
     "xargs",
 }
-"""Programs whose options are not ours to check."""
+"""Programs whose options are not checked."""
 
 _BLOCK = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", re.MULTILINE)
 _DRAWN = re.compile("[\u2500-\u257f]+")
@@ -57,7 +57,7 @@ _DRAWN = re.compile("[\u2500-\u257f]+")
 
 @dataclass(frozen=True)
 class Block:
-    """Fenced code of a page; `word` is what stands behind the language."""
+    """Fenced code of a page; `word` is the second word, after the language."""
 
     language: str
     word: str
@@ -66,13 +66,13 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """All that people read."""
+    """All pages for users and contributors."""
     found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     return [*sorted(found), *sorted((ROOT / "examples").rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced code of a page, in its order."""
+    """The fenced code of a page, in order."""
     text = page.read_text(encoding="utf-8")
     found = []
     for match in _BLOCK.finditer(text):
@@ -83,19 +83,19 @@ def blocks(page: Path) -> list[Block]:
 
 
 def lines(script: str) -> list[str]:
-    """The commands of a script, continued lines as one."""
+    """The commands of a script, with continued lines joined."""
     joined = re.sub(r" *\\\n *", " ", script).splitlines()
     return [line for line in joined if line.strip() and not line.lstrip().startswith("#")]
 
 
-# -- what is looked at ---------------------------------------------------------------------------
+# -- checked commands ------------------------------------------------------------------------------
 
 
-def look(script: str) -> None:
-    """See that each command exists, and knows the options that it is given."""
+def check_commands(script: str) -> None:
+    """Check that each command exists and has the given options."""
     for line in lines(script):
         for command in _simple_commands(line):
-            _look(command)
+            _check_command(command)
 
 
 def _simple_commands(line: str) -> Iterator[list[str]]:
@@ -119,10 +119,10 @@ def _simple_commands(line: str) -> Iterator[list[str]]:
         yield words
 
 
-def _look(words: list[str]) -> None:
+def _check_command(words: list[str]) -> None:
     program, *rest = words
     if program == "srun":
-        _look(rest[next(i for i, word in enumerate(rest) if not word.startswith("-")) :])
+        _check_command(rest[next(i for i, word in enumerate(rest) if not word.startswith("-")) :])
     elif program == "orbiter-mlflow":
         _parse(commands, rest)
     elif program == "mlflow":
@@ -142,13 +142,13 @@ def _look(words: list[str]) -> None:
 
         _parse(main, rest[2:])
     else:
-        assert program in {*NOT_OURS, "python"}, f"nobody looks at {program!r}"
+        assert program in {*UNCHECKED, "python"}, f"nothing checks {program!r}"
 
 
 @cache
 def _mlflow() -> click.Group:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MLflow's own types, as its command is loaded
+        warnings.simplefilter("ignore")  # importing it warns about MLflow's types
         from mlflow.cli import cli
 
     assert isinstance(cli, click.Group)
@@ -156,7 +156,7 @@ def _mlflow() -> click.Group:
 
 
 def _parse(command: click.Command, words: list[str]) -> None:
-    """Have click read a command line, and carry nothing out.
+    """Let click parse a command line without running it.
 
     Raises:
         click.UsageError: no such command, or no such option.
@@ -170,13 +170,13 @@ def _parse(command: click.Command, words: list[str]) -> None:
         command.make_context(command.name, list(words), parent=context)
 
 
-# -- what is run ---------------------------------------------------------------------------------
+# -- running blocks --------------------------------------------------------------------------------
 
 
 class Session:
-    """One reading of a page: its blocks run in the present folder, one after the other.
+    """A session of one page: its blocks run in the current folder, one after the other.
 
-    Commands of `orbiter-mlflow` and Python programs run in this process, which has MLflow loaded.
+    Commands of `orbiter-mlflow` and Python programs run in this process, where MLflow is loaded.
     """
 
     def __init__(self, environment: pytest.MonkeyPatch) -> None:
@@ -185,11 +185,11 @@ class Session:
         environment.setitem(sys.modules, "page", self._module)
         environment.delitem(sys.modules, "my_trainer", raising=False)
         environment.syspath_prepend(str(Path.cwd()))
-        environment.delenv("COLUMNS", raising=False)  # pages show what is as wide as a log
+        environment.delenv("COLUMNS", raising=False)  # pages show output at the width of a log
         self.output = ""
 
     def run(self, block: Block) -> None:
-        """Run a block; what it prints is `output`."""
+        """Run a block; `output` is its output."""
         printed = io.StringIO()
         if block.language == "python":
             with contextlib.redirect_stdout(printed):
@@ -208,11 +208,11 @@ class Session:
             self._environment.setenv(match[1], match[2])
             return ""
         command, _, file = command.partition(" > ")
-        code, out, told = self._command(command)
-        assert code == (int(expected[1]) if expected else 0), f"{line}\n{out}{told}"
+        code, out, err = self._command(command)
+        assert code == (int(expected[1]) if expected else 0), f"{line}\n{out}{err}"
         if file:
             Path(file.strip()).write_text(out, encoding="utf-8")
-        return told if file else out + told
+        return err if file else out + err
 
     def _command(self, command: str) -> tuple[int, str, str]:
         words = shlex.split(command)
@@ -246,15 +246,15 @@ class Session:
 
 
 def opened(folder: Path, empty_store: Path, environment: pytest.MonkeyPatch) -> Session:
-    """A session in a folder as the reader has it: an empty store, and the tutorial's trainer.
+    """Open a session in a folder like the reader's: an empty store, and the tutorial's trainer.
 
-    What is delivered is delivered by a thread: a process would import MLflow once more.
+    A thread delivers, because a process would import MLflow once more.
     """
     (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
     for block in blocks(ROOT / "docs" / "tutorial.md"):
         if block.word.endswith(".py"):
             (folder / block.word).write_text(block.text, encoding="utf-8")
-    # As with the environment activated, for which the pages are written.
+    # The pages assume an activated environment.
     environment.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     environment.setenv("ORBITER_MLFLOW_DELIVERY", "thread")
     environment.setenv("ORBITER_MLFLOW_SKIP_PROVENANCE", "git,machine,packages")
@@ -262,16 +262,16 @@ def opened(folder: Path, empty_store: Path, environment: pytest.MonkeyPatch) -> 
 
 
 def _settle() -> None:
-    """Wait until all of the trainers that are gone is delivered, as their program's end would."""
+    """Wait until everything of finished trainers is delivered, as at the end of a program."""
     gc.collect()
     eventually(lambda: not spool.journals(default_spool()))
 
 
-# -- what becomes of a block -----------------------------------------------------------------------
+# -- treating a block ------------------------------------------------------------------------------
 
 
 def act(session: Session, block: Block) -> None:
-    """Do with a block what its language and its word say."""
+    """Run, write or check a block, by its language and its word."""
     language, word = block.language, block.word
     if re.fullmatch(r"[\w.-]+\.\w+", word):
         Path(word).write_text(block.text, encoding="utf-8")
@@ -286,14 +286,14 @@ def act(session: Session, block: Block) -> None:
     elif (language, word) == ("python", "elsewhere"):
         compile(block.text, "page", "exec")
     elif (language, word) == ("sh", "elsewhere"):
-        look(block.text)
+        check_commands(block.text)
     else:
         assert not word, word
         CHECKS[language](block.text)
 
 
 def policy(text: str) -> None:
-    """A policy, or a piece of one, is read as such."""
+    """Read a policy, or a part of one."""
     file = Path("page.toml")
     if "[gate]" not in text:
         tables = tomllib.loads(text).keys()
@@ -304,13 +304,13 @@ def policy(text: str) -> None:
 
 
 def pipeline(text: str) -> None:
-    """A CI pipeline: the commands in it are looked at."""
+    """Check the commands of a CI pipeline."""
     for script in scripts(yaml.safe_load(text)):
-        look(script)
+        check_commands(script)
 
 
 def scripts(value: Any) -> Iterator[str]:
-    """What a pipeline runs."""
+    """The scripts in a pipeline."""
     if isinstance(value, list):
         for item in value:
             yield from scripts(item)
@@ -329,28 +329,29 @@ CHECKS: dict[str, Callable[[str], object]] = {
     "toml": policy,
     "yaml": pipeline,
 }
-"""Languages that are read, not run."""
+"""Languages whose blocks are parsed, not run."""
 
 
 def _words(line: str) -> list[str]:
-    """A line without what differs from machine to machine, and without what is only drawn."""
+    """The words of a line, without digests, numbers and box drawing."""
     line = re.sub(r"\b[0-9a-f]{8}(?:[0-9a-f]{24,56})?\b", "#", _DRAWN.sub(" ", line))
     return re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", line).split()
 
 
 def shows(output: str, sample: str) -> str:
-    """The first line of the sample that the output has not, after those before it; "" if none.
+    """The first line of the sample that is missing from the output; "" if none is.
 
-    A line is there where its words are in one line, in their order; numbers are alike.
+    Lines must come in order. A line matches if its words are in one line of the output, in order;
+    all numbers are equal.
     """
     rest = iter([_words(line) for line in output.splitlines()])
     for line in sample.splitlines():
-        wanted = _words(line)
-        if not any(_in_order(wanted, found) for found in rest):
+        expected = _words(line)
+        if not any(_in_order(expected, found) for found in rest):
             return line
     return ""
 
 
-def _in_order(wanted: list[str], found: list[str]) -> bool:
+def _in_order(expected: list[str], found: list[str]) -> bool:
     remaining = iter(found)
-    return all(word in remaining for word in wanted)
+    return all(word in remaining for word in expected)

@@ -1,4 +1,4 @@
-"""Real servers on loopback, and a store that comes late."""
+"""Real servers on loopback, and a store that appears on demand."""
 
 import os
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """A port that the system has just given us."""
+    """A free port, chosen by the system."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -18,7 +18,7 @@ def free_port() -> int:
 
 
 class running_server:  # noqa: N801  a context manager, named as one
-    """An `mlflow server` on a port of its own, ended by its pid."""
+    """An `mlflow server` on a port of its own, killed by its pid."""
 
     def __init__(self, store_uri: str, folder: Path, port: int | None = None) -> None:
         self.port = port or free_port()
@@ -53,7 +53,7 @@ class running_server:  # noqa: N801  a context manager, named as one
 
 
 class LateStore:
-    """A sqlite store whose folder is not there before `appear`: an outage that ends on demand."""
+    """A sqlite store whose folder is missing until `appear`: an outage that ends on demand."""
 
     def __init__(self, folder: Path, content: Path) -> None:
         self.folder = folder

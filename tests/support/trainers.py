@@ -1,4 +1,4 @@
-"""A small backend, tracked, and what MLflow then holds of it."""
+"""A small tracked backend, and readers for its run in MLflow and its journal."""
 
 import threading
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ Body = Callable[["Backend"], Awaitable[TrainMetrics]]
 
 
 class Backend(Trainer):
-    """Written as Orbiter's backends are; trains by what is put in `body`."""
+    """Written like the existing backends; trains by running `body`."""
 
     def __init__(self, config: TrainConfig | None = None, body: Body | None = None) -> None:
         super().__init__(config)
@@ -74,20 +74,20 @@ def reporting(*reports: tuple[Any, Any], result: TrainMetrics | None = None) -> 
 
 
 async def trained(trainer: Tracked) -> Tracked:
-    """The trainer after its training."""
+    """Validate and train."""
     trainer.mark_validated()
     await trainer.train()
     return trainer
 
 
 def stored(uri: str, trainer: MLflowTrainerMixin) -> Run:
-    """The run in MLflow, once all that was recorded is there."""
+    """The run in MLflow, once every record is delivered."""
     eventually(lambda: trainer.delivered)
     return run_of(uri, trainer.run_id)
 
 
 def wait_for_provenance() -> None:
-    """Until it is known where the runs of this process come from."""
+    """Wait until the provenance threads of this process have ended."""
     name = "orbiter-provenance"
     eventually(lambda: all(thread.name != name for thread in threading.enumerate()))
 
@@ -105,7 +105,7 @@ def history(uri: str, trainer: MLflowTrainerMixin, key: str) -> list[tuple[int, 
 
 
 def journals() -> list[Path]:
-    """The journals in the spool of the present test."""
+    """The journals in the spool of the current test."""
     return sorted(default_spool().glob("*.jsonl"))
 
 
@@ -115,5 +115,5 @@ def only_journal() -> Path:
 
 
 def recorded(kind: type[Record]) -> list[Any]:
-    """The records of one kind in the only journal there is."""
+    """The records of one kind in the only journal of the current test."""
     return [record for record in entries(only_journal()) if isinstance(record, kind)]

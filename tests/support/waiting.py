@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline."""
+"""Wait for a condition, with a deadline."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T | None], within: float = 60.0) -> T:
-    """The first truthy answer of `condition`; fails where none comes `within` so many seconds."""
+    """Poll `condition` until it is truthy and return its value; fail after `within` seconds."""
     deadline = time.monotonic() + within
     while True:
         answer = condition()

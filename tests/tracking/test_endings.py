@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from endings import PRELUDE, ended
+from scripts import PRELUDE, ended
 from waiting import eventually
 
 

@@ -25,17 +25,17 @@ pytestmark = pytest.mark.server
 OLD, NEW = "token-that-has-expired", "token-that-is-new"
 
 REFRESHES = """
-    async def body(trainer):
+    async def inside(trainer):
         while not Path("refresh").exists():
             await asyncio.sleep(0.02)
         os.environ["MLFLOW_TRACKING_TOKEN"] = Path("refresh").read_text()
-        for step in range(10, 1000):
+        for step in range(100, 1000):
             trainer.report({"loss": 0.0}, step=step)
             await asyncio.sleep(0.1)
             if trainer.delivered:
                 break
 
-    Tracked.body = body
+    Tracked.inside = inside
     trained(experiment=sys.argv[1], delivery=sys.argv[2])
 """
 
@@ -99,7 +99,7 @@ def test_sync_takes_over_what_a_delivery_holds(
     assert (ended.returncode, ": delivered, run " in ended.stdout) == (0, True), ended.stdout
     run = run_of(server_uri, tmp_path.name)
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["train/loss"] == 0.1
+    assert run.data.metrics["train/loss"] == 0.01
     assert journals(default_spool()) == []
     eventually(lambda: not delivery_processes(pid))
 

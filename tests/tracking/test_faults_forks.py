@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from endings import PRELUDE
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.spool_folder import default_spool
+from scripts import PRELUDE
 from waiting import eventually
 
 FORKS = (

@@ -13,9 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from pydantic import ValidationError
 
-from endings import PRELUDE
 from orbiter_mlflow import MLflowSettings
 from orbiter_mlflow.delivery.spool_folder import default_spool, fallbacks
+from scripts import PRELUDE
 from waiting import eventually
 
 NOBODY = 54321

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from endings import PRELUDE
 from orbiter_mlflow.delivery.spool_folder import default_spool
+from scripts import PRELUDE
 
 # What the interpreter itself and mlflow load on this system, and their own Windows branches do not
 # show, comes first.
