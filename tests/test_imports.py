@@ -1,12 +1,12 @@
-"""Imports point one way: what the sources say, and what a fresh interpreter really loads."""
+"""Imports point one way: in the sources, and as loaded by a fresh interpreter."""
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ LAYOUT = {
     "names": "",
     "errors": "",
 }
-"""Each module or package at the top of `orbiter_mlflow`, and which others it may import."""
+"""Allowed imports: each module or package at the top of `orbiter_mlflow`, and those it imports."""
 
 MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.delivery.mlflow_client.errors",
@@ -48,13 +48,14 @@ ENTRY_POINTS = {
     "orbiter_mlflow.cli.demo": {"orbiter_mlflow.cli.main"},
     "orbiter_mlflow.pytest_plugin": set[str](),
 }
-"""Module -> the only ones that may import it."""
-PURE = {
+"""Module -> the only modules that may import it."""
+DECIDES = {
     "orbiter_mlflow.gate.comparability",
     "orbiter_mlflow.gate.judge",
     "orbiter_mlflow.gate.statistics",
     "orbiter_mlflow.gate.verdict",
 }
+"""Modules that decide: no I/O."""
 IO = {"asyncio", "io", "os", "pathlib", "requests", "shutil", "socket", "subprocess", "tempfile"}
 
 MAX_LINES = 400
@@ -62,18 +63,24 @@ MAX_LINES = 400
 
 @dataclass(frozen=True)
 class Import:
-    """`importer` imports `imported`, the name of a module.
+    """One import of a module by another.
 
     Attributes:
-        on_load: as soon as `importer` is imported, not in a function or for type checkers only.
+        on_load: whether it runs when `importer` is loaded: not in a function or for type checkers.
+        line: of `importer`'s file.
     """
 
     importer: str
     imported: str
     on_load: bool
+    line: int
+
+    def __str__(self) -> str:
+        path = modules()[self.importer].relative_to(ROOT)
+        return f"{path}:{self.line}: {self.importer} imports {self.imported}"
 
     def of(self, *packages: str) -> bool:
-        """Whether one of the packages, or a module in it, is imported."""
+        """Whether it imports one of the packages, or a module in it."""
         return any(
             self.imported == package or self.imported.startswith(f"{package}.")
             for package in packages
@@ -82,7 +89,7 @@ class Import:
 
 @cache
 def modules() -> dict[str, Path]:
-    """Name -> file of every module that ships."""
+    """Name -> file of every shipped module."""
     found = {}
     for package, folder in SOURCES.items():
         for path in (folder / package).rglob("*.py"):
@@ -95,9 +102,9 @@ def modules() -> dict[str, Path]:
 def imports() -> list[Import]:
     """All imports of all modules."""
     return [
-        Import(name, imported, on_load)
+        Import(name, *found)
         for name, path in modules().items()
-        for imported, on_load in imports_in(
+        for found in imports_in(
             ast.parse(path.read_text(encoding="utf-8")), name, path.name == "__init__.py"
         )
     ]
@@ -105,10 +112,11 @@ def imports() -> list[Import]:
 
 def imports_in(
     node: ast.AST, name: str, is_package: bool, on_load: bool = True
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[tuple[str, bool, int]]:
+    """The imported module, whether it is imported on load, and the line of each import."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
-            yield from ((alias.name, on_load) for alias in child.names)
+            yield from ((alias.name, on_load, child.lineno) for alias in child.names)
         elif isinstance(child, ast.ImportFrom):
             base = child.module or ""
             if child.level:
@@ -116,13 +124,13 @@ def imports_in(
                 base = ".".join([*above, *filter(None, [child.module])])
             for alias in child.names:
                 full = f"{base}.{alias.name}"
-                yield (full if full in modules() else base), on_load
+                yield (full if full in modules() else base), on_load, child.lineno
         else:
-            yield from imports_in(child, name, is_package, on_load and not _waits(child))
+            yield from imports_in(child, name, is_package, on_load and not _is_deferred(child))
 
 
-def _waits(node: ast.AST) -> bool:
-    """Whether what stands in it does not run when the module is loaded."""
+def _is_deferred(node: ast.AST) -> bool:
+    """Whether the code in it does not run when the module is loaded."""
     if isinstance(node, ast.If):
         return "TYPE_CHECKING" in ast.unparse(node.test)
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
@@ -134,14 +142,16 @@ def unit_of(module: str) -> str | None:
     return (rest[0] if rest else "") if package == "orbiter_mlflow" else None
 
 
-def shown(wrong: list[Import]) -> list[str]:
-    return [f"{found.importer} imports {found.imported}" for found in wrong]
+def require_none(wrong: Iterable[Import], rule: str) -> None:
+    """Fail with the line of each import that breaks a rule."""
+    found = [str(one) for one in wrong]
+    assert not found, "\n  ".join([rule, *found])
 
 
-# -- what the sources say --------------------------------------------------------------------------
+# -- in the sources --------------------------------------------------------------------------------
 
 
-def test_the_reading_of_imports_sees_them_all() -> None:
+def test_every_form_of_import_is_found() -> None:
     source = (
         "import a.b, c\n"
         "from orbiter_mlflow import names, MLflowSettings\n"
@@ -160,7 +170,8 @@ def test_the_reading_of_imports_sees_them_all() -> None:
         "        import h\n"
     )
     found = list(imports_in(ast.parse(source), "orbiter_mlflow.delivery.drain", is_package=False))
-    assert found == [
+    assert [line for _, _, line in found] == [1, 1, 2, 2, 3, 4, 5, 7, 9, 11, 13, 15]
+    assert [import_[:2] for import_ in found] == [
         ("a.b", True),
         ("c", True),
         ("orbiter_mlflow.names", True),
@@ -175,73 +186,128 @@ def test_the_reading_of_imports_sees_them_all() -> None:
         ("h", False),
     ]
     package = list(imports_in(ast.parse("from . import x"), "orbiter_mlflow", is_package=True))
-    assert package == [("orbiter_mlflow", True)]
+    assert package == [("orbiter_mlflow", True, 1)]
     assert {"orbiter.train.trainer", "orbiter_mlflow", "orbiter_mlflow.names"} <= set(modules())
 
 
-def test_orbiter_knows_nothing_of_mlflow() -> None:
-    assert not shown(
-        [
-            i
-            for i in imports()
-            if i.importer.split(".")[0] == "orbiter" and i.of("orbiter_mlflow", "mlflow")
-        ]
+def test_orbiter_does_not_know_mlflow() -> None:
+    require_none(
+        (
+            found
+            for found in imports()
+            if found.importer.split(".")[0] == "orbiter" and found.of("orbiter_mlflow", "mlflow")
+        ),
+        "orbiter must not import MLflow or its integration",
     )
 
 
-def test_only_the_far_side_imports_mlflow() -> None:
-    assert not shown(
-        [i for i in imports() if i.of("mlflow") and i.importer not in MAY_IMPORT_MLFLOW]
+def test_an_integration_uses_public_modules_of_orbiter_only() -> None:
+    require_none(
+        (
+            found
+            for found in imports()
+            if found.importer.split(".")[0] == "orbiter_mlflow"
+            and found.of("orbiter")
+            and any(part.startswith("_") for part in found.imported.split("."))
+        ),
+        "orbiter.train.hooks has what an integration needs",
     )
 
 
-def test_what_imports_mlflow_is_loaded_where_it_is_needed_only() -> None:
-    assert not shown(
-        [
-            i
-            for i in imports()
-            if i.on_load
-            and i.imported in MAY_IMPORT_MLFLOW
-            and i.importer not in MAY_IMPORT_MLFLOW | set(ENTRY_POINTS)
-        ]
+def test_few_modules_import_mlflow() -> None:
+    require_none(
+        (i for i in imports() if i.of("mlflow") and i.importer not in MAY_IMPORT_MLFLOW),
+        "only the modules of MAY_IMPORT_MLFLOW may import MLflow",
+    )
+
+
+def test_modules_that_import_mlflow_are_loaded_on_first_use() -> None:
+    require_none(
+        (
+            found
+            for found in imports()
+            if found.on_load
+            and found.imported in MAY_IMPORT_MLFLOW
+            and found.importer not in MAY_IMPORT_MLFLOW | set(ENTRY_POINTS)
+        ),
+        "a module that imports MLflow must be imported inside a function",
     )
 
 
 def test_packages_import_only_what_the_layout_allows() -> None:
-    edges: dict[str, set[str]] = {unit: set() for unit in map(unit_of, modules()) if unit}
-    edges[""] = set()
-    for found in imports():
-        importer, imported = unit_of(found.importer), unit_of(found.imported)
-        if importer is not None and imported and importer != imported:
-            edges[importer].add(imported)
-    assert edges == {unit: set(allowed.split()) for unit, allowed in LAYOUT.items()}
+    allowed = {unit: set(others.split()) for unit, others in LAYOUT.items()}
+    used = {(unit_of(found.importer), unit_of(found.imported)): found for found in imports()}
+    require_none(
+        (
+            found
+            for (importer, imported), found in used.items()
+            if importer is not None
+            and imported
+            and importer != imported
+            and imported not in allowed.get(importer, set())
+        ),
+        "LAYOUT does not allow these imports: move the code, or argue for a new edge",
+    )
+    unused = [
+        f"{importer or 'orbiter_mlflow'} -> {imported}"
+        for importer, others in allowed.items()
+        for imported in sorted(others)
+        if (importer, imported) not in used
+    ]
+    assert not unused, f"LAYOUT has edges that no import needs any more; remove {unused}"
+    units = {unit for unit in map(unit_of, modules()) if unit is not None}
+    assert units == allowed.keys(), "LAYOUT must list every module and package at the top"
 
 
 def test_the_top_stays_small() -> None:
-    assert len(LAYOUT) <= 18
-    assert sum(len(allowed.split()) for allowed in LAYOUT.values()) < 70
+    edges = sum(len(others.split()) for others in LAYOUT.values())
+    assert len(LAYOUT) <= 18, f"{len(LAYOUT)} modules and packages at the top of orbiter_mlflow"
+    assert edges < 70, f"{edges} edges between them"
 
 
 def test_the_layout_points_one_way() -> None:
-    TopologicalSorter({unit: set(to.split()) for unit, to in LAYOUT.items()}).prepare()
+    _require_no_cycle({unit: set(others.split()) for unit, others in LAYOUT.items()})
 
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
-def test_nothing_builds_on_an_entry_point(entry_point: str) -> None:
+def test_nothing_imports_an_entry_point(entry_point: str) -> None:
     allowed = ENTRY_POINTS[entry_point]
-    assert not shown([i for i in imports() if i.of(entry_point) and i.importer not in allowed])
+    require_none(
+        (i for i in imports() if i.of(entry_point) and i.importer not in allowed),
+        f"{entry_point} is an entry point: move the shared code out of it",
+    )
 
 
-def test_what_decides_does_no_io() -> None:
-    assert not shown([i for i in imports() if i.importer in PURE and i.of("mlflow", *IO)])
+def test_modules_that_decide_do_no_io() -> None:
+    require_none(
+        (i for i in imports() if i.importer in DECIDES and i.of("mlflow", *IO)),
+        "the modules of DECIDES are pure",
+    )
 
 
-def test_no_module_needs_itself() -> None:
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
     graph: dict[str, set[str]] = {name: set() for name in modules()}
     for found in imports():
         if found.on_load and found.imported in graph:
             graph[found.importer].add(found.imported)
-    TopologicalSorter(graph).prepare()  # a CycleError lists the modules
+    _require_no_cycle(graph)
+
+
+def test_the_contract_has_no_circle_even_for_type_checkers() -> None:
+    names = [name for name in modules() if name.startswith("orbiter.train.")]
+    graph: dict[str, set[str]] = {name: set() for name in names}
+    for found in imports():
+        if found.importer in graph and found.imported in graph:
+            graph[found.importer].add(found.imported)
+    _require_no_cycle(graph)
+
+
+def _require_no_cycle(graph: dict[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        # graphlib lists a node before those that depend on it
+        pytest.fail("a circle: " + " imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize("name", sorted(modules()))
@@ -250,7 +316,7 @@ def test_a_module_is_short_enough_to_read(name: str) -> None:
     assert lines <= MAX_LINES, f"{name} has {lines} lines: it holds more than one concept"
 
 
-# -- what is really loaded -------------------------------------------------------------------------
+# -- as loaded -------------------------------------------------------------------------------------
 
 TRACKED = """
 from orbiter.train import Trainer
@@ -271,7 +337,7 @@ HEAVY = ("mlflow", "numpy", "pandas", "sklearn", "sqlalchemy")
 
 
 @pytest.mark.parametrize(
-    ("code", "unwanted"),
+    ("code", "heavy"),
     [
         ("import orbiter.train", ("orbiter_mlflow", "pydantic", *HEAVY)),
         ("import orbiter_mlflow", HEAVY),
@@ -283,8 +349,8 @@ HEAVY = ("mlflow", "numpy", "pandas", "sklearn", "sqlalchemy")
     ],
     ids=["orbiter", "orbiter_mlflow", "load_config", "cli", "class", "trainer", "checked"],
 )
-def test_nothing_heavy_is_loaded(code: str, unwanted: tuple[str, ...]) -> None:
-    script = f"{code}\nimport sys\nprint(*sorted(set(sys.modules) & {set(unwanted)}))"
+def test_nothing_heavy_is_loaded(code: str, heavy: tuple[str, ...]) -> None:
+    script = f"{code}\nimport sys\nprint(*sorted(set(sys.modules) & {set(heavy)}))"
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )

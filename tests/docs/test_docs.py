@@ -22,7 +22,18 @@ from orbiter_mlflow.delivery import records
 from orbiter_mlflow.delivery.ack import Ack
 from orbiter_mlflow.gate.model import Outcome, Test, Verdict
 from orbiter_mlflow.gate.policy import Baseline, Comparable, Gate, MetricPolicy
-from pages import ROOT, Session, act, blocks, look, opened, pages, pipeline, scripts, shows
+from pages import (
+    ROOT,
+    Session,
+    act,
+    blocks,
+    check_commands,
+    opened,
+    pages,
+    pipeline,
+    scripts,
+    shows,
+)
 
 DOCS = ROOT / "docs"
 PAGES = {page.relative_to(ROOT).as_posix(): page for page in pages()}
@@ -59,9 +70,9 @@ def test_a_pipeline_is_looked_through() -> None:
     with pytest.raises(click.UsageError, match="jnit"):
         pipeline(text)
     with pytest.raises(AssertionError, match="nobody looks at 'frobnicate'"):
-        look("python x.py && frobnicate")
+        check_commands("python x.py && frobnicate")
     with pytest.raises(click.UsageError, match="backend-stor-uri"):
-        look("mlflow server --backend-stor-uri x")
+        check_commands("mlflow server --backend-stor-uri x")
 
 
 def test_a_sample_is_compared_but_for_its_numbers() -> None:
