@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks`. Exit code 0 where all ran, targets met or not."""
+"""The command `python -m benchmarks`. Exit code 0 if all ran, even if a target was missed."""
 
 import os
 import sys
@@ -46,9 +46,16 @@ _BENCHMARKS = {
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick", is_flag=True, help="Small sizes: shows that all runs, not how fast.")
 @click.option(
-    "--only", multiple=True, type=click.Choice(list(_BENCHMARKS)), help="This table; repeatable."
+    "--quick",
+    is_flag=True,
+    help="Small sizes, to check that everything runs. The figures mean nothing.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(list(_BENCHMARKS)),
+    help="Run this table only; repeatable.",
 )
 @click.option(
     "--json",
@@ -56,10 +63,10 @@ _BENCHMARKS = {
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path(__file__).with_name("results.json"),
     show_default="benchmarks/results.json",
-    help="Where to write all figures.",
+    help="File for all figures.",
 )
 def main(quick: bool, only: tuple[str, ...], path: Path) -> None:
-    """Measure what tracking costs, beside other ways to log to MLflow."""
+    """Measure the cost of tracking, compared with other ways to log."""
     from benchmarks.stores import Stores
 
     console = Console(width=None if sys.stdout.isatty() else 160)

@@ -1,4 +1,4 @@
-"""The other end of `processes.fresh`: calls one function and writes down what it returns.
+"""The child process of `processes.fresh`: calls one function and writes its result to a file.
 
 python -m benchmarks.child MODULE:FUNCTION RESULT ARGUMENTS
 """
@@ -12,7 +12,7 @@ def main() -> None:
     where, result, arguments = sys.argv[1:]
     module, _, function = where.partition(":")
     value = getattr(importlib.import_module(module), function)(*json.loads(arguments))
-    with open(result, "w") as file:  # noqa: PTH123  pathlib is not to be paid for here
+    with open(result, "w") as file:  # noqa: PTH123  importing pathlib would cost time
         json.dump(value, file)
 
 

@@ -1,10 +1,10 @@
-"""Ways to log the same points to MLflow, behind one interface.
+"""Ways to log the same points, behind one interface: to MLflow, and with W&B to a local file.
 
-A contender makes its run and logs one metric to it, so that nothing is done for the first time
-later; lets `work` log to it; and returns the run's id once all points are in the store and the run
-is FINISHED.
+A contender creates its run and logs one metric, so that later calls are not first calls. It lets
+`work` log to the run, and returns the run's id once all points are stored and the run is FINISHED.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,19 +14,21 @@ Work = Callable[[Log], None]
 Contender = Callable[[str, Work], str]
 
 PREFIX = "train/"
-"""What the metrics' keys begin with in the store."""
+"""The prefix of the metric keys in the store."""
 BATCH = 1_000
-"""Metrics that MLflow takes in one batch."""
+"""MLflow's limit on the metrics of one batch."""
 EXPERIMENT = "benchmark"
 WARM_UP = {"warm-up": 0.0}
-BUFFERING = {"MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS": "1"}
 
 OURS, OURS_THREAD, CEILING = "orbiter", "orbiter, thread", "bare log_batch of 1,000"
 BUFFERED = "mlflow async, buffered 1 s"
+LIGHTNING, WANDB = "lightning MLFlowLogger", "wandb offline"
 
 
 def _orbiter(uri: str, work: Work, delivery: str = "process") -> str:
-    from benchmarks.trainer import Benchmarked, benchmarked, train, warm_up
+    import asyncio
+
+    from benchmarks.trainer import Benchmarked, benchmarked, delivered, train, warm_up
 
     trainer = benchmarked(uri, delivery=delivery)
 
@@ -35,9 +37,8 @@ def _orbiter(uri: str, work: Work, delivery: str = "process") -> str:
         work(lambda metrics, step: trainer.report(metrics, step=step))
 
     train(trainer, body)
-    if not trainer.delivered or trainer.run_id is None:
-        raise RuntimeError("train has returned before all was delivered")
-    return trainer.run_id
+    asyncio.run(delivered(trainer))
+    return str(trainer.run_id)
 
 
 def _prefixed(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -141,6 +142,17 @@ def _accelerate(uri: str, work: Work) -> str:
     return run_id
 
 
+def _wandb(_uri: str, work: Work) -> str:
+    import wandb
+
+    run = wandb.init(project=EXPERIMENT, mode="offline", dir=os.getcwd())  # noqa: PTH109
+    path = str(run.settings.sync_file)
+    run.log(WARM_UP, step=0)
+    work(lambda metrics, step: run.log(_prefixed(metrics), step=step))
+    run.finish()
+    return path
+
+
 def _nothing(_uri: str, work: Work) -> str:
     work(lambda _metrics, _step: None)
     return ""
@@ -154,22 +166,27 @@ CONTENDERS: Mapping[str, Contender] = {
     "mlflow.log_metrics": _fluent,
     "mlflow.log_metrics async": partial(_fluent, synchronous=False),
     BUFFERED: partial(_fluent, synchronous=False),
-    "lightning MLFlowLogger": _lightning,
+    LIGHTNING: _lightning,
     "lightning MLFlowLogger async": partial(_lightning, synchronous=False),
     "accelerate MLflowTracker": _accelerate,
+    WANDB: _wandb,
 }
 
 NOTHING = "nothing"
-_REQUIRED = {"lightning": "lightning", "accelerate": "accelerate"}
+_REQUIRED = {"lightning": "lightning", "accelerate": "accelerate", "wandb": "wandb"}
+_VARIABLES = {
+    BUFFERED: {"MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS": "1"},
+    WANDB: {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"},
+}
 
 
 def variables(name: str) -> dict[str, str]:
-    """Environment variables that a contender is run with."""
-    return BUFFERING if name == BUFFERED else {}
+    """The environment variables for a contender."""
+    return _VARIABLES.get(name, {})
 
 
 def installed() -> list[str]:
-    """The contenders whose packages are installed here."""
+    """The contenders whose packages are installed."""
     from importlib.util import find_spec
 
     return [
@@ -180,5 +197,14 @@ def installed() -> list[str]:
 
 
 def run(name: str, uri: str, work: Work) -> str:
-    """Let a contender, or nothing at all, log what `work` hands it."""
+    """Let a contender, or `NOTHING`, log the metrics of `work`."""
     return _nothing(uri, work) if name == NOTHING else CONTENDERS[name](uri, work)
+
+
+def found_points(name: str, uri: str, run_id: str, steps: range, count: int) -> int:
+    """Points of a contender's run that are stored once, with the value that was logged."""
+    from benchmarks import stores, wandb_log
+
+    if name == WANDB:
+        return wandb_log.found_points(run_id, PREFIX, steps, count)
+    return stores.found_points(uri, run_id, PREFIX, steps, count)

@@ -1,4 +1,4 @@
-"""A large config as params, and back from a run."""
+"""Encode a large config as params, and load it back from a run."""
 
 import dataclasses
 import statistics
@@ -28,10 +28,10 @@ COLUMNS = (
 )
 NOTE = (
     "config_to_params of {leaves} leaves: ints, floats, bools and strings. 'mapping': in `extra`, "
-    "20 mappings of 20 less the other fields; 'dataclasses': the same as 20 nested, typed "
+    "20 mappings of 20, minus the other fields; 'dataclasses': the same as 20 nested, typed "
     "dataclasses. The first call of a process, and the {calls} after it. load_config, from a "
-    "sqlite store: {calls} calls after a first one, in turn with the request alone that reads a "
-    "run. Medians of {processes} processes."
+    "sqlite store: {calls} calls after a first one, alternating with the bare request that reads "
+    "a run. Medians of {processes} processes."
 )
 
 Layer = dataclasses.make_dataclass(
@@ -64,7 +64,7 @@ def _config(kind: str) -> Any:
 
 
 def measure(kind: str, calls: int) -> dict[str, float]:
-    """Encode again and again; runs in a process of its own."""
+    """Time repeated encoding; runs in a process of its own."""
     from orbiter_mlflow import config_to_params
 
     config, times, params = _config(kind), [], {}
@@ -81,10 +81,10 @@ def measure(kind: str, calls: int) -> dict[str, float]:
 
 
 def measure_load(kind: str, uri: str, calls: int) -> dict[str, float]:
-    """Load a config again and again, in turn with the bare request; runs in a process of its own.
+    """Time repeated loading, alternating with the bare request; runs in a process of its own.
 
     Raises:
-        AssertionError: what was loaded is not what was logged.
+        AssertionError: the loaded config differs from the logged one.
     """
     from mlflow import MlflowClient
     from mlflow.entities import Param
@@ -101,9 +101,9 @@ def measure_load(kind: str, uri: str, calls: int) -> dict[str, float]:
         params |= record.values if isinstance(record, Params) else {}
         tags |= record.values if isinstance(record, Tags) else {}
     run_id: str = client.create_run("0", tags=tags).info.run_id
-    given = [Param(key, text) for key, text in params.items()]
-    for at in range(0, len(given), 100):
-        client.log_batch(run_id, params=given[at : at + 100])
+    entities = [Param(key, text) for key, text in params.items()]
+    for at in range(0, len(entities), 100):
+        client.log_batch(run_id, params=entities[at : at + 100])
     loads, requests = [], []
     for _ in range(calls + 1):
         start = time.perf_counter()
@@ -112,7 +112,7 @@ def measure_load(kind: str, uri: str, calls: int) -> dict[str, float]:
         start = time.perf_counter()
         client.get_run(run_id)
         requests.append((time.perf_counter() - start) * 1e3)
-        assert loaded == config  # noqa: S101  else the time is of nothing
+        assert loaded == config  # noqa: S101  a wrong result has no time
     load, request = statistics.median(loads[1:]), statistics.median(requests[1:])
     size = sum(len(key) + len(text) for key, text in tags.items())
     return {

@@ -1,4 +1,4 @@
-"""What the gate costs in a store of many runs, beside the two searches that it has to do."""
+"""The cost of the gate in a store of many runs, compared with the two searches it needs."""
 
 import sqlite3
 import sys
@@ -15,16 +15,16 @@ NAME = "gate"
 BASELINE, CANDIDATE = "tags.baseline = 'main'", "tags.candidate = 'yes'"
 TAKEN = 10
 COLUMNS = (
-    Column("what", "what"),
+    Column("what", "process"),
     Column("runs", "runs in the store", ",d"),
     Column("seconds", "seconds", ".2f"),
     Column("peak_mb", "peak RSS MB", ",.1f"),
 )
 NOTE = (
-    "Whole processes, from start to exit; medians of {rounds} rounds in turn. The runs have 10 "
+    "Whole processes, from start to exit; medians of {rounds} interleaved rounds. The runs have 10 "
     "metrics, 10 params and 10 tags each, and all of them match the baseline's filter, which takes "
-    "the latest {taken}. The two searches are those of mlflow's client, by the same filters, for "
-    "no more runs than are taken."
+    "the latest {taken}. The two searches use MLflow's client and the same filters, and return "
+    "only the runs that are taken."
 )
 POLICY = f"""
 [gate]
@@ -39,7 +39,7 @@ max_drop = 0.01
 
 
 def fill(uri: str, runs: int) -> None:
-    """One candidate, and runs that a filter for the baseline finds: copies of one, by SQL."""
+    """Create one candidate, and by SQL copies of one run that match the baseline's filter."""
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
 
@@ -58,10 +58,10 @@ def fill(uri: str, runs: int) -> None:
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as store:
         for table in ("runs", "metrics", "latest_metrics", "params", "tags"):
             columns = [row[1] for row in store.execute(f"PRAGMA table_info({table})")]
-            told = {"run_uuid": "printf('%032x', copy)", "start_time": "start_time + copy"}
-            chosen = ", ".join(told.get(column, column) for column in columns)
+            changed = {"run_uuid": "printf('%032x', copy)", "start_time": "start_time + copy"}
+            chosen = ", ".join(changed.get(column, column) for column in columns)
             store.execute(
-                f"INSERT INTO {table} ({', '.join(columns)}) SELECT {chosen} FROM {table}, "  # noqa: S608  its own names
+                f"INSERT INTO {table} ({', '.join(columns)}) SELECT {chosen} FROM {table}, "  # noqa: S608  names of its own tables
                 "(WITH RECURSIVE n(copy) AS (SELECT 1 UNION ALL SELECT copy + 1 FROM n "
                 "WHERE copy < ?) SELECT copy FROM n) WHERE run_uuid = ?",
                 (runs - 2, copied),
@@ -69,7 +69,7 @@ def fill(uri: str, runs: int) -> None:
 
 
 def two_searches(uri: str) -> dict[str, Any]:
-    """What the gate cannot do without; runs in a process of its own."""
+    """The requests that any gate needs; runs in a process of its own."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -80,7 +80,7 @@ def two_searches(uri: str) -> dict[str, Any]:
 
 
 def check(uri: str) -> dict[str, Any]:
-    """The command; runs in a process of its own."""
+    """Run the command; in a process of its own."""
     from orbiter_mlflow.cli.main import main
 
     Path("gate.toml").write_text(POLICY)
@@ -106,7 +106,7 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
             for what, measured in (("two searches", two_searches), ("check", check)):
                 ended = fresh(measured, stores.folder, uri)
                 row = {"what": what, "runs": runs, "round": turn, "seconds": ended.seconds}
-                if turn > 0:  # the first one reads bytecode and files that are not cached yet
+                if turn > 0:  # in round 0 bytecode and files are not cached yet
                     raw.append(row | ended.value)
         say(f"round {turn} of {sizes.gate_rounds}")
     rows = {
@@ -117,9 +117,9 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
     few, many = filled
     ours, theirs = rows["check", many], rows["two searches", many]
     checks = [
-        Check("check, of two searches", ours["seconds"] / theirs["seconds"], "<=", 1.5),
+        Check("check, relative to two searches", ours["seconds"] / theirs["seconds"], "<=", 1.5),
         Check(
-            f"memory for {many - few:,} more runs that are not taken",
+            f"memory for {many - few:,} more runs in the store",
             ours["peak_mb"] - rows["check", few]["peak_mb"],
             "<=",
             5.0,
@@ -128,5 +128,5 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
     ]
     note = NOTE.format(rounds=sizes.gate_rounds, taken=TAKEN)
     return Result(
-        NAME, "The gate, in a store of runs", note, COLUMNS, [*rows.values()], checks, raw
+        NAME, "The gate in a store of many runs", note, COLUMNS, [*rows.values()], checks, raw
     )

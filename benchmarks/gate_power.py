@@ -1,4 +1,4 @@
-"""What the gate's tests are worth: how often they raise a false alarm, and what they see."""
+"""The error rates of the gate's tests: how often they raise a false alarm or miss a drop."""
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ NAME = "power"
 ALPHA = 0.05
 POWER = 0.8
 JUDGED = 40
-"""Trials of each row that go through `judge` too."""
+"""Trials of each row that `judge` decides too."""
 COLLAPSE = 5.0
 """Standard deviations by which one run is worse."""
 DESIGNS = ((3, 3), (5, 5), (10, 10), (10, 3), (10, 1))
@@ -28,30 +28,30 @@ COLUMNS = (
     Column("values", "values"),
     Column("false_alarms", "false alarms %", ".1f"),
     Column("drop", "drop, in spreads", ".2f"),
-    Column("power", "seen %", ".1f"),
+    Column("power", "detected %", ".1f"),
     Column("named_power", "the test itself %", ".1f"),
 )
 NOTE = (
-    "{trials} candidates without a drop, and as many with one, of each row, at alpha = {alpha}, "
-    "one metric and max_drop = 0. 'drop': what is seen in normal values with a chance of "
-    "{power:.0%}, found by trial with other values; in spreads, the standard deviation between the "
-    "runs of one side. 'the test itself': scipy's Welch test of yet other values, or, for the "
+    "Per row {trials} candidates without a drop and as many with one, at alpha = {alpha}, "
+    "one metric and max_drop = 0. 'drop': detected in normal values with a probability of "
+    "{power:.0%}, searched for with other values; in spreads, the standard deviation between the "
+    "runs of one side. 'the test itself': scipy's Welch test on independent values, or, for the "
     "prediction interval, the noncentral t distribution. Heavy-tailed: Student's t with 3 degrees "
-    "of freedom; collapsed: one run is worse by {collapse:g} spreads. {judged} trials of each row "
-    "were also judged as a whole."
+    "of freedom; collapsed: one run is worse by {collapse:g} spreads. `judge` decided {judged} "
+    "trials of each row as well."
 )
 
 
 @dataclass(frozen=True)
 class Design:
-    """How many runs there are, and the test that they permit."""
+    """The number of runs on each side, which decides the test."""
 
     baseline: int
     candidate: int
 
     @property
     def predicts(self) -> bool:
-        """Whether it is the prediction interval, and not Welch's test."""
+        """Whether the test is the prediction interval, not Welch's."""
         return self.candidate < 3
 
 
@@ -72,7 +72,7 @@ def _values(
 
 
 def _failed(design: Design, candidate: Any, baseline: Any) -> Any:
-    """Which trials fail, by the gate's own tests, all at once."""
+    """The trials that fail by the gate's own tests, as an array of bools."""
     from orbiter_mlflow.gate.statistics import prediction, welch
 
     test = prediction if design.predicts else welch
@@ -81,8 +81,8 @@ def _failed(design: Design, candidate: Any, baseline: Any) -> Any:
     return worse & (p_values <= ALPHA)
 
 
-def _seen_drop(design: Design, trials: int, generator: Any) -> float:
-    """The drop that the gate's test sees in normal values with a chance of `POWER`."""
+def _detected_drop(design: Design, trials: int, generator: Any) -> float:
+    """The drop that the gate's test detects in normal values with probability `POWER`."""
     candidate, baseline = _values(design, NORMAL, 0.0, trials, generator)
     low, high = 0.0, 20.0
     for _ in range(16):
@@ -114,7 +114,7 @@ def _judged(candidate: Any, baseline: Any) -> tuple[bool, str]:
 
 
 def _named_power(design: Design, drop: float, trials: int, generator: Any) -> float:
-    """Power of the test that the table names, without the gate."""
+    """The power of the same test, computed without the gate."""
     from scipy import stats
 
     if design.predicts:
@@ -132,7 +132,7 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
     generator = np.random.default_rng(20_260_101)
     trials, rows, checks, disagreements = sizes.trials, [], [], 0
     for design in [Design(*runs) for runs in (*DESIGNS, *MORE_DESIGNS)]:
-        drop = _seen_drop(design, trials, generator)
+        drop = _detected_drop(design, trials, generator)
         label = f"{design.baseline} v {design.candidate}"
         shapes = SHAPES if (design.baseline, design.candidate) in DESIGNS else (NORMAL,)
         for shape in shapes:
@@ -156,11 +156,13 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
                     Check(
                         f"false alarms, {label}", row["false_alarms"], "<=", ALPHA * 100 + 1, "%"
                     ),
-                    Check(f"power off that of the test, {label}", gap, "<=", 2, "points"),
+                    Check(
+                        f"difference from the power of the test, {label}", gap, "<=", 2, "points"
+                    ),
                 ]
             rows.append(row)
         say(f"{label}: {rows[-len(shapes)]['false_alarms']:.1f}% false alarms, drop {drop:.2f}")
-    checks.append(Check("trials that `judge` sees otherwise", disagreements, "<=", 0))
+    checks.append(Check("trials that `judge` decides differently", disagreements, "<=", 0))
     note = NOTE.format(
         trials=trials, alpha=ALPHA, power=POWER, collapse=COLLAPSE, judged=2 * JUDGED
     )

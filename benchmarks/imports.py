@@ -1,4 +1,4 @@
-"""What imports cost: time and memory, in fresh interpreters."""
+"""The cost of imports: time and memory, in fresh interpreters."""
 
 import statistics
 import subprocess
@@ -33,10 +33,10 @@ COLUMNS = (
     Column("modules", "modules", ",d"),
 )
 NOTE = (
-    "Medians of {count} fresh processes each, taken in turn after one that is not counted, so that "
+    "Medians of {count} fresh processes each, interleaved, after one that is not counted, so that "
     "bytecode and files are cached. The memory is that of the whole interpreter. Both "
-    "pydantic and orbiter_mlflow load most of what they hold when a name of theirs is first used: "
-    "the rows that end in a name show what a program that uses them pays."
+    "pydantic and orbiter_mlflow load most of their modules when one of their names is first "
+    "used: the rows that end in a name show the cost to a program that uses them."
 )
 
 
@@ -52,7 +52,7 @@ print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith
 
 
 def _measure(statement: str, stores: Stores) -> dict[str, float]:
-    """Import in an interpreter that has imported nothing else before."""
+    """Time the import in an interpreter that has imported nothing else."""
     output = subprocess.run(
         [sys.executable, "-c", _PROGRAM.format(statement=statement)],
         cwd=stores.folder,
@@ -81,7 +81,9 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
         say(f"round {turn} of {sizes.imports}")
     rows = [_row(names, [row for row in raw if row["import"] == names]) for names in IMPORTS]
     times = {row["import"]: row["ms"] for row in rows}
-    check = Check(f"import {OURS}, of {PYDANTIC}'s", times[OURS] / times[PYDANTIC], "<=", 1.5)
+    check = Check(
+        f"import {OURS}, relative to {PYDANTIC}", times[OURS] / times[PYDANTIC], "<=", 1.5
+    )
     note = NOTE.format(count=sizes.imports)
     return Result(NAME, "Imports", note, COLUMNS, rows, [check], list(raw))
 

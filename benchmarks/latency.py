@@ -1,4 +1,4 @@
-"""How long `report` holds a training up, whether the store is there, gone, or hangs."""
+"""The time that `report` blocks a training while the store is up, down, or hanging."""
 
 import time
 from collections.abc import Callable
@@ -20,9 +20,9 @@ COLUMNS = (
 )
 NOTE = (
     "{reports:,} calls of report() with {metrics} metrics each, back to back, in a fresh process; "
-    "medians of {rounds} rounds. Where the store is up, the run exists and has taken a "
-    "metric; else the first attempt to reach it is under way. The hanging server takes connections "
-    "and never answers. The targets are for the default delivery, by a process."
+    "medians of {rounds} rounds. If the store is up, the run exists and has stored a metric; "
+    "otherwise the first attempt to reach it is in progress. The hanging server accepts "
+    "connections and never answers. The targets are for the default delivery, by a process."
 )
 
 
@@ -47,7 +47,7 @@ def measure(uri: str, delivery: str, reports: int, up: bool) -> dict[str, float]
 
 def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
     raw: list[dict[str, Any]] = []
-    # One attempt at a store that hangs ends soon, and with it the process that makes it.
+    # Ends an attempt to reach the hanging store soon, and with it the delivery process.
     patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
     with stores.server() as server, hanging_server() as hanging:
         refused = f"http://127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""A server that is down while a training reports: memory meanwhile, and what arrives later."""
+"""A server that is down while a training reports: memory use, and the points that arrive later."""
 
 import asyncio
 import os
@@ -27,24 +27,24 @@ COLUMNS = (
     Column("delivery_peak_mb", "peak RSS of delivery process MB", ",.0f"),
 )
 NOTE = (
-    "Nobody listens on the server's port while {points:,} points are reported, {metrics} a call; "
+    "Nothing listens on the server's port while {points:,} points are reported, {metrics} a call; "
     "the memory is that of the training process, from before the first call to after the last. "
-    "Then an mlflow server is started there; 'delivered in' is from its first answer until "
-    "train() returns, waits between attempts included."
+    "Then an mlflow server is started on that port; 'delivered in' is from its first answer until "
+    "train() returns, including the waits between attempts."
 )
 
 
 def measure(uri: str, steps: int, reported: str) -> dict[str, Any]:
     """Report into the outage, then wait for delivery; runs in a process of its own.
 
-    `reported` is a file made once all is reported.
+    Creates the file `reported` once all points are reported.
     """
     from benchmarks.trainer import Benchmarked, benchmarked, train
 
     row: dict[str, Any] = {}
 
     async def body(trainer: Benchmarked) -> None:
-        await asyncio.sleep(0.5)  # what tracking starts in the background has started
+        await asyncio.sleep(0.5)  # let the background work of tracking start
         resident, peak, start = memory_mb(), memory_mb("VmHWM"), time.perf_counter()
         for step in range(steps):
             trainer.report(metrics_of(step, METRICS), step=step)
@@ -80,20 +80,22 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
         time.sleep(0.05)
     with ExitStack() as stack:
         if training.is_alive():
-            say("all is reported; the server starts")
+            say("all points are reported; starting the server")
             stack.enter_context(stores.server(port))
             up = time.time()
         training.join()
         if not rows:
-            raise RuntimeError("the training failed; its message is above")
-        say("all is delivered; reading it back")
+            raise RuntimeError("the training failed; see its message above")
+        say("all points are delivered; reading them back")
         row = rows[0]
         row["deliver_s"] = row.pop("ended") - up
         row["points"] = steps * METRICS
         row["found"] = found_points(uri, row.pop("run_id"), PREFIX, range(steps), METRICS)
     checks = [
         Check("memory growth of the training process", row["growth_mb"], "<=", 5, "MB"),
-        Check("points in the store once, of those reported", row["found"] / row["points"], ">=", 1),
+        Check(
+            "share of the reported points in the store once", row["found"] / row["points"], ">=", 1
+        ),
     ]
     note = NOTE.format(points=sizes.outage, metrics=METRICS)
     return Result(NAME, "Reporting while the server is down", note, COLUMNS, [row], checks)

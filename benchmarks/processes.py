@@ -1,4 +1,4 @@
-"""Fresh processes to measure in, and what the system knows about a process."""
+"""Fresh processes to measure in, and the CPU time and memory of a process."""
 
 import json
 import os
@@ -20,14 +20,14 @@ _SETTINGS = ("MLFLOW_", "ORBITER_MLFLOW_", "RANK", "WORLD_SIZE", "SLURM_")
 
 @dataclass(frozen=True)
 class Ended(Generic[T]):
-    """A process that has ended: what its function returned, and seconds from start to exit."""
+    """The result of a function in its process, and the seconds from its start to its exit."""
 
     value: T
     seconds: float
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    """The environment of what is measured: nobody's MLflow settings, a spool of its own."""
+    """The environment to measure in: no MLflow settings of the user, a spool of its own."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(_SETTINGS)}
     return (
         kept
@@ -47,11 +47,11 @@ def fresh(
 ) -> Ended[T]:
     """Call a function of a module in a fresh process, whose working folder is `folder`.
 
-    Arguments and result travel as JSON. Returns once a delivery process that it may have started
-    has ended as well, which does not count as its time.
+    Arguments and result are passed as JSON. Returns once its delivery process, if any, has ended
+    too, which does not count towards the seconds.
 
     Raises:
-        RuntimeError: the process failed; what it wrote is in the message.
+        RuntimeError: the process failed; the message has its output.
     """
     handle, name = tempfile.mkstemp(".json", dir=folder)
     os.close(handle)
@@ -70,7 +70,7 @@ def fresh(
         )
         delivery: int | None = None
         try:
-            code = process.wait()  # with a time limit it would poll, and be late by as much
+            code = process.wait()  # a time limit would make it poll, and be late
             seconds = time.perf_counter() - start
             delivery = delivery_of(process.pid)
         except BaseException:
@@ -79,8 +79,8 @@ def fresh(
             raise
         if code != 0:
             output.seek(0)
-            said = output.read().decode(errors="replace")
-            raise RuntimeError(f"{where}{args} ended with {code}:\n{said[-4000:]}")
+            text = output.read().decode(errors="replace")
+            raise RuntimeError(f"{where}{args} ended with {code}:\n{text[-4000:]}")
     _await_end(delivery)
     value: T = json.loads(result.read_text())
     result.unlink()
@@ -94,7 +94,7 @@ def _await_end(pid: int | None, within: float = 60.0) -> None:
 
 
 def delivery_of(pid: int) -> int | None:
-    """The process that delivers for process `pid`; None where there is none, or no /proc."""
+    """The delivery process of process `pid`; None if there is none, or no /proc."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes().split(b"\0")
@@ -106,13 +106,13 @@ def delivery_of(pid: int) -> int | None:
 
 
 def cpu_seconds(pid: int | None) -> float | None:
-    """CPU time that a process has used so far; None where that is not known."""
+    """The CPU time that a process has used so far; None if unknown."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else None
 
 
 def _stat(pid: int | None) -> list[str]:
-    """The fields of /proc/PID/stat from the state on; empty where there are none."""
+    """The fields of /proc/PID/stat from the state on; empty if it cannot be read."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -122,7 +122,7 @@ def _stat(pid: int | None) -> list[str]:
 def memory_mb(what: str = "VmRSS", pid: int | str = "self") -> float:
     """Memory of a process in MB: resident now (`VmRSS`), or at its peak (`VmHWM`).
 
-    Not `ru_maxrss`: on Linux a process inherits that from the one that started it.
+    Not `ru_maxrss`, which a process on Linux inherits from its parent.
     """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -132,18 +132,18 @@ def memory_mb(what: str = "VmRSS", pid: int | str = "self") -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent of the values do not exceed."""
+    """The smallest value that is not exceeded by `percent` of the values."""
     ordered = sorted(values)
     rank = -(-len(ordered) * percent // 100)
     return ordered[max(0, int(rank) - 1)]
 
 
 def medians(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Key by key the median of several measurements; what is no number is taken from the first."""
-    given = list(rows)
+    """The median of several measurements, by key; for other types the value of the first."""
+    rows = list(rows)
     return {
-        key: statistics.median(row[key] for row in given)
+        key: statistics.median(row[key] for row in rows)
         if isinstance(value, int | float)
         else value
-        for key, value in given[0].items()
+        for key, value in rows[0].items()
     }

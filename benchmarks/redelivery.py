@@ -1,4 +1,4 @@
-"""A batch whose answer got lost: what it takes to find out, in a run with a long history."""
+"""Recovery from a lost answer to a batch, in a run with a long history."""
 
 import statistics
 import time
@@ -14,17 +14,17 @@ from benchmarks.stores import Stores, found_points, metrics_of
 
 NAME = "redelivery"
 BATCH_STEPS = 90
-"""Steps of one batch, of `METRICS` metrics each: 900 metrics, one batch of the drain's."""
+"""Steps of one batch, of `METRICS` metrics each: 900 metrics, one batch of the drain."""
 COLUMNS = (
     Column("case", "case"),
     Column("ms", "ms", ",.1f"),
-    Column("ratio", "of a fresh batch", ".2f"),
+    Column("ratio", "relative to a fresh batch", ".2f"),
 )
 NOTE = (
     "A run of {history:,} points on sqlite; a batch is {batch} points, the rows are medians of "
     "{batches}. Recovery is one turn of the drain: it asks the store how far delivery is, and "
-    "sends what is missing. 'Sent again blindly' is the same batch of the same kind without "
-    "asking. {found:,} of {expected:,} points are in the store, each once."
+    "sends the rest. 'Sent again blindly' sends the same batch without asking. "
+    "{found:,} of {expected:,} points are in the store, each once."
 )
 FRESH, ANSWER, REQUEST, BLIND = (
     "fresh batch",
@@ -116,11 +116,11 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
     middle = {case: statistics.median(times) for case, times in value["times"].items()}
     rows = [{"case": case, "ms": ms, "ratio": ms / middle[FRESH]} for case, ms in middle.items()]
     checks = [
-        Check(f"{case}, of a fresh batch", middle[case] / middle[FRESH], "<=", 3)
+        Check(f"{case}, relative to a fresh batch", middle[case] / middle[FRESH], "<=", 3)
         for case in (ANSWER, REQUEST)
     ]
     checks.append(
-        Check("points in the store once, of those appended", found / (steps * METRICS), ">=", 1)
+        Check("share of the appended points in the store once", found / (steps * METRICS), ">=", 1)
     )
     note = NOTE.format(
         history=sizes.history,

@@ -1,4 +1,4 @@
-"""The tables, for a terminal and as JSON."""
+"""Print the tables, and write them as JSON."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from rich.table import Table
 
 from benchmarks.results import Column, Result
 
-_PACKAGES = ("mlflow", "pydantic", "sqlalchemy", "lightning", "accelerate", "torch")
+_PACKAGES = ("mlflow", "pydantic", "sqlalchemy", "lightning", "accelerate", "torch", "wandb")
 
 
 def facts() -> dict[str, Any]:
-    """What the figures depend on, besides the code."""
+    """The versions and the machine that the figures depend on."""
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
@@ -34,12 +34,12 @@ def facts() -> dict[str, Any]:
 
 
 def load() -> list[float]:
-    """Processes that want a core, on average over 1, 5 and 15 minutes."""
+    """The load averages over 1, 5 and 15 minutes."""
     return [round(average, 2) for average in os.getloadavg()]
 
 
 def show(console: Console, result: Result) -> None:
-    """Print one table, its targets, and what was done."""
+    """Print one table, its targets and its note."""
     console.print(result.title, style="bold")
     table = Table()
     for column in result.columns:
@@ -67,6 +67,6 @@ def _text(value: Any, column: Column) -> str:
 
 
 def write(path: Path, facts: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Write all of it, single measurements included, as JSON."""
+    """Write everything as JSON, including the single measurements."""
     content = {**facts, "tables": {result.name: result.as_json() for result in results}}
     path.write_text(json.dumps(content, indent=1) + "\n")

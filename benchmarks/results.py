@@ -1,4 +1,4 @@
-"""What a benchmark gives back: rows, and figures held against their targets."""
+"""The result of a benchmark: rows, and figures compared with their targets."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,7 +9,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the key in the rows, the heading, and how a number is written."""
+    """One column: the key in the rows, the heading, and the format of its numbers."""
 
     key: str
     heading: str
@@ -28,7 +28,7 @@ class Check:
 
     @property
     def met(self) -> bool:
-        """A figure that is no number has met nothing."""
+        """Whether the target is met; NaN never meets it."""
         return self.figure <= self.target if self.sense == "<=" else self.figure >= self.target
 
 
@@ -38,12 +38,12 @@ class Result:
 
     Attributes:
         name: as given to `--only`.
-        title: what the table shows.
-        note: what was done, so that the figures can be judged.
-        columns: in the order they are shown.
-        rows: a mapping each, by the columns' keys.
+        title: the heading of the table.
+        note: how the figures were measured.
+        columns: in the order shown.
+        rows: mappings by the columns' keys.
         checks: the targets of this table.
-        raw: all single measurements that the rows were made of.
+        raw: the single measurements behind the rows.
     """
 
     name: str

@@ -1,29 +1,29 @@
-"""How much each benchmark does: the full size, and a quick one that shows that all of it runs."""
+"""The sizes of the benchmarks: the full ones, and quick ones to check that everything runs."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much work is done, and how often.
+    """The amount of work, and the number of repetitions.
 
     Attributes:
-        stores: that the contenders of the tracking benchmark log to.
+        stores: the stores of the tracking benchmark.
         steps: calls of `log` in the tracking benchmark, of `METRICS` metrics each.
-        rounds: how often each of its contenders runs; the rows are medians.
+        rounds: runs of each of its contenders; the rows are medians.
         reports: calls of `report` in the latency benchmark.
-        report_rounds: how often that is repeated.
+        report_rounds: repetitions of that benchmark.
         loop_seconds: length of the CPU-bound loop.
         pairs: interleaved pairs of it, without and with tracking.
         imports: fresh processes for each import.
-        history: points that the run holds before an answer is lost.
-        batches: answers lost, and fresh batches beside them.
+        history: points in the run before an answer is lost.
+        batches: lost answers, and fresh batches to compare them with.
         outage: points reported while the server is down.
         processes: interleaved pairs of whole processes.
-        encodings: times that the config is encoded, and loaded.
-        gate_runs: runs in the store of the gate.
-        gate_rounds: how often it judges.
-        trials: candidates that the gate's tests are tried on, for each row.
+        encodings: repetitions of encoding and loading the config.
+        gate_runs: runs in the store that the gate reads.
+        gate_rounds: repetitions of the check.
+        trials: simulated candidates for each row of the gate's tests.
     """
 
     stores: tuple[str, ...] = ("sqlite", "server")

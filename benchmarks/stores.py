@@ -1,4 +1,4 @@
-"""Stores to log to: sqlite, an `mlflow server` on loopback, one that hangs; and what is in them."""
+"""Stores to log to (sqlite, an `mlflow server`, a hanging server), and the points in them."""
 
 import contextlib
 import os
@@ -15,14 +15,14 @@ from pathlib import Path
 from benchmarks.processes import environment, fresh
 
 _START = 120.0
-"""Seconds that the server may take to start."""
+"""Seconds allowed for the start of the server."""
 
 
 class Stores:
-    """Fresh sqlite stores, copied from one with MLflow's tables and nothing in it; servers on them.
+    """Makes fresh sqlite stores, copied from an empty one, and servers on them.
 
     Args:
-        folder: where they lie; it and all below is left to the caller to remove.
+        folder: for their files; the caller removes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,7 +83,7 @@ def _await_health(uri: str, process: "subprocess.Popen[bytes]", log: Path) -> No
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End the server and its workers, which are a process group of their own."""
+    """End the server and its workers, which form a process group."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -92,7 +92,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def free_port() -> int:
-    """A port that the system has just given us, and that nobody listens on."""
+    """A free port, chosen by the system."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -101,7 +101,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def hanging_server() -> Iterator[str]:
-    """The URI of a server that takes connections and never answers."""
+    """The URI of a server that accepts connections and never answers."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(128)
@@ -109,7 +109,7 @@ def hanging_server() -> Iterator[str]:
 
 
 def value_of(step: int, metric: int) -> float:
-    """What each contender logs for a metric at a step."""
+    """The value that every contender logs for a metric at a step."""
     return (step * 31 + metric * 17) % 1009 / 1009
 
 
@@ -121,7 +121,7 @@ def metrics_of(step: int, count: int) -> dict[str, float]:
 def found_points(uri: str, run_id: str, prefix: str, steps: range, count: int) -> int:
     """Points of a run that are in the store once, with the value that was logged.
 
-    Reads the whole history of each metric; a point that is there twice counts as none.
+    Reads the whole history of each metric; a duplicated point does not count.
     """
     from mlflow import MlflowClient
 

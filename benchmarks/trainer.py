@@ -1,4 +1,4 @@
-"""The smallest trainer there is, tracked: its training is a function that is handed in."""
+"""A minimal tracked trainer whose training is a function that the caller passes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ Body = Callable[["Benchmarked"], Awaitable[None]]
 
 
 class Backend(Trainer):
-    """Trains by what is put in `body`."""
+    """Trains by running `body`."""
 
     body: Body
 
@@ -42,15 +42,20 @@ class Benchmarked(MLflowTrainerMixin, Backend):
 
 def benchmarked(uri: str, config: TrainConfig | None = None, **settings: Any) -> Benchmarked:
     """A trainer that logs to `uri`."""
-    given = {"tracking_uri": uri, "experiment": EXPERIMENT, "flush_timeout": 3600.0} | settings
-    return Benchmarked(config, mlflow=MLflowSettings.model_validate(given))
+    values = {"tracking_uri": uri, "experiment": EXPERIMENT, "flush_timeout": 3600.0} | settings
+    return Benchmarked(config, mlflow=MLflowSettings.model_validate(values))
 
 
 async def warm_up(trainer: Benchmarked) -> None:
-    """Wait until the run exists and has taken a first metric."""
+    """Wait until the run exists and has stored a first metric."""
     trainer.report(WARM_UP, step=0)
-    while not trainer.delivered:  # noqa: ASYNC110  it is in another process
-        await asyncio.sleep(0.01)
+    await delivered(trainer)
+
+
+async def delivered(trainer: Benchmarked) -> None:
+    """Wait until every record is delivered; `train` itself does not wait for datasets."""
+    while not trainer.delivered:  # noqa: ASYNC110  delivery is in another process
+        await asyncio.sleep(0.001)
 
 
 def train(trainer: Benchmarked, body: Body) -> None:

@@ -17,11 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from orbiter_mlflow.demo import ACTIONS, DemoTrainer, digits
-
 from orbiter.train import TrainerError, TrainMetrics
 from orbiter.train.policy_gradient import PolicyGradientConfig, SoftmaxPolicy
 from orbiter_mlflow import MLflowSettings
+from orbiter_mlflow.cli.demo import ACTIONS, DemoTrainer, digits
 from orbiter_mlflow.delivery.journal import Journal, read, read_head
 from orbiter_mlflow.delivery.records import Metrics, ProcessIdentity, Status
 
