@@ -15,7 +15,7 @@ NAME = "gate"
 BASELINE, CANDIDATE = "tags.baseline = 'main'", "tags.candidate = 'yes'"
 TAKEN = 10
 COLUMNS = (
-    Column("what", "process"),
+    Column("process", "process"),
     Column("runs", "runs in the store", ",d"),
     Column("seconds", "seconds", ".2f"),
     Column("peak_mb", "peak RSS MB", ",.1f"),
@@ -103,16 +103,18 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
         say(f"a store of {runs:,} runs")
     for turn in range(sizes.gate_rounds + 1):
         for runs, uri in filled.items():
-            for what, measured in (("two searches", two_searches), ("check", check)):
+            for process, measured in (("two searches", two_searches), ("check", check)):
                 ended = fresh(measured, stores.folder, uri)
-                row = {"what": what, "runs": runs, "round": turn, "seconds": ended.seconds}
+                row = {"process": process, "runs": runs, "round": turn, "seconds": ended.seconds}
                 if turn > 0:  # in round 0 bytecode and files are not cached yet
                     raw.append(row | ended.value)
         say(f"round {turn} of {sizes.gate_rounds}")
     rows = {
-        (what, runs): medians(row for row in raw if (row["what"], row["runs"]) == (what, runs))
+        (process, runs): medians(
+            row for row in raw if (row["process"], row["runs"]) == (process, runs)
+        )
         for runs in filled
-        for what in ("two searches", "check")
+        for process in ("two searches", "check")
     }
     few, many = filled
     ours, theirs = rows["check", many], rows["two searches", many]

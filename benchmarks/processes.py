@@ -119,7 +119,7 @@ def _stat(pid: int | None) -> list[str]:
         return []
 
 
-def memory_mb(what: str = "VmRSS", pid: int | str = "self") -> float:
+def memory_mb(field: str = "VmRSS", pid: int | str = "self") -> float:
     """Memory of a process in MB: resident now (`VmRSS`), or at its peak (`VmHWM`).
 
     Not `ru_maxrss`, which a process on Linux inherits from its parent.
@@ -128,7 +128,7 @@ def memory_mb(what: str = "VmRSS", pid: int | str = "self") -> float:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return float("nan")
-    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith(what)), 0.0)
+    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith(field)), 0.0)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -1,6 +1,6 @@
-"""Train where no server can be reached, deliver later: `python offline_then_sync.py`.
+"""Train without a server and deliver later: `python offline_then_sync.py`.
 
-On a cluster the first half is the job, the second a command on a machine that has a way out.
+On a cluster the first half is the job; the second runs on a machine that can reach the server.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ STORE = "sqlite:///mlflow.db"
 
 
 class Walk(MLflowTrainerMixin, Trainer):
-    """Reports a walk at random: what is trained does not matter here."""
+    """Reports a random walk in place of a training."""
 
     def check_agent(self, agent: Any = None) -> None: ...
     def check_dataset(self, train_data: Any, test_data: Any = None) -> None: ...
@@ -37,13 +37,13 @@ class Walk(MLflowTrainerMixin, Trainer):
 
 
 def orbiter_mlflow(*arguments: str) -> None:
-    """Run the command, as one would type it."""
+    """Run the command as typed in a shell."""
     print("$ orbiter-mlflow", *arguments, flush=True)
     subprocess.run([sys.executable, "-m", "orbiter_mlflow", *arguments], check=True)
 
 
 def main() -> None:
-    """Two offline trainings, then their delivery."""
+    """Train twice offline, then deliver."""
     for seed in range(2):
         settings = MLflowSettings(
             experiment="offline",
@@ -56,7 +56,7 @@ def main() -> None:
         trainer.mark_validated()
         result = asyncio.run(trainer.train())
         print(f"walk-{seed}: loss {result.loss:.3f}, written to {SPOOL}/", flush=True)
-        del trainer  # its run ends here, as it would with the process
+        del trainer  # ends its run, as the end of the process would
 
     orbiter_mlflow("status", str(SPOOL))
     orbiter_mlflow("sync", str(SPOOL), "--tracking-uri", STORE)

@@ -1,6 +1,6 @@
 """A backend of your own, tracked in MLflow: `python own_trainer.py`.
 
-The backend knows nothing of MLflow; the mixin is added to it, in one line.
+The backend does not know MLflow; one line adds the mixin.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ Points = list[tuple[float, float]]
 
 @dataclass(slots=True)
 class LineConfig(TrainConfig):
-    """How to fit a line; `extra` takes whatever else a user wants to keep with the run."""
+    """Settings of the fit; `extra` takes anything else to keep with the run."""
 
     epochs: int = 100
     learning_rate: float = 0.5
@@ -66,7 +66,7 @@ class TrackedLine(MLflowTrainerMixin, LineBackend):
 
 
 async def main() -> None:
-    """Train once, and load the config back from the run."""
+    """Train once and load the config back from the run."""
     chance = random.Random(0)
     xs = [chance.uniform(-1, 1) for _ in range(300)]
     points = [(x, 2 * x + 1 + chance.gauss(0, 0.1)) for x in xs]

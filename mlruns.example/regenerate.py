@@ -1,7 +1,7 @@
-"""Makes the journals of the example store anew: `python mlruns.example/regenerate.py`.
+"""Regenerate the journals of the example store: `python mlruns.example/regenerate.py`.
 
-Real trainings on real images, delivered offline: three configs with three seeds each, one training
-that diverges, and one whose process is killed. What tells about the machine is left out.
+Real trainings on real images, recorded offline: three configs with three seeds each, one training
+that diverges, and one whose process is killed. Facts about the machine are left out.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ KILLED_AT = 900
 """The step at which the last process is killed, of 1,800."""
 EXPERIMENT = "example"
 
-# What the machine would tell: no place for it in files that are passed on.
+# The journals are published: replace the facts about this user and machine.
 os.environ["MLFLOW_RUN_CONTEXT"] = json.dumps(
     {"mlflow.user": "example", "mlflow.source.name": "mlruns.example/regenerate.py"}
 )
@@ -45,7 +45,7 @@ NOWHERE = ProcessIdentity(host="example", boot="", pid=0, started="")
 
 
 class KilledTrainer(DemoTrainer):
-    """Its process is gone in the middle, as by the system when memory runs out."""
+    """Kills its process in the middle of the training, as the system does when memory runs out."""
 
     def _on_report(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
         super()._on_report(metrics, step)
@@ -54,9 +54,9 @@ class KilledTrainer(DemoTrainer):
 
 
 def train(name: str, spool: Path, kind: type[DemoTrainer], **changes: Any) -> None:
-    """One run, whose journal lies in `spool` afterwards."""
+    """Train one run, and leave its journal in `spool`."""
     settings = MLflowSettings(
-        tracking_uri="http://127.0.0.1:5000",  # `sync` is told where to
+        tracking_uri="http://127.0.0.1:5000",  # never contacted: `sync` gets the real one
         experiment=EXPERIMENT,
         run_name=name,
         delivery="offline",
@@ -83,7 +83,7 @@ async def _train(trainer: DemoTrainer) -> None:
 
 
 def keep(journal: Path, name: str) -> None:
-    """Write a journal into the example, without what its head says of this machine."""
+    """Copy a journal into the example, without the facts about this machine in its head."""
     head = replace(read_head(journal), writer=NOWHERE)
     kept = Journal(JOURNALS / f"{name}.jsonl", head)
     for entry in list(read(journal))[1:]:
@@ -95,7 +95,7 @@ def keep(journal: Path, name: str) -> None:
 
 
 def table() -> str:
-    """The rows of the README's table: what the journals say of each run."""
+    """The rows of the README's table: the outcome of each run, from its journal."""
     rows = []
     for path in sorted(JOURNALS.glob("*.jsonl")):
         records = [entry.record for entry in read(path)]
@@ -114,7 +114,7 @@ def table() -> str:
 
 
 def main() -> None:
-    """Train all runs; put their journals and the README's table in place of the old ones."""
+    """Train all runs, and replace the old journals and the README's table."""
     shutil.rmtree(JOURNALS, ignore_errors=True)
     JOURNALS.mkdir()
     runs = [
@@ -126,7 +126,7 @@ def main() -> None:
     for number, (name, kind, changes) in enumerate(runs, 1):
         print(name)
         with TemporaryDirectory() as folder:
-            # A process of its own: its death ends the run, and the last one is killed.
+            # In a process of its own, because its end closes the run, and the last one is killed.
             job = subprocess.Popen(  # noqa: S603  ourselves
                 [sys.executable, __file__, folder, name, kind.__name__, json.dumps(changes)]
             )

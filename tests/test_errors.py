@@ -1,4 +1,4 @@
-"""All exceptions have one home, one root, and a line that says what to do about each."""
+"""All exceptions are in one module, under one root, each with a line on how to handle it."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, from the tree and from the sdist, and the pinned versions."""
+"""The wheel, built from the tree and from the sdist, and the pinned versions."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ INFO = f"{PROJECT['name']}-{PROJECT['version']}.dist-info"
 
 
 def build(project: Path, target: str, folder: Path) -> Path:
-    """Build with the installed backend: neither a network nor an isolated environment is needed."""
+    """Build with the installed backend, which needs no network and no isolated environment."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", target, "-d", str(folder)]
     ended = subprocess.run(
         command, cwd=project, capture_output=True, text=True, timeout=60, check=False
@@ -73,7 +73,7 @@ def test_the_wheel_brings_the_command(wheel: Path) -> None:
     assert "[console_scripts]\norbiter-mlflow = orbiter_mlflow.cli.main:main\n" in entry_points
 
 
-def test_the_metadata_say_what_is_needed(metadata: Message) -> None:
+def test_the_metadata_list_the_requirements(metadata: Message) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
@@ -107,7 +107,7 @@ def test_the_sdist_makes_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Path
         }
 
 
-def test_the_sdist_can_be_checked(sdist: Path) -> None:
+def test_the_sdist_has_everything_that_the_checks_need(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     own = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
@@ -130,16 +130,16 @@ def pins() -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pinned}
 
 
-def test_constraints_are_versions_and_nothing_else() -> None:
+def test_constraints_are_versions_only() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line)]
     assert wrong == []
-    assert len(pins()) == len(lines), "a name stands twice"
+    assert len(pins()) == len(lines), "a name is pinned twice"
     assert "://" not in text
 
 
-def test_all_that_the_checks_need_is_pinned() -> None:
+def test_every_requirement_of_the_checks_is_pinned() -> None:
     extras = PROJECT["optional-dependencies"]
     needs = [*PROJECT["dependencies"], *extras["demo"], *extras["dev"]]
     names = {re.split(r"[<>=\[]", need)[0] for need in needs} - {PROJECT["name"]}

@@ -1,4 +1,4 @@
-"""Trains the candidates of a change, a tracked run for each seed: `python train.py [BATCH]`."""
+"""Train the candidates of a change, one tracked run per seed: `python train.py [BATCH]`."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ SEEDS = range(3)
 
 
 class Line(MLflowTrainerMixin, Trainer):
-    """Fits a line to points. Your trainer comes here."""
+    """Fits a line to points. Replace it by your trainer."""
 
     slope = offset = 0.0
 
@@ -47,7 +47,7 @@ def points(seed: int, count: int) -> list[tuple[float, float]]:
 
 
 async def main(batch: str) -> None:
-    """All seeds, at once."""
+    """Train all seeds concurrently."""
     rate = float(os.environ.get("LEARNING_RATE", "0.5"))
 
     async def one(seed: int) -> None:

@@ -119,19 +119,19 @@ async def test_state_by_action(action: str, situation: str, after: TrainerState 
     async def check(trainer: Recorder) -> None:
         before = trainer.state
         in_progress = runtime_of(trainer).training
-        told = list(trainer.events)
+        before_events = list(trainer.events)
         held = dict(trainer.__dict__)
         if after is None:
             with pytest.raises(TrainerError):
                 await act(trainer, action)
             assert trainer.state is before
-            assert trainer.events == told
+            assert trainer.events == before_events
             assert runtime_of(trainer).training is in_progress
             assert trainer.__dict__ == held
             return
         result = await act(trainer, action)
         assert trainer.state is after
-        assert trainer.events[len(told) :] == expected_events(trainer, action, before)
+        assert trainer.events[len(before_events) :] == expected_events(trainer, action, before)
         assert result is {"train": trainer.trained, "evaluate": trainer.evaluated}.get(action)
 
     await in_situation(situation, check)

@@ -218,7 +218,7 @@ BOTH = {"train_data": 1, "test_data": 2}
 
 
 @pytest.mark.parametrize(
-    ("method", "args", "kwargs", "told"),
+    ("method", "args", "kwargs", "expected"),
     [
         (as_declared, (1,), {}, {"train_data": 1}),
         (as_declared, (1, 2), {}, BOTH),
@@ -241,13 +241,13 @@ BOTH = {"train_data": 1, "test_data": 2}
     ],
 )
 def test_hooks_get_arguments_by_the_contracts_names(
-    method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], told: dict[str, Any]
+    method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     kind: Any = type("Named", (Recorder,), {"check_dataset": method})
     trainer = kind()
     trainer.check_dataset(*args, **kwargs)
-    expected: list[Event] = [("check", "check_dataset", told)]
-    assert trainer.events == expected
+    events: list[Event] = [("check", "check_dataset", expected)]
+    assert trainer.events == events
 
 
 async def evaluate_renamed(self: Any, samples: Any = None) -> TrainMetrics:
@@ -261,7 +261,7 @@ async def evaluate_by_split(
 
 
 @pytest.mark.parametrize(
-    ("method", "args", "kwargs", "told"),
+    ("method", "args", "kwargs", "expected"),
     [
         (evaluate_renamed, (), {}, None),
         (evaluate_renamed, (1,), {}, 1),
@@ -271,12 +271,12 @@ async def evaluate_by_split(
     ],
 )
 async def test_hooks_get_the_test_data_of_evaluate(
-    method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], told: Any
+    method: Any, args: tuple[Any, ...], kwargs: dict[str, Any], expected: Any
 ) -> None:
     kind: Any = type("Named", (Recorder,), {"evaluate": method})
     trainer = kind()
     await trainer.evaluate(*args, **kwargs)
-    assert trainer.events == [("evaluating", told), ("evaluated", TrainMetrics(), told)]
+    assert trainer.events == [("evaluating", expected), ("evaluated", TrainMetrics(), expected)]
 
 
 def test_hooks_get_the_very_objects() -> None:

@@ -61,5 +61,5 @@ async def test_a_thousand_bad_steps_log_one_line(
     trainer = tracked(sqlite_uri, body=reporting(*bad), delivery="offline")
     trainer.mark_validated()
     await trainer.train()
-    told = [line for line in caplog.messages if "soon" in line]
-    assert len(told) == 1
+    logged = [line for line in caplog.messages if "soon" in line]
+    assert len(logged) == 1

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from logged import log_to, params_and_tags
 from orbiter.train import TrainConfig, TrainerError, TrainerState, TrainMetrics
 from orbiter.train.policy_gradient.policy import sample
 from orbiter.train.policy_gradient.reinforce import clipped, entropies, expected_loss, loss_gradient
@@ -22,6 +23,7 @@ from orbiter.train.policy_gradient.trainer import (
     PolicyGradientTrainer,
     SoftmaxPolicy,
 )
+from orbiter_mlflow import ConfigError, load_config
 
 FEATURES = [[0.0, 1.0], [1.0, 0.0], [0.5, 0.5], [1.0, 1.0]]
 LABELS = [0, 1, 2, 1]
@@ -624,3 +626,16 @@ async def test_a_copy_trains_like_the_original_and_independently(copied: Any) ->
 def test_the_contract_is_imported_without_numpy() -> None:
     code = "import sys, orbiter.train; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_run_logged_under_the_old_module_of_the_config_loads_as_the_class(
+    sqlite_uri: str,
+) -> None:
+    config = PolicyGradientConfig(seed=3, max_grad_norm=None, extra={"note": "old"})
+    params, tags = params_and_tags(config)
+    old, new = "orbiter.train.policy_gradient_config", "orbiter.train.policy_gradient.config"
+    assert any(new in text for text in tags.values())
+    run_id = log_to(sqlite_uri, params, {key: tags[key].replace(new, old) for key in tags})
+    assert load_config(run_id, PolicyGradientConfig, tracking_uri=sqlite_uri) == config
+    with pytest.raises(ConfigError, match="pass config_type="):
+        load_config(run_id, tracking_uri=sqlite_uri)
