@@ -363,7 +363,10 @@ BAD_DATA: list[tuple[Any, str]] = [
         (FEATURES, [0, 3, 2, 1]),
         "train_data labels[1]=3: expected ints from 0 to 2, the agent's last",
     ),
-    (([[1.0]], [0]), "train_data features have shape (1, 1): the agent wants n_features=2 columns"),
+    (
+        ([[1.0]], [0]),
+        "train_data features have shape (1, 1): the agent expects n_features=2 columns",
+    ),
 ]
 
 
@@ -436,7 +439,7 @@ def test_bad_rewards_are_refused(reward_fn: Any, message: str) -> None:
 BAD_AGENTS = [
     (None, "agent=None (NoneType): expected a SoftmaxPolicy"),
     (SoftmaxPolicy, "(type): expected a SoftmaxPolicy"),
-    (SoftmaxPolicy(3, 3), "train_data features have shape (4, 2): the agent wants n_features=3"),
+    (SoftmaxPolicy(3, 3), "train_data features have shape (4, 2): the agent expects n_features=3"),
     (SoftmaxPolicy(2, 2), "train_data labels[2]=2: expected ints from 0 to 1, the agent's last"),
 ]
 
