@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from logged import run_with
 from orbiter.train import TrainConfig
 from orbiter_mlflow.config.encoding import encode_config
 from orbiter_mlflow.runs.diff import diff_runs
+from paths import PYTHONPATH
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
@@ -24,7 +24,7 @@ MADE_LATER = """
 import json, sys
 from logged import as_stored
 from orbiter_mlflow import ConfigError
-from orbiter_mlflow.reproduce import config_of
+from orbiter_mlflow.runs.load_config import config_of
 run = as_stored(*json.load(sys.stdin))
 try:
     config_of(run)
@@ -97,7 +97,7 @@ def test_lazy_packages_are_imported_where_they_are_allowed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", MADE_LATER],
         input=json.dumps([dict(stored.params), dict(stored.tags)]),
-        cwd=Path(__file__).parents[1],
+        env=os.environ | {"PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,
         check=False,

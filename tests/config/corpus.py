@@ -1,6 +1,6 @@
 """Runs a corpus: encodes each value in this process, loads it in a fresh one, compares.
 
-    python -m config.corpus light      # or heavy; in `tests`
+    PYTHONPATH=tests:tests/support python -m config.corpus light      # or heavy
 
 In each of three places: in `extra`, in a field of any type, in a field of the value's own type.
 Prints a line of JSON with the figures; the exit code is 1 where something came back silently
@@ -10,13 +10,13 @@ otherwise.
 import importlib
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import make_dataclass
-from pathlib import Path
 from typing import Any
 
 from config.oracle import carried
@@ -24,6 +24,7 @@ from logged import as_stored, params_and_tags
 from orbiter.train import TrainConfig
 from orbiter_mlflow import ConfigError, names
 from orbiter_mlflow.runs.load_config import config_of
+from paths import PYTHONPATH
 
 __all__ = ["check", "values_of"]
 
@@ -148,7 +149,7 @@ def run(name: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "config.corpus", "--check", name],
         input=json.dumps(encoded(name)),
-        cwd=Path(__file__).parents[1],
+        env=os.environ | {"PYTHONPATH": PYTHONPATH},
         capture_output=True,
         text=True,
         check=False,

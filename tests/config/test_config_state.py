@@ -364,7 +364,7 @@ LOAD = """
 import json, sys
 from logged import as_stored
 from orbiter_mlflow import ConfigError
-from orbiter_mlflow.reproduce import config_of
+from orbiter_mlflow.runs.load_config import config_of
 run = as_stored(*json.load(sys.stdin))
 loaded = lambda: sorted(name for name in sys.modules if name.startswith("lazy"))
 try:
