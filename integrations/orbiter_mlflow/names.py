@@ -1,5 +1,6 @@
 """Every name this integration writes to MLflow, and MLflow's limits on names and values."""
 
+import re
 from collections.abc import Iterable
 
 # -- tags of a run -------------------------------------------------------------------------------
@@ -154,8 +155,36 @@ these names, later ones as `in_life` says. All other tags tell of the present.""
 
 def in_life(name: str, number: int) -> str:
     """The tag `name` of a life; 2 gives `orbiter.state.failed_at.2`. Numbered pieces stay last."""
-    whole, colon, piece = name.partition(":")
-    return f"{whole}.{number}{colon}{piece}"
+    whole, piece = piece_of(name)
+    return f"{whole}.{number}" if piece is None else piece_name(f"{whole}.{number}", piece)
+
+
+# -- params of a config --------------------------------------------------------------------------
+CONFIG_ROOT = ":root"
+"""The param of the config itself: fields whose names are no keys for MLflow, and what it carries
+besides the fields of its class."""
+KEY_ORDER = "order-of-keys"
+"""The param with the order of keys that are not sorted; no field has this name."""
+
+
+def config_field(key: str) -> str:
+    """The field that a param of a config belongs to: `extra` for `extra.lora.r` and `extra:0`."""
+    return piece_of(key.partition(".")[0])[0]
+
+
+# -- pieces of a value that is too long for one param or tag -------------------------------------
+_PIECE = re.compile(r"(.*):(0|[1-9][0-9]*)", re.DOTALL)
+
+
+def piece_name(name: str, number: int) -> str:
+    """The name of one piece: `key:0`, `key:1`, ..."""
+    return f"{name}:{number}"
+
+
+def piece_of(name: str) -> tuple[str, int | None]:
+    """The name of the whole value and the number of the piece; None if the value is not split."""
+    match = _PIECE.fullmatch(name)
+    return (name, None) if match is None else (match[1], int(match[2]))
 
 
 # -- MLflow's own tags ---------------------------------------------------------------------------

@@ -30,7 +30,6 @@ from orbiter.train import TrainConfig
 from orbiter_mlflow import ConfigError, config_from_params, config_to_params, load_config, names
 from orbiter_mlflow.config.codec.equality import same
 from orbiter_mlflow.config.codec.json_text import canonical, parse
-from orbiter_mlflow.config.codec.order import ORDER
 from orbiter_mlflow.config.encoding import encode_config, join_values
 from orbiter_mlflow.config.text import config_from_text, json_text, yaml_text
 from orbiter_mlflow.runs.diff import diff_runs
@@ -245,9 +244,11 @@ def test_a_store_sorts_params_and_the_config_does_not(
 
 
 def test_only_an_order_that_is_not_sorted_is_written() -> None:
-    assert ORDER not in config_to_params(TrainConfig(extra={"a": {"b": 1, "c": 2}, "d": 1}))
+    assert names.KEY_ORDER not in config_to_params(
+        TrainConfig(extra={"a": {"b": 1, "c": 2}, "d": 1})
+    )
     params = config_to_params(TrainConfig(extra={"b": {"d": 1, "c": 2}, "a": 1}))
-    assert parse(params[ORDER]) == {"extra": ["b", "a"], "extra.b": ["d", "c"]}
+    assert parse(params[names.KEY_ORDER]) == {"extra": ["b", "a"], "extra.b": ["d", "c"]}
 
 
 def test_no_secret_is_in_the_order() -> None:
@@ -258,7 +259,7 @@ def test_no_secret_is_in_the_order() -> None:
     encoded = encode_config(config)
     assert key not in str(encoded)
     assert "hunter2" not in str(encoded)
-    assert parse(encoded.params[ORDER]) == {"extra": ["z", "secrets", "b"]}
+    assert parse(encoded.params[names.KEY_ORDER]) == {"extra": ["z", "secrets", "b"]}
 
 
 # -- what was kept as text -------------------------------------------------------------------------
@@ -425,7 +426,7 @@ def sorted_params(params: dict[str, str]) -> dict[str, Any]:
         return {key: unordered(item) for key, item in value.items()}
 
     whole = join_values(params)
-    return {key: unordered(parse(text)) for key, text in whole.items() if key != ORDER}
+    return {key: unordered(parse(text)) for key, text in whole.items() if key != names.KEY_ORDER}
 
 
 VERSION_1 = {

@@ -25,7 +25,6 @@ from orbiter.train import TrainConfig
 from orbiter_mlflow import config_to_params, names
 from orbiter_mlflow.cli.diff_report import json_report, markdown_report, terminal_report
 from orbiter_mlflow.cli.main import commands
-from orbiter_mlflow.config.codec.order import ORDER
 from orbiter_mlflow.config.display import shown
 from orbiter_mlflow.config.encoding import join_values
 from orbiter_mlflow.runs.diff import (
@@ -172,7 +171,7 @@ def test_what_differs_is_shown_to_differ(one: Any, two: Any) -> None:
         key for key in columns[0] | columns[1] if columns[0].get(key) != columns[1].get(key)
     }
     shown_rows = {name for name in rows(found.config) if not name.endswith(" (order)")}
-    assert shown_rows == differing - {ORDER}
+    assert shown_rows == differing - {names.KEY_ORDER}
     assert all(a != b for a, b in rows(found.config).values())
 
 
@@ -185,7 +184,7 @@ def test_the_order_of_a_dict_is_a_difference() -> None:
 
 def test_of_a_run_that_kept_no_order_none_is_claimed() -> None:
     params, tags = params_and_tags(TrainConfig(extra={"w": {"b": 1, "a": 2}}))
-    older = {key: text for key, text in params.items() if key != ORDER}
+    older = {key: text for key, text in params.items() if key != names.KEY_ORDER}
     old = as_stored(older, tags | {names.CONFIG_CODEC: "1"})
     assert diff_runs([old, as_stored(params, tags)]).config == ()
 

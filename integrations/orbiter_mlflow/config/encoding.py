@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.classes import class_name
-from orbiter_mlflow.config.codec.flatten import ROOT, flatten_config
+from orbiter_mlflow.config.codec.flatten import flatten_config
 from orbiter_mlflow.config.codec.hints import ANY, hints_of
 from orbiter_mlflow.config.codec.json_text import Json, canonical, parse, to_text
 from orbiter_mlflow.config.codec.markers import JSON, MORE, REDACTED
 from orbiter_mlflow.config.codec.masking import mask_config
-from orbiter_mlflow.config.codec.order import ORDER, read_order
+from orbiter_mlflow.config.codec.order import read_order
 from orbiter_mlflow.config.codec.reading import At, Checked, Reading, is_text
 from orbiter_mlflow.config.codec.rebuild import rebuild
 from orbiter_mlflow.config.codec.splitting import join_values, split_value
@@ -143,13 +143,13 @@ def read_config(params: Mapping[str, str], config_type: type[T], reading: Readin
         params = join_values(params)
     except ConfigError as error:
         problems |= error.problems
-        params = {k: v for k, v in params.items() if k.rpartition(":")[0] not in problems}
+        params = {k: v for k, v in params.items() if names.piece_of(k)[0] not in problems}
     nodes = tree((key.split("."), text) for key, text in params.items()).children
-    order, root = nodes.pop(ORDER, None), nodes.pop(ROOT, None)
+    order, root = nodes.pop(names.KEY_ORDER, None), nodes.pop(names.CONFIG_ROOT, None)
     try:
         reading.order = read_order(None if order is None else order.text)
     except UnreadableError as error:
-        problems[ORDER] = str(error)
+        problems[names.KEY_ORDER] = str(error)
     head, apart = _root_parts(root, problems)
     nodes |= apart
     more = head.get(MORE, [])
@@ -165,7 +165,7 @@ def read_config(params: Mapping[str, str], config_type: type[T], reading: Readin
             reading.missing(config_type, name)
     if not problems:
         try:
-            state = read_state(config_type, head, values, At(reading, ROOT))
+            state = read_state(config_type, head, values, At(reading, names.CONFIG_ROOT))
             found: T = reading.rebuilt(rebuild(config_type, state))
             return found
         except UnreadableError as error:
@@ -186,13 +186,15 @@ def _root_parts(
     try:
         own = parse(node.text or "")
     except UnreadableError as error:
-        own, problems[ROOT] = {}, str(error)
+        own, problems[names.CONFIG_ROOT] = {}, str(error)
     if type(own) is not dict or node.children:
-        problems[ROOT] = "is no object"
+        problems[names.CONFIG_ROOT] = "is no object"
         return {}, {}
     head = {key: item for key, item in own.items() if key[:1] == "$"}
     if type(more := head.get(MORE, [])) is not list:
-        problems[ROOT] = is_text(more) if type(more) is dict and TEXT in more else "is malformed"
+        problems[names.CONFIG_ROOT] = (
+            is_text(more) if type(more) is dict and TEXT in more else "is malformed"
+        )
         head = {}
     apart = {name: Node(to_text(_untyped(x))) for name, x in own.items() if name not in head}
     return head, apart
@@ -210,5 +212,5 @@ def own_params(params: Mapping[str, str], fields: Iterable[str]) -> dict[str, st
         params: all params of the run; scripts log their own beside ours.
         fields: `EncodedConfig.fields`.
     """
-    roots = {*fields, "", ORDER}
-    return {k: v for k, v in params.items() if k.partition(".")[0].partition(":")[0] in roots}
+    own = {*fields, names.CONFIG_ROOT, names.KEY_ORDER}
+    return {key: text for key, text in params.items() if names.config_field(key) in own}

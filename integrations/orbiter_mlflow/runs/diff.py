@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orbiter_mlflow import names
-from orbiter_mlflow.config.codec.order import ORDER, different_orders
+from orbiter_mlflow.config.codec.order import different_orders
 from orbiter_mlflow.config.codec.splitting import join_values
 from orbiter_mlflow.config.display import is_redacted, shown
 from orbiter_mlflow.errors import ConfigError
@@ -143,7 +143,7 @@ def differing(columns: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
 
 def _config(runs: Sequence[StoredRun]) -> tuple[tuple[Difference, ...], tuple[str, ...]]:
     columns = [_joined(run.params) for run in runs]
-    rows = [_as_python(row) for row in differing(columns) if row.name != ORDER]
+    rows = [_as_python(row) for row in differing(columns) if row.name != names.KEY_ORDER]
     # Version 1 of the codec kept no order: nothing is known of it.
     ordered = [
         {} if run.tags.get(names.CONFIG_CODEC) == "1" else column

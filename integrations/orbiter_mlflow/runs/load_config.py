@@ -211,7 +211,7 @@ def _is_ours(run: StoredRun, subject: str) -> bool:
 
 def _tags(run: StoredRun, subject: str) -> dict[str, str]:
     """The tags on the config that the params are of, each as one; later lives have their own."""
-    own = {key: text for key, text in run.tags.items() if key.partition(":")[0] in _TAGS}
+    own = {key: text for key, text in run.tags.items() if names.piece_of(key)[0] in _TAGS}
     try:
         return join_values(own)
     except ConfigError as error:

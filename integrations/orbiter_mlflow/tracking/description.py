@@ -5,7 +5,6 @@ came of it, and how to get it back. Markdown, in which nothing that others wrote
 from collections.abc import Mapping
 
 from orbiter_mlflow import names
-from orbiter_mlflow.config.codec.order import ORDER
 from orbiter_mlflow.config.codec.splitting import join_values
 from orbiter_mlflow.text.escaping import markdown_code, markdown_text, shortened
 
@@ -37,7 +36,7 @@ class Description:
     def configured(self, params: Mapping[str, str]) -> None:
         """The config is logged as these params; secrets are redacted."""
         own = join_values(params)
-        self._params = {key: _as_it_is(text) for key, text in own.items() if key != ORDER}
+        self._params = {key: _as_it_is(text) for key, text in own.items() if key != names.KEY_ORDER}
 
     def measured(self, values: Mapping[str, float]) -> None:
         """A result of `train` or `evaluate`."""

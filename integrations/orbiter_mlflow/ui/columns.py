@@ -49,7 +49,9 @@ def _params(columns: Sequence[Mapping[str, str]]) -> list[str]:
     short = [
         key
         for key in keys
-        if ":" not in key and all(len(column.get(key, "")) <= _LONGEST for column in columns)
+        if names.piece_of(key) == (key, None)
+        and key != names.CONFIG_ROOT
+        and all(len(column.get(key, "")) <= _LONGEST for column in columns)
     ]
     differing = [key for key in short if len({column.get(key) for column in columns}) > 1]
     return (differing or short)[:_MOST_PARAMS]

@@ -6,9 +6,10 @@ lacks. An object that stands in one param though it could be several is wrapped:
 
 from collections.abc import Iterable, Mapping
 
+from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.flatten import is_key
 from orbiter_mlflow.config.codec.json_text import Json, parse, to_text
-from orbiter_mlflow.config.codec.order import ORDER, Order, in_order, is_sorted, read_order
+from orbiter_mlflow.config.codec.order import Order, in_order, is_sorted, read_order
 from orbiter_mlflow.config.codec.splitting import join_values
 from orbiter_mlflow.config.codec.tree import Node, tree
 from orbiter_mlflow.errors import ConfigError, UnreadableError
@@ -31,11 +32,11 @@ def to_document(params: Mapping[str, str], fields: Iterable[str] = ()) -> dict[s
     problems: dict[str, str] = {}
     nodes = tree((key.split("."), text) for key, text in join_values(params).items()).children
     keys: Order = {}
-    if ORDER in nodes:
+    if names.KEY_ORDER in nodes:
         try:
-            keys = read_order(nodes.pop(ORDER).text)
+            keys = read_order(nodes.pop(names.KEY_ORDER).text)
         except UnreadableError as error:
-            problems[ORDER] = str(error)
+            problems[names.KEY_ORDER] = str(error)
     order = [name for name in dict.fromkeys(fields) if name in nodes]
     order += sorted(nodes.keys() - set(order))
     document = {name: _object(nodes[name], name, problems, keys) for name in order}
@@ -82,7 +83,7 @@ def from_document(document: Mapping[str, Json]) -> dict[str, str]:
     if problems:
         raise ConfigError("the config", problems)
     if order:
-        params[ORDER] = to_text(order)
+        params[names.KEY_ORDER] = to_text(order)
     return params
 
 

@@ -27,11 +27,7 @@ from orbiter_mlflow.config.codec.tree import tree
 from orbiter_mlflow.config.codec.unflatten import read_node
 from orbiter_mlflow.errors import UnreadableError
 
-__all__ = ["ROOT", "Entry", "Flat", "flatten_config", "is_key"]
-
-ROOT = ":root"
-"""The config's own param: fields whose name MLflow does not take as a key, and what else it carries
-beyond the fields of its class."""
+__all__ = ["Entry", "Flat", "flatten_config", "is_key"]
 
 _MAX_PATH = names.MAX_KEY - 10
 """Leaves room for the number of a piece."""
@@ -105,7 +101,7 @@ def _flat(config: object) -> Flat:
         else:
             apart[name] = _field_apart(value)
     if apart or head:
-        flat.entries.append(_entry((ROOT,), Leaf({**head, **apart})))
+        flat.entries.append(_entry((names.CONFIG_ROOT,), Leaf({**head, **apart})))
     return flat
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.flatten import Entry, Flat
 from orbiter_mlflow.config.codec.json_text import Json, canonical, to_text
 from orbiter_mlflow.config.codec.kinds.registry import KINDS
 from orbiter_mlflow.config.codec.loading import values_of
 from orbiter_mlflow.config.codec.markers import COLLECTIONS, DICT, JSON, REDACTED, STR, is_marked
-from orbiter_mlflow.config.codec.order import ORDER
 from orbiter_mlflow.config.codec.text_only import TEXT, WHY, advice
 from orbiter_mlflow.redaction.key_names import is_special_token
 from orbiter_mlflow.redaction.redactor import Redactor
@@ -64,7 +64,7 @@ def mask_config(flat: Flat, redactor: Redactor) -> Masked:
                     unencodable[place] = advice(own.get(WHY))
     order = _order(flat.order, collapsed, redactor)
     if order:
-        texts[(ORDER,)] = to_text(order)
+        texts[(names.KEY_ORDER,)] = to_text(order)
     return Masked(texts, tuple(redacted), unencodable)
 
 

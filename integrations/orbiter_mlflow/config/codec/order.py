@@ -7,15 +7,13 @@ dict that is not in it is sorted by its keys, as is each one that an earlier ver
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.json_text import Json, parse
 from orbiter_mlflow.errors import UnreadableError
 
-__all__ = ["ORDER", "Order", "different_orders", "in_order", "is_sorted", "read_order"]
+__all__ = ["Order", "different_orders", "in_order", "is_sorted", "read_order"]
 
 T = TypeVar("T")
-
-ORDER = "order-of-keys"
-"""The param; no field has such a name. Older servers take no `:` in one."""
 
 Order = Mapping[str, list[str]]
 
@@ -60,7 +58,7 @@ def different_orders(columns: Sequence[Mapping[str, str]]) -> dict[str, list[lis
     Returns:
         Path -> the keys that all have, in the order of each run; None where a run has no such dict.
     """
-    orders = [_readable(column.get(ORDER)) for column in columns]
+    orders = [_readable(column.get(names.KEY_ORDER)) for column in columns]
     found = {}
     for path in dict.fromkeys(path for order in orders for path in order):
         pairs = zip(columns, orders, strict=True)

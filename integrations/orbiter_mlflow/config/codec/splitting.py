@@ -3,14 +3,12 @@
 All pieces are of one length but the last, which is shorter: so the loss of any piece shows.
 """
 
-import re
 from collections.abc import Mapping
 
+from orbiter_mlflow import names
 from orbiter_mlflow.errors import ConfigError
 
 __all__ = ["join_value", "join_values", "split_value"]
-
-_PIECE = re.compile(r"(.*):(0|[1-9][0-9]*)", re.DOTALL)
 
 
 def split_value(key: str, text: str, limit: int) -> dict[str, str]:
@@ -25,7 +23,7 @@ def split_value(key: str, text: str, limit: int) -> dict[str, str]:
     if size is None:
         raise ValueError(f"a text of {len(text)} characters cannot be split by a limit of {limit}")
     pieces = (text[start : start + size] for start in range(0, len(text), size))
-    return {f"{key}:{number}": piece for number, piece in enumerate(pieces)}
+    return {names.piece_name(key, number): piece for number, piece in enumerate(pieces)}
 
 
 def join_value(texts: Mapping[str, str], key: str) -> str | None:
@@ -34,7 +32,7 @@ def join_value(texts: Mapping[str, str], key: str) -> str | None:
     Raises:
         ConfigError: when pieces of it are missing.
     """
-    own = {name: text for name, text in texts.items() if name.partition(":")[0] == key}
+    own = {name: text for name, text in texts.items() if names.piece_of(name)[0] == key}
     return join_values(own).get(key)
 
 
@@ -47,11 +45,11 @@ def join_values(params: Mapping[str, str]) -> dict[str, str]:
     whole: dict[str, str] = {}
     pieces: dict[str, dict[int, str]] = {}
     for key, text in params.items():
-        match = _PIECE.fullmatch(key)
-        if match is None:
+        name, number = names.piece_of(key)
+        if number is None:
             whole[key] = text
         else:
-            pieces.setdefault(match[1], {})[int(match[2])] = text
+            pieces.setdefault(name, {})[number] = text
     problems = {}
     for key, numbered in pieces.items():
         parts = [numbered[number] for number in sorted(numbered)]

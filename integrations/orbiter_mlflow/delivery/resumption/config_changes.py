@@ -21,8 +21,8 @@ Changes = Mapping[str, tuple[str | None, str | None]]
 
 def config_changes(run: RunContents, params: Mapping[str, str]) -> Changes:
     """Compare the config of a run with the params of a resuming trainer."""
-    roots = {*_fields(run.tags), *map(_root, params)}
-    kept = {key: text for key, text in run.params.items() if _root(key) in roots}
+    roots = {*_fields(run.tags), *map(names.config_field, params)}
+    kept = {key: text for key, text in run.params.items() if names.config_field(key) in roots}
     return {
         key: (kept.get(key), params.get(key))
         for key in sorted(kept.keys() | params.keys())
@@ -67,18 +67,13 @@ def changes_text(changes: Changes, number: int) -> str:
 
 def _fields(tags: Mapping[str, str]) -> Sequence[str]:
     """The root fields of a run's config; none where somebody has changed the tag."""
-    pieces = [name for name in tags if name.partition(":")[0] == names.CONFIG_FIELDS]
-    pieces.sort(key=lambda name: (len(name), name))  # by their number
+    pieces = [name for name in tags if names.piece_of(name)[0] == names.CONFIG_FIELDS]
+    pieces.sort(key=lambda name: names.piece_of(name)[1] or 0)
     try:
         fields = json.loads("".join(tags[name] for name in pieces))
     except ValueError:
         return []
     return [str(field) for field in fields] if isinstance(fields, list) else []
-
-
-def _root(key: str) -> str:
-    """The config field that a param belongs to."""
-    return key.partition(".")[0].partition(":")[0]
 
 
 def _short(text: str | None, length: int) -> str | None:
