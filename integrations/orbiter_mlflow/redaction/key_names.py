@@ -1,7 +1,7 @@
-"""Which names name a secret: `hf_token`, `apiKey`, `DB_PASSWORD`, but not `max_tokens`.
+"""Which keys name a secret: `hf_token`, `apiKey`, `DB_PASSWORD`, but not `max_tokens`.
 
-A name is split into words; the rules below are on words. An unknown `<word>_token` is a secret:
-a setting too few in the UI is a smaller harm than a credential too many.
+A name is split into words, and the rules are about words. An unknown `<word>_token` is a secret: a
+setting missing from the UI does less harm than a credential in it.
 """
 
 import re
@@ -29,9 +29,9 @@ _ALWAYS_AT_THE_END = ("secret", "apikey", "secretkey", "accesskey", "authtoken",
 _LAST = frozenset({"auth", "oauth", "creds", "cred", "jwt", "webhook"})
 
 _LONGEST_REMEMBERED = 250
-"""Characters of a name."""
+"""Characters of a name that is cached."""
 
-# Who hands out credentials. `key` and `pat` are no secrets but after one of these.
+# Issuers of credentials: `pat` is a secret only after one of these, `key` only after `_BEFORE_KEY`.
 _ISSUERS = _words(
     """
     anthropic aws azure cohere comet databricks deepseek fireworks gcp gemini git github gitlab
@@ -59,7 +59,7 @@ _BEFORE_TOKENS = _ISSUERS | _words(
     """
 )
 
-# What language models call a token. After any other word, `token` is a credential.
+# Tokens of language models. After any other word, `token` is a credential.
 _BEFORE_MODEL_TOKEN = _words(
     """
     act action actions added additional answer assistant audio average avg begin beginning blank
@@ -76,20 +76,20 @@ _BEFORE_MODEL_TOKEN = _words(
     video virtual vision visual word
     """
 )
-# Who signs addresses: `X-Amz-Signature`.
+# Signers of URLs: `X-Amz-Signature`.
 _BEFORE_SIGNATURE = frozenset({"amz", "goog", "oss", "cos", "ms", "sas"})
 _SIGNATURES = frozenset({"sig", "signature"})
 
 _SPECIAL_TOKEN = re.compile(r"[bru]?[\\\"']*(?:<[^<>\s]{1,60}>|\[/?[A-Z_]{1,30}\])[\\\"'),;}\]]*")
 """`<|action|>`, `</s>`, `[MASK]`, perhaps quoted."""
 
-# Words that may follow without making a value out of a credential.
+# Words that may follow the name of a secret.
 _TRAILING = frozenset({"value", "string", "text", "plain", "plaintext"})
 
 
 def names_secret(name: str) -> bool:
-    """Whether a value under this name is to be taken for a secret."""
-    # What a text's "key" is comes from outside: the cache must not hold megabytes.
+    """Whether a value under this name counts as a secret."""
+    # Any text may be a "key": the cache must not hold megabytes.
     return _remembered(name) if len(name) <= _LONGEST_REMEMBERED else _judge(name)
 
 
@@ -99,7 +99,7 @@ def names_secret_in_url(name: str) -> bool:
 
 
 def is_special_token(name: str, value: str) -> bool:
-    """Whether this is a special token of a language model, whatever word is before `token`."""
+    """Whether the value is a special token of a language model, whatever its name."""
     return name.lower().endswith("token") and _SPECIAL_TOKEN.fullmatch(value) is not None
 
 

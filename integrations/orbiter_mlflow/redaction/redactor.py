@@ -1,7 +1,7 @@
-"""Secrets never leave: which keys name one, and how a text looks without those it holds.
+"""`Redactor`: finds secrets by their key and by their shape, and takes them out of a text.
 
-Everything that is written anywhere goes through here first. When in doubt a text loses too much.
-What a secret looks like is `secret_shapes`, which names are a secret's `secret_names`.
+Everything is redacted before it is written anywhere. When in doubt, too much is redacted. `shapes`
+is the table of what secrets look like, `key_names` has the rules for the names of secrets.
 """
 
 import re
@@ -16,7 +16,7 @@ from orbiter_mlflow.text.urls import hide_userinfo
 __all__ = ["REDACTED", "Redactor"]
 
 REDACTED = "[redacted]"
-"""What stands where a secret stood."""
+"""Replaces a secret."""
 
 _NO_SECRETS = frozenset({"", "true", "false", "none", "null"})
 _TYPE = re.compile(
@@ -24,53 +24,53 @@ _TYPE = re.compile(
     r"(?:[ \t]*\|[ \t]*\w+)*[ \t]*(?:[=,)].*)?",
     re.DOTALL,
 )
-"""The annotation of a name in code, and what follows it: a value there is another shape's."""
+"""The annotation of a name in code, and the rest: another shape finds a value in it."""
 _BEFORE_SECRET = frozenset({"-u", "-U", "--user", "--proxy-user", "-p", "login"})
-"""Words of a command line after which, in some commands, a secret comes."""
+"""Words of a command line that a secret follows in some commands."""
 _COMMAND = 4
-"""Words of a command line that are looked at before one that may be a secret."""
+"""Words of a command line to look at before one that may be a secret."""
 _NAME = re.compile(r"[A-Za-z_]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
 class Redactor:
-    """Knows secrets by their key and by their shape.
+    """Finds secrets by their key and by their shape.
 
     Args:
-        extra_patterns: globs (`*`, `?`, `[...]`) of further key names that name a secret; letter
-            case does not matter.
+        extra_patterns: globs (`*`, `?`, `[...]`) of further key names whose values are secrets,
+            case-insensitive.
     """
 
     extra_patterns: tuple[str, ...] = ()
 
     def is_secret_key(self, key: str) -> bool:
-        """Whether what stands under this key is to be taken for a secret."""
+        """Whether a value under this key counts as a secret."""
         if names_secret(key):
             return True
         return any(fnmatchcase(key.lower(), pattern.lower()) for pattern in self.extra_patterns)
 
     def value(self, key: str, text: str) -> str:
-        """The text without its secrets, of which it is one where its key says so."""
+        """The text without its secrets; `[redacted]` if its key names a secret."""
         if self.is_secret_key(key) and not _harmless(key, text):
             return REDACTED
         return self.text(text)
 
     def text(self, text: str) -> str:
-        """The text with `[redacted]` for each secret in it.
+        """The text with `[redacted]` in place of each secret.
 
-        Found are the userinfo of URLs, and all of `secret_shapes.SHAPES`.
+        Finds the userinfo of URLs, and all of `shapes.SHAPES`.
         """
         return self._clean(text, lambda secret: REDACTED)
 
     def lines(self, lines: Sequence[str]) -> list[str]:
-        """As `text`, of lines that belong together; none of them is lost.
+        """As `text`, for lines that belong together; their number stays the same.
 
-        Of a secret that goes over several lines each one is redacted.
+        In a secret of several lines, each line is redacted.
         """
         return self._clean("\n".join(lines), _line_by_line).split("\n") if lines else []
 
     def arguments(self, arguments: Sequence[str]) -> list[str]:
-        """As `text`, of the arguments of a command: in `--api-key x`, `x` is a secret."""
+        """As `text`, for the arguments of a command: in `--api-key x`, `x` is a secret."""
         return [
             REDACTED
             if self.follows_as_secret(arguments[max(0, at - _COMMAND) : at], argument)
@@ -79,7 +79,7 @@ class Redactor:
         ]
 
     def follows_as_secret(self, before: Sequence[str], item: str) -> bool:
-        """Whether an item of a list is a secret for the items before it: `--api-key`, `-u`."""
+        """Whether the items before it make an item of a list a secret: `--api-key`, `-u`."""
         last = before[-1] if before else ""
         if last[:1] == "-" and "=" not in last and self.is_secret_key(last):
             return True
@@ -89,22 +89,22 @@ class Redactor:
         return self.text(" ".join(words)) != " ".join(map(self.text, words))
 
     def is_pair(self, key: str, item: str) -> bool:
-        """Whether two items that stand alone are a secret's name and the secret."""
+        """Whether a list of two items is the name of a secret and the secret."""
         if _NAME.fullmatch(item) and names_secret(item):  # two names
             return False
-        if self.text(key) != key:  # a secret itself, as a URL with a password
+        if self.text(key) != key:  # a secret itself, such as a URL with a password
             return False
         text = f"({key!r}, {item!r})"
         return self.text(text) != text
 
-    def _clean(self, text: str, hidden: Callable[[str], str]) -> str:
+    def _clean(self, text: str, replace: Callable[[str], str]) -> str:
         text = hide_userinfo(text, REDACTED)
         for shape in shapes_for(text):
-            text = self._without(shape, text, hidden)
+            text = self._without(shape, text, replace)
         return text
 
-    def _without(self, shape: Shape, text: str, hidden: Callable[[str], str]) -> str:
-        kept: list[str] = []
+    def _without(self, shape: Shape, text: str, replace: Callable[[str], str]) -> str:
+        parts: list[str] = []
         done = at = 0
         while found := shape.pattern.search(text, at):
             at = found.end()
@@ -118,10 +118,10 @@ class Redactor:
                 found = value
             start, end = found.span("secret" if "secret" in found.re.groupindex else 0)
             if not text.startswith(REDACTED, start):
-                kept += text[done:start], hidden(text[start:end])
+                parts += text[done:start], replace(text[start:end])
                 done = end
             at = max(at, end)
-        return "".join((*kept, text[done:])) if kept else text
+        return "".join((*parts, text[done:])) if parts else text
 
 
 def _line_by_line(secret: str) -> str:
@@ -129,7 +129,7 @@ def _line_by_line(secret: str) -> str:
 
 
 def _harmless(key: str, value: str, prose: frozenset[str] = frozenset()) -> bool:
-    """Whether what stands under a secret's name is none."""
+    """Whether a value under a secret's name is no secret."""
     bare = value.strip("\\\"'),;}] \n")
     if value.startswith(REDACTED) or bare.lower() in _NO_SECRETS or is_special_token(key, value):
         return True

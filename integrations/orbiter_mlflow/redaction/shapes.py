@@ -1,9 +1,9 @@
-"""Every shape by which a secret shows in a text, in one table.
+"""The table of the shapes of secrets: name, prefilter, pattern, example.
 
-A row is either a secret by itself (`hf_...`), or what ties a name to a value (`api_key=...`): then
-the value is a secret where the name is a secret's. All patterns run in time linear in the text.
-A quantifier with a second `+` gives nothing back, so a run is read once; look-behinds keep a
-pattern from starting anew inside a run that it has just refused.
+A new shape is a new row. A row matches either a secret alone (`hf_...`), or an assignment of a
+value to a name (`api_key=...`), which is a secret if the name is. All patterns take linear time: a
+possessive quantifier (`++`) reads a run only once, and look-behinds keep a pattern from starting
+again inside a run that it has just rejected.
 """
 
 import re
@@ -20,18 +20,19 @@ class Shape:
     """One shape of a secret.
 
     Attributes:
-        name: what it is.
-        marks: texts, in lower case, without one of which no text has this shape.
-        pattern: finds the secret: its group `secret`, else all of it; or, with a `value`, the name
-            (group `key`) and what ties it to the value.
-        example: a text with such a secret between `«` and `»`; too short to be a real one.
-        value: what follows a secret's name; its group `secret`, else all of it, is the secret.
-        names: whether a name is a secret's here, beside those that always are.
-        prose: names that may stand so in plain English: `token: the smallest unit of text`.
+        name: the kind of secret.
+        prefilter: lower-case strings; a text without any of them is not searched.
+        pattern: finds the secret, which is the group `secret` or the whole match; in an assignment,
+            finds the name (group `key`) and the operator.
+        example: a text with such a secret between `«` and `»`, too short to be a real one.
+        value: in an assignment, matches the value after `pattern`; the group `secret` or the whole
+            match is the secret.
+        names: tells which names are a secret's only in this shape.
+        prose: names that stand like this in plain English: `token: the smallest unit of text`.
     """
 
     name: str
-    marks: tuple[str, ...]
+    prefilter: tuple[str, ...]
     pattern: re.Pattern[str]
     example: str
     value: re.Pattern[str] | None = None
@@ -40,19 +41,19 @@ class Shape:
 
 
 def shapes_for(text: str) -> list[Shape]:
-    """The shapes that a text could have, in their order: spares it most of the patterns."""
+    """The shapes that a text may contain, by their prefilters, in the order of the table."""
     lowered = text.lower()
-    found = {at for mark, at in _MARKS if mark in lowered}
+    found = {at for part, at in _PREFILTERS if part in lowered}
     return [SHAPES[at] for at in sorted(found)]
 
 
-def _alone(name: str, marks: str, pattern: str, example: str, flags: int = 0) -> Shape:
-    return Shape(name, tuple(marks.split()), re.compile(pattern, flags), example)
+def _alone(name: str, prefilter: str, pattern: str, example: str, flags: int = 0) -> Shape:
+    return Shape(name, tuple(prefilter.split()), re.compile(pattern, flags), example)
 
 
-def _token(name: str, prefix: str, rest: str, example: str, marks: str = "") -> Shape:
-    """A token that begins with `prefix`, a pattern and in lower case its mark."""
-    return _alone(name, marks or prefix.lower(), rf"(?<![A-Za-z0-9]){prefix}{rest}", example)
+def _token(name: str, prefix: str, rest: str, example: str, prefilter: str = "") -> Shape:
+    """A token that begins with the pattern `prefix`, which is the default of the prefilter."""
+    return _alone(name, prefilter or prefix.lower(), rf"(?<![A-Za-z0-9]){prefix}{rest}", example)
 
 
 _TOKENS = (
@@ -239,13 +240,13 @@ _COMMANDS = (
     ),
 )
 
-# A key with what ties it to a value; then the value, read only after a secret key, so that
-# `note="api_key=x"` does not hide one in the value of the other.
+# The value is matched only after the name of a secret, so that `note="api_key=x"` does not hide one
+# assignment in the value of another.
 _KEY = r"(?P<key>[\w.\-]++)"
 _VALUE = re.compile(
     r"[bBrRuUfF]{0,2}(?:\"{3}.*?(?:\"{3}|\Z)|'{3}.*?(?:'{3}|\Z)|\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?)"
-    r"|\\{1,8}+[\"'].*?\\{1,8}+[\"']"  # JSON inside a string inside JSON
-    r"|[\[{(][^\n]*+"  # a container: where it ends is not for a pattern to say
+    r"|\\{1,8}+[\"'].*?\\{1,8}+[\"']"  # JSON in a string in JSON
+    r"|[\[{(][^\n]*+"  # a container: a pattern cannot find its end
     r"|[^\s]++",
     re.DOTALL,
 )
@@ -258,7 +259,7 @@ _QUOTED_LAST = re.compile(
     re.DOTALL,
 )
 _TO_ELEMENT = re.compile(r"(?:<!\[CDATA\[[^\]]*+\]\]>|[^<>\s][^<>]*+)(?=</)")
-# The first line after a key, and all that are indented no less.
+# The first line after a key, and all lines with the same indentation.
 _INDENTED = re.compile(
     r"(?P<indent>[ \t]++)(?P<secret>[^\s#][^\n]*+(?:\n(?:(?P=indent)[^\n]++|[ \t]*+(?=\n)))*+)"
 )
@@ -266,12 +267,12 @@ _INDENTED = re.compile(
 # `token: the smallest unit of text` is prose; `token: 8c2f91aa03` is not.
 _PROSE = frozenset({"token", "secret", "secrets", "auth", "cookie", "cookies", "credentials"})
 _COLUMNS = frozenset({"token", "auth", "cookie"})
-"""May be the first of two columns, fields or labels."""
+"""Names that may be the first of two columns, fields or labels."""
 
 
-def _tie(
+def _assignment(
     name: str,
-    marks: str,
+    prefilter: str,
     pattern: str,
     value: re.Pattern[str],
     example: str,
@@ -281,11 +282,11 @@ def _tie(
     flags: int = 0,
 ) -> Shape:
     found = re.compile(pattern, flags)
-    return Shape(name, tuple(marks.split()), found, example, value, names, prose)
+    return Shape(name, tuple(prefilter.split()), found, example, value, names, prose)
 
 
-_TIES = (
-    _tie(
+_ASSIGNMENTS = (
+    _assignment(
         "header",
         ": =",
         r"(?<![\w.])(?P<key>(?:[A-Za-z0-9]{1,20}-){0,3}(?:authorization|cookie)2?)"
@@ -294,7 +295,7 @@ _TIES = (
         "Authorization: «Basic ab01=»",
         flags=re.IGNORECASE,
     ),
-    _tie(
+    _assignment(
         "query of a URL",
         "=",
         rf"(?<=[?&;#]){_KEY}=",
@@ -302,7 +303,7 @@ _TIES = (
         "https://h/x?sig=«ab01»&b=1",
         names=names_secret_in_url,
     ),
-    _tie(
+    _assignment(
         "name and value, listed",
         "value content",
         rf"(?<![\w])(?:name|key|id)[\"']?\s{{0,8}}+[:=]\s{{0,8}}+[\"']?{_KEY}[\"']?\s{{0,8}}+,?"
@@ -310,7 +311,7 @@ _TIES = (
         _VALUE,
         '{"name": "HF_TOKEN", "value": «"ab01"»}',
     ),
-    _tie(
+    _assignment(
         "assignment with a type",
         ":",
         rf"(?<![\w.\-?&]){_KEY}[ \t]{{0,8}}+:[ \t]{{0,8}}+[\w.\[\]|&<>, ]{{1,100}}?"
@@ -318,8 +319,8 @@ _TIES = (
         _VALUE,
         'api_key: str | None = «"ab01"»',
     ),
-    _tie(
-        "line of a file",  # of YAML or INI: its value goes to the end of the line
+    _assignment(
+        "line of a file",  # YAML or INI: the value goes to the end of the line
         ": =",
         r"(?m:^)[ \t]{0,200}+(?:[+\-][ \t]{0,200}+)?"
         r"(?!(?:token|secrets?|auth|cookies?|credentials)\b)"
@@ -327,7 +328,7 @@ _TIES = (
         _TO_END_OF_LINE,
         "x: 1\n  db_password: «correct horse»\ny: 2",
     ),
-    _tie(
+    _assignment(
         "assignment",
         "= :",
         rf"(?<![\w.\-?&]){_KEY}(?:\\{{0,4}}[\"']?\]?[ \t]{{0,8}}+(?:=>|:=|=(?![=~]))[ \t]{{0,8}}+"
@@ -335,22 +336,22 @@ _TIES = (
         _VALUE,
         "api_key = «'ab01'»",
     ),
-    _tie(
-        "variable of an environment",
+    _assignment(
+        "environment variable",
         "env set",
         r"(?<![\w\-])(?:ENV|setx|setenv|set[ \t]{1,8}+-[a-zA-Z]{1,8})[ \t]{1,8}+"
         rf"{_KEY}[ \t]{{1,8}}+(?![=:])",
         _VALUE,
         "ENV HF_TOKEN «ab01»",
     ),
-    _tie(
+    _assignment(
         "option of a command",
         "-",
         r"(?<![\w.\-])(?P<key>--?[\w.\-]++)[ \t]++(?!-)",
         _VALUE,
         "huggingface-cli login --token «ab01»",
     ),
-    _tie(
+    _assignment(
         "mapping",
         ":",
         rf"(?<![\w.\-?&]){_KEY}[ \t]{{0,8}}+:[ \t]{{1,8}}+(?![>|][+\-0-9]{{0,2}}\s)",
@@ -358,8 +359,8 @@ _TIES = (
         "  db_password: «ab01»",
         prose=_PROSE,
     ),
-    _tie(
-        "mapping, its value on the next lines",
+    _assignment(
+        "mapping with its value on the next lines",
         ":",
         r"(?m:^)[ \t]{0,200}+(?:-[ \t]{1,8}+)?[\"']?" + _KEY + r"[\"']?[ \t]{0,8}+:"
         r"[ \t]{0,8}+(?:[>|][+\-0-9]{0,2}[ \t]{0,8}+)?\r?\n",
@@ -367,7 +368,7 @@ _TIES = (
         "api_key:\n  «ab01»\nx: 1",
         prose=_PROSE,
     ),
-    _tie(
+    _assignment(
         "pair",
         ",",
         rf"[\[(][ \t\n]{{0,40}}+\\{{0,4}}[\"']{_KEY}\\{{0,4}}[\"'][ \t]{{0,8}}+,\s{{0,40}}+",
@@ -375,7 +376,7 @@ _TIES = (
         "users=[('secret', «'pw'»)",
         prose=_COLUMNS,
     ),
-    _tie(
+    _assignment(
         "element of XML or HTML",
         "<",
         r"<(?:[\w\-]{1,40}:)?" + _KEY + r"(?:\s[^<>]{0,300}+)?>\s{0,40}+",
@@ -385,7 +386,7 @@ _TIES = (
     ),
 )
 
-SHAPES: tuple[Shape, ...] = (*_TOKENS, *_WEBHOOKS, *_COMMANDS, *_TIES)
-"""In the order in which they are looked for."""
+SHAPES: tuple[Shape, ...] = (*_TOKENS, *_WEBHOOKS, *_COMMANDS, *_ASSIGNMENTS)
+"""All shapes, in the order in which they are searched."""
 
-_MARKS = [(mark, at) for at, shape in enumerate(SHAPES) for mark in shape.marks]
+_PREFILTERS = [(part, at) for at, shape in enumerate(SHAPES) for part in shape.prefilter]
