@@ -1,4 +1,4 @@
-"""A config comes back with all that it carries, or is refused by name; the proof runs nothing."""
+"""A config comes back with its whole state, or is refused by name; encoding runs no user code."""
 
 import json
 import logging
@@ -80,17 +80,17 @@ def test_configs_that_differ_in_anything_readable_differ_in_digest_and_diff(name
 
 
 @pytest.mark.parametrize("place", ["extra", "any", "typed"])
-def test_what_is_the_same_carries_the_same(place: str) -> None:
+def test_values_that_are_the_same_have_the_same_state(place: str) -> None:
     for make in values_of("light").values():
         one, other = config_with(make(), place), config_with(make(), place)
         if same(one, other):
             assert carried(one) == carried(other)
 
 
-# -- what an instance carries ----------------------------------------------------------------------
+# -- the state of an instance ----------------------------------------------------------------------
 
 
-def test_an_init_of_its_own_is_natural_code(caplog: pytest.LogCaptureFixture) -> None:
+def test_attributes_set_by_an_own_init_come_back(caplog: pytest.LogCaptureFixture) -> None:
     config = OwnInit(temperature=0.2, epochs=3)
     params, tags = params_and_tags(config)
     assert params["temperature"] == "0.2"
@@ -113,7 +113,7 @@ def test_a_property_over_an_attribute_keeps_its_value() -> None:
     assert [row.name for row in found.config] == ["extra.q._four_bit"]
 
 
-def test_a_class_that_refuses_its_values_is_told_and_has_all_that_it_carried(
+def test_a_class_that_refuses_its_values_is_reported_and_keeps_its_state(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = TrainConfig(extra={"a": Refusing(3), "b": [Refusing(4)]})
@@ -132,7 +132,7 @@ def test_a_class_that_refuses_its_values_is_told_and_has_all_that_it_carried(
 
 
 class Environment(pydantic.BaseModel):
-    """As pydantic's BaseSettings, which take from the environment what they are not given."""
+    """Like pydantic's BaseSettings: takes from the environment what it is not given."""
 
     host: str = "none"
     port: int = 1
@@ -141,7 +141,7 @@ class Environment(pydantic.BaseModel):
         super().__init__(**{"host": os.environ.get("MY_HOST", "none"), **given})
 
 
-def test_the_environment_of_the_reader_gets_into_no_config(
+def test_the_environment_of_the_reader_never_gets_into_a_config(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MY_HOST", "of-the-run")
@@ -152,12 +152,12 @@ def test_the_environment_of_the_reader_gets_into_no_config(
     assert caplog.messages == []
 
 
-# -- the proof -------------------------------------------------------------------------------------
+# -- encoding runs no user code --------------------------------------------------------------------
 
 
 @dataclass
 class Seeding:
-    """Touches what is not its own whenever its code runs."""
+    """Changes global state whenever its code runs."""
 
     seed: int = 1
     runs: ClassVar[int] = 0
@@ -187,7 +187,7 @@ class Counting(pydantic.BaseModel):
 
 @dataclass
 class Custom:
-    """Says by itself how pydantic reads it."""
+    """Defines how pydantic reads it."""
 
     a: int = 1
 
@@ -209,7 +209,7 @@ class Users(TrainConfig):
     custom: "Custom | None" = None
 
 
-def test_the_proof_runs_no_code_of_a_user() -> None:
+def test_encoding_runs_no_user_code() -> None:
     config = Users(
         many=[Seeding(2)],
         named={"x": Seeding(3)},
@@ -262,14 +262,14 @@ def test_no_secret_is_in_the_order() -> None:
     assert parse(encoded.params[names.KEY_ORDER]) == {"extra": ["z", "secrets", "b"]}
 
 
-# -- what was kept as text -------------------------------------------------------------------------
+# -- values kept as text ---------------------------------------------------------------------------
 
 
 def collate(batch: Any, **keywords: Any) -> Any:
     return batch, keywords
 
 
-def test_what_was_kept_as_text_can_be_given() -> None:
+def test_a_value_kept_as_text_can_be_supplied() -> None:
     secret = "hunter2-5f1c9e"
     fn: Any = lambda batch: batch  # noqa: E731
     model = object()
@@ -282,19 +282,19 @@ def test_what_was_kept_as_text_can_be_given() -> None:
             "many": [Frozen(inner=fn)],
         }
     )
-    wanted = problems(config)
-    assert wanted.keys() == {
+    needed = problems(config)
+    assert needed.keys() == {
         *("extra.collate", "extra.list[1].model", "extra.list[1].token", "extra.list[2][0]"),
         *("extra.lora.alpha", "extra.partial", "extra.many[0].inner"),
     }
-    assert "define it at the top of a module" in wanted["extra.collate"]
-    assert "overrides={'extra.collate': ...}" in wanted["extra.collate"]
-    given: dict[str, Any] = {path: fn for path in wanted if "token" not in path}
-    given |= {"extra.list[1].model": model, "extra.partial": config.extra["partial"]}
-    loaded = back(config, overrides=given, secrets={"extra.list[1].token": secret})
+    assert "define it at the top of a module" in needed["extra.collate"]
+    assert "overrides={'extra.collate': ...}" in needed["extra.collate"]
+    supplied: dict[str, Any] = {path: fn for path in needed if "token" not in path}
+    supplied |= {"extra.list[1].model": model, "extra.partial": config.extra["partial"]}
+    loaded = back(config, overrides=supplied, secrets={"extra.list[1].token": secret})
     assert same(loaded, config)
     assert loaded.extra["list"][1]["model"] is model  # not a copy
-    unknown = problems(config, overrides={**given, "extra.gone": 1, "epochs": 2})
+    unknown = problems(config, overrides={**supplied, "extra.gone": 1, "epochs": 2})
     assert unknown.keys() == {"extra.gone", "epochs", "extra.list[1].token"}
     assert "was not logged as text only" in unknown["epochs"]
 
@@ -308,13 +308,13 @@ async def test_the_warning_says_what_to_do_instead(
     with caplog.at_level(logging.WARNING):
         await trained(tracked(sqlite_uri, config))
     (message,) = [text for text in caplog.messages if "but not loaded back" in text]
-    assert "extra.fn (a function or class that its module has not under its name: define" in message
+    assert "extra.fn (a function or class that its module lacks under its name: define" in message
     assert "extra.big (a large array or a tensor: save it as an artifact" in message
-    assert "extra.custom[0] (of a class with no exact encoding: make it a dataclass" in message
+    assert "extra.custom[0] (its class has no exact encoding: make it a dataclass" in message
     assert "overrides=" in message
 
 
-def test_a_text_tells_objects_apart_by_all_they_hold() -> None:
+def test_the_texts_of_objects_differ_if_their_state_does() -> None:
     class Local:
         def __init__(self, size: int) -> None:
             self.inner = SimpleNamespace(size=size)
@@ -414,7 +414,7 @@ def test_all_modules_that_are_missing_are_named_at_once_and_only_those_allowed_a
 
 
 def sorted_params(params: dict[str, str]) -> dict[str, Any]:
-    """Params as JSON in which no order counts, as version 1 kept none."""
+    """Params as JSON without any order, since version 1 kept none."""
 
     def unordered(value: Any) -> Any:
         if type(value) is list:
@@ -449,7 +449,7 @@ VERSION_1 = {
 
 
 @pytest.mark.parametrize("name", VERSION_1)
-def test_a_config_that_version_1_has_logged_is_read_as_it_was(name: str) -> None:
+def test_a_config_that_version_1_logged_is_read_as_it_was(name: str) -> None:
     texts = json.loads((Path(__file__).with_name("config_version_1.json")).read_text())[name]
     assert texts["tags"][names.CONFIG_CODEC] == "1"
     config, secrets = VERSION_1[name]
@@ -484,7 +484,7 @@ more_kinds: st.SearchStrategy[Any] = st.recursive(
         st.builds(range, st.integers(-9, 9)),
         st.fractions(),
         st.sampled_from([Lora, collate, np.tanh, np.mean, np.dtype("int8"), ...]),
-        # One NaN: the bits of others get lost, as `tolist` does it.
+        # One NaN: `tolist` loses the bits of others.
         st.lists(st.floats(allow_nan=False) | st.just(np.nan), max_size=3).map(np.array),
     ),
     max_leaves=8,
@@ -511,7 +511,7 @@ def test_more_kinds_that_differ_have_different_params(one: Any, other: Any) -> N
     assert (params[0] == params[1]) == (carried(one) == carried(other))
 
 
-def test_what_has_a_secret_inside_is_redacted_and_given_back() -> None:
+def test_a_secret_inside_any_type_is_redacted_and_can_be_supplied() -> None:
     secret = "hunter2-5f1c9e"
     config = TrainConfig(
         extra={
@@ -526,44 +526,44 @@ def test_what_has_a_secret_inside_is_redacted_and_given_back() -> None:
     )
     run = run_with(config)
     assert secret not in str(run)
-    wanted = [path for path in problems(config) if path != "extra.fn"]
-    assert set(wanted) == {
+    needed = [path for path in problems(config) if path != "extra.fn"]
+    assert set(needed) == {
         *("extra.ordered.api_key", "extra.namespace.hf_token", "extra.more.password"),
         *("extra.partial.keywords.api_key", "extra.hidden", "extra.array[0]"),
     }
-    given: dict[str, Any] = dict.fromkeys(wanted, secret)
-    given["extra.hidden"] = config.extra["hidden"]
-    given["extra.array[0]"] = f"password={secret}"
+    supplied: dict[str, Any] = dict.fromkeys(needed, secret)
+    supplied["extra.hidden"] = config.extra["hidden"]
+    supplied["extra.array[0]"] = f"password={secret}"
     fn = config.extra["fn"]
-    loaded = config_of(run, secrets=given, overrides={"extra.fn": fn})
+    loaded = config_of(run, secrets=supplied, overrides={"extra.fn": fn})
     assert carried(loaded) == carried(config)
 
 
-def test_a_plain_class_of_a_user_is_shown_with_all_it_holds() -> None:
+def test_a_plain_class_of_a_user_comes_back() -> None:
     assert Plain(3) == back(TrainConfig(extra={"p": Plain(3)})).extra["p"]
 
 
 class OverList(list[int]):
-    """A container that is a dataclass besides: both parts are shown."""
+    """A subclass of a container, with attributes of its own."""
 
 
 class Raising:
-    """Raises when it is looked at."""
+    """Has a repr that raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError
 
 
-def test_one_value_that_does_not_come_back_costs_none_of_its_neighbours() -> None:
+def test_one_value_that_does_not_come_back_leaves_its_neighbours_intact() -> None:
     odd = Plain(3)
-    vars(odd)[1] = 2  # type: ignore[index]  # no name: as some libraries do
+    vars(odd)[1] = 2  # type: ignore[index]  # some libraries do so
     config = TrainConfig(
         extra={"z": {"odd": odd, "fine": (1,)}, "raises": Raising(), "a": Plain(4)}
     )
     encoded = encode_config(config)
     assert encoded.unencodable.keys() == {"extra.z.odd", "extra.raises"}
-    given = {"extra.z.odd": odd, "extra.raises": None}
-    loaded = back(config, overrides=given)
+    supplied = {"extra.z.odd": odd, "extra.raises": None}
+    loaded = back(config, overrides=supplied)
     assert list(loaded.extra) == ["z", "raises", "a"]
     assert loaded.extra["z"]["fine"] == (1,)
 
@@ -577,7 +577,7 @@ def test_the_text_of_a_container_shows_its_attributes() -> None:
     assert len(texts) == 2
 
 
-def test_a_live_model_is_read_only_so_far() -> None:
+def test_only_a_limited_part_of_a_live_model_is_read() -> None:
     class Module:
         def __init__(self, depth: int) -> None:
             self.weights = np.zeros(200_000)
@@ -605,7 +605,7 @@ def test_a_list_of_marked_objects_is_read_without_a_note(caplog: pytest.LogCaptu
     assert caplog.messages == []
 
 
-def test_a_secret_that_stands_first_of_two_is_hidden() -> None:
+def test_a_secret_in_a_list_of_two_is_redacted_in_either_place() -> None:
     secret = "hunter2-5f1c9e"
     for items in (
         [f"https://u:{secret}@h/2", "x"],

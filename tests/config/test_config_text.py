@@ -1,4 +1,4 @@
-"""A config as JSON, YAML and Python: each gives the identical config back, or says why not."""
+"""JSON, YAML and Python give the identical config back, or name what is wrong."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def test_a_field_whose_name_is_no_key_keeps_its_value() -> None:
         assert same(config_from_text(text, cls, format=form), config)
 
 
-def test_a_program_says_where_it_works_if_its_classes_are_a_scripts() -> None:
+def test_a_program_says_that_it_needs_the_script_with_its_classes() -> None:
     text = python_text(config_to_params(TrainConfig()), "__main__:Mine")
     assert text.startswith("# Put this into the script that was run")
     assert "from __main__ import Mine\n" in text
@@ -96,7 +96,7 @@ def test_any_extra_keeps_its_params_in_each_format(extra: dict[str, Any]) -> Non
     assert from_document(yaml.safe_load(yaml_text(params))) == join_values(params)
 
 
-def test_the_yaml_is_for_people_and_for_either_version_of_yaml() -> None:
+def test_the_yaml_reads_well_and_means_the_same_in_yaml_1_1_and_1_2() -> None:
     config = TrainConfig(
         extra={"lora": {"r": 8}, "prompt": "Be brief.\nBe kind.\n", "lr": "1e-05", "on": [1, "off"]}
     )
@@ -117,7 +117,7 @@ def test_the_yaml_is_for_people_and_for_either_version_of_yaml() -> None:
     )
 
 
-def test_the_json_keeps_short_lists_on_a_line() -> None:
+def test_the_json_keeps_short_lists_on_one_line() -> None:
     text = json_text(config_to_params(TrainConfig(extra={"t": (1, 2), "l": list(range(60))})))
     assert '    "t": {"$tuple": [1, 2]},\n' in text
     assert '    "l": [\n      0,\n' in text
@@ -138,7 +138,7 @@ def test_the_program_imports_what_the_config_names() -> None:
 @pytest.mark.parametrize(
     "name", ["", "os", "os:system('x')", "os:a b", "a:f.<locals>.C", "os;x:C", "a:class", "a.:C"]
 )
-def test_what_is_no_name_of_a_class_gets_into_no_program(name: str) -> None:
+def test_only_the_name_of_a_class_gets_into_a_program(name: str) -> None:
     with pytest.raises(ConfigError, match="no class that can be imported"):
         python_text(config_to_params(TrainConfig()), name)
     for marker in ({"$type": name}, {"$namedtuple": name, "x": 1}, {"$enum": [name, "A"]}):
@@ -160,8 +160,8 @@ def test_an_edited_text_gives_the_edited_config() -> None:
         ("{", "json", "the text", "line 1"),
         ("a: [1", "yaml", "the text", "line 1"),
         ("a: !!python/name:os.system x", "yaml", "the text", "line 1"),
-        ("[1]", "json", "the text", "no object"),
-        ("", "yaml", "the text", "no object"),
+        ("[1]", "json", "the text", "not an object"),
+        ("", "yaml", "the text", "not an object"),
         ("[" * 100_000, "json", "the text", "RecursionError"),
         ('{"learning_rate": NaN}', "json", "learning_rate", "$float"),
         ("extra: {a: [2024-01-01]}", "yaml", "extra.a[0]", "is a date"),
@@ -173,7 +173,9 @@ def test_an_edited_text_gives_the_edited_config() -> None:
         ('{"output_dir": {"$text": "x"}}', "json", "output_dir", "text only"),
     ],
 )
-def test_what_is_wrong_with_a_text_is_named(text: str, form: Form, path: str, reason: str) -> None:
+def test_the_error_names_what_is_wrong_with_a_text(
+    text: str, form: Form, path: str, reason: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         config_from_text(text, TrainConfig, format=form)
     assert reason in caught.value.problems[path]

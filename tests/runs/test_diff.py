@@ -25,7 +25,7 @@ from orbiter.train import TrainConfig
 from orbiter_mlflow import config_to_params, names
 from orbiter_mlflow.cli.diff_report import json_report, markdown_report, terminal_report
 from orbiter_mlflow.cli.main import commands
-from orbiter_mlflow.config.display import shown
+from orbiter_mlflow.config.display import as_python
 from orbiter_mlflow.config.encoding import join_values
 from orbiter_mlflow.runs.diff import (
     Change,
@@ -148,7 +148,7 @@ def test_a_redacted_value_is_neither_equal_nor_different() -> None:
 )
 def test_a_value_is_shown_as_python_would(value: Any, text: str) -> None:
     params = config_to_params(TrainConfig(extra={"a": value}))
-    assert shown(params["extra.a"]) == text
+    assert as_python(params["extra.a"]) == text
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_value_is_shown_as_python_would(value: Any, text: str) -> None:
     ],
 )
 def test_what_only_looks_like_a_marker_is_shown_all_the_same(text: str) -> None:
-    assert shown(text)
+    assert as_python(text)
 
 
 @given(configs, configs)

@@ -244,8 +244,8 @@ def test_a_class_that_has_moved_brings_its_neighbours(caplog: pytest.LogCaptureF
 
 def log_again(params: Mapping[str, str], tags: Mapping[str, str]) -> StoredRun:
     """A run in which just these params were logged."""
-    from orbiter_mlflow.config.codec.checksums import write_checksums
     from orbiter_mlflow.config.encoding import params_digest
+    from orbiter_mlflow.config.tags import write_checksums
 
     fresh = {
         names.CONFIG_DIGEST: params_digest(params),
@@ -422,7 +422,7 @@ def test_fields_dropped_since_are_named(caplog: pytest.LogCaptureFixture) -> Non
     assert "allow_unknown=True" in problems["b"]
     assert caplog.messages == []
     assert config_of(run, new, allow_unknown=True) == new(5)
-    assert "b is no field of its class any more, and is left out" in caplog.text
+    assert "b is no longer a field of its class, and is left out" in caplog.text
 
 
 OLD_LAYER = make_dataclass("Layer", [("size", int), ("gone", int, 0)])
@@ -457,7 +457,7 @@ def test_nested_classes_may_change_as_well(
         assert "gone" in reason
         assert "allow_unknown=True" in reason
     assert config_of(run, new, allow_unknown=True) == new(make(NEW_LAYER))
-    assert "gone is no field of its class any more, and is left out" in caplog.text
+    assert "gone is no longer a field of its class, and is left out" in caplog.text
     assert "new is new since the run, and takes its default" in caplog.text
     for reason in problems_of(run, net(("layers", hint(NEEDY_LAYER))), allow_unknown=True).values():
         assert "needed" in reason

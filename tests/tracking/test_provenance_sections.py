@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from journals import HEAD, entries
 from orbiter.train import TrainConfig
 from orbiter_mlflow import MLflowSettings, names
-from orbiter_mlflow.config.seeds import seed_tags
+from orbiter_mlflow.config.tags import seed_tags
 from orbiter_mlflow.delivery.hosts.base import OfflineHost
 from orbiter_mlflow.delivery.kept_files import verified
 from orbiter_mlflow.delivery.records import Artifact, Tags

@@ -15,6 +15,7 @@ import click
 
 from orbiter_mlflow import names
 from orbiter_mlflow.cli.options import NoAnswer, console, store_settings, with_options
+from orbiter_mlflow.config.codec.markers import REDACTED, TEXT
 from orbiter_mlflow.config.codec.splitting import join_value
 from orbiter_mlflow.errors import ConfigError, RunNotFoundError, StoreError
 from orbiter_mlflow.gate.options import TRACKING_URI, Option
@@ -115,14 +116,14 @@ def _to_fill_in(run: StoredRun) -> list[str]:
     if redacted := _listed(run, names.CONFIG_REDACTED):
         lines += [
             "",
-            '# Secrets in the config were redacted: put them in the place of {"$redacted": ...},',
+            f'# Secrets in the config were redacted: put them in place of {{"{REDACTED}": ...}},',
             "# or give them to load_config, in `secrets`:",
             *(f"#   {path}" for path in redacted),
         ]
     if unencodable := _listed(run, names.CONFIG_UNENCODABLE):
         lines += [
             "",
-            '# Kept as text only: put values in the place of {"$text": ...}:',
+            f'# Kept as text only: put values in place of {{"{TEXT}": ...}}:',
             *(f"#   {path}" for path in unencodable),
         ]
     return [plain(line) for line in lines]

@@ -1,7 +1,7 @@
-"""Params that another tool has logged, as a config: as far as the types of its fields allow.
+"""Read params that another tool logged as a config, as far as the types of its fields allow.
 
-Such params are what `str()` made of the values: `None`, `True`, `1e-05`, `[1, 2]`; nested ones have
-keys with dots or slashes. What cannot be told for sure is taken as the field's annotation has it.
+Other tools log `str(value)`: `None`, `True`, `1e-05`, `[1, 2]`; nested values have keys with dots
+or slashes. An ambiguous text is read by the field's annotation.
 """
 
 import ast
@@ -19,7 +19,7 @@ from orbiter_mlflow.config.codec.tree import Node, tree
 from orbiter_mlflow.errors import ConfigError
 from orbiter_mlflow.redaction.redactor import Redactor
 
-__all__ = ["BestEffort", "read_foreign"]
+__all__ = ["BestEffort", "read_best_effort"]
 
 T = TypeVar("T")
 
@@ -27,20 +27,20 @@ _SEPARATOR = re.compile(r"[./]")
 _NONE = frozenset({"None", "null"})
 _CONSTANTS = {"true": True, "false": False, "nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _LONGEST = 100_000
-"""Characters of a text that are looked through for a list or the like."""
+"""Characters of a text that may be parsed as a list or the like."""
 _FAILED = object()
 
 
 @dataclass(frozen=True)
 class BestEffort(Generic[T]):
-    """A config, and how it came about: paths of its fields, and keys of params.
+    """A config, and which params it was read from.
 
     Attributes:
         config: the config.
-        taken: params that were.
-        defaulted: fields that no param was there for.
-        unreadable: params that do not fit their field, which has its default.
-        ignored: params of no field.
+        taken: keys of the params that were read.
+        defaulted: paths of the fields without a param.
+        unreadable: keys of the params that do not fit their field, which has its default.
+        ignored: keys of the params of no field.
     """
 
     config: T
@@ -51,36 +51,37 @@ class BestEffort(Generic[T]):
 
     @property
     def summary(self) -> str:
-        """All of it in one line."""
+        """Everything but the config, in one line."""
         parts = {
             "taken": self.taken,
             "left at their defaults": self.defaulted,
             "unreadable and left at their defaults": self.unreadable,
             "of no field and ignored": self.ignored,
         }
-        return "; ".join(f"{what}: {', '.join(keys)}" for what, keys in parts.items() if keys)
+        return "; ".join(f"{name}: {', '.join(keys)}" for name, keys in parts.items() if keys)
 
 
-def read_foreign(params: Mapping[str, str], config_type: type[T]) -> BestEffort[T]:
-    """The config that these params may have been.
+def read_best_effort(params: Mapping[str, str], config_type: type[T]) -> BestEffort[T]:
+    """The config that these params most likely were.
 
     Args:
-        params: all of a run's.
+        params: all params of a run.
         config_type: a dataclass.
 
     Raises:
-        ConfigError: fields have neither a param that fits nor a default; or the class refuses.
+        ConfigError: fields have neither a fitting param nor a default, or the class refuses the
+            values.
     """
     effort = _Effort()
     root = tree((_SEPARATOR.split(key), text) for key, text in params.items())
     values = effort.fields(root, config_type, "")
     taken = {_key_path(key): key for key in params}
-    shown = Redactor().text
     if not effort.problems:
         try:
             config = config_type(**values)
         except Exception as error:
-            effort.problems["the config"] = shown(f"{type(error).__name__}: {error}")
+            problem = f"{type(error).__name__}: {error}"
+            effort.problems["the config"] = Redactor().text(problem)
         else:
             return BestEffort(
                 config,
@@ -97,7 +98,7 @@ def _key_path(key: str) -> str:
 
 
 class _Effort:
-    """One reading."""
+    """One best-effort reading."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
@@ -107,7 +108,7 @@ class _Effort:
         self.problems: dict[str, str] = {}
 
     def fields(self, node: Node, cls: type, path: str) -> dict[str, Any]:
-        """What the constructor of a dataclass is to be given."""
+        """The arguments for the constructor of a dataclass."""
         all_fields: tuple[Any, ...] = fields(cls)
         hints, values = hints_of(cls), {}
         settable = {f.name: f for f in all_fields if f.init}
@@ -121,8 +122,8 @@ class _Effort:
             if name in values:
                 continue
             if f.default is MISSING and f.default_factory is MISSING:
-                there = name in node.children
-                reason = "does not fit the field's type" if there else "is missing"
+                logged = name in node.children
+                reason = "does not fit the field's type" if logged else "is missing"
                 self.problems[f"{path}{name}"] = f"{reason}, and the field has no default"
             elif name not in node.children:
                 self.defaulted.append(f"{path}{name}")
@@ -131,12 +132,12 @@ class _Effort:
     def _value(self, node: Node, hint: Hint, path: str) -> Any:
         if not node.children:
             return self._leaf(node, hint, path)
-        if node.text is not None:  # both `lora` and `lora.r`: the single ones tell more
+        if node.text is not None:  # both `lora` and `lora.r`: the latter say more
             self.ignored.append(path)
         if hint.dataclass is not None:
-            given = self.fields(node, hint.dataclass, f"{path}.")
+            arguments = self.fields(node, hint.dataclass, f"{path}.")
             try:
-                return hint.dataclass(**given)
+                return hint.dataclass(**arguments)
             except Exception:
                 self.problems.setdefault(path, f"{class_name(hint.dataclass)} refuses its values")
                 return _FAILED
@@ -162,7 +163,7 @@ class _Effort:
 
 
 def _coerced(text: str, hint: Hint) -> Any:
-    """The value of a text by the field's type; `_FAILED` where it has none."""
+    """The value of a text by the field's type; `_FAILED` if it has none."""
     if text in _NONE and _fits(None, hint):
         return None
     literal = _literal(text)
@@ -176,7 +177,7 @@ def _coerced(text: str, hint: Hint) -> Any:
     for value, strict in attempts:
         try:
             return hint.adapter.validate_python(value, strict=strict)
-        except Exception:  # noqa: S112  the next one, then
+        except Exception:  # noqa: S112  try the next one
             continue
     return _FAILED
 
@@ -192,7 +193,7 @@ def _fits(value: Any, hint: Hint) -> bool:
 
 
 def _literal(text: str) -> Any:
-    """What the text is as JSON or as Python's `repr`; the text where it is neither."""
+    """The text as JSON or as Python's `repr`; the text itself if it is neither."""
     if text.lower() in _CONSTANTS:
         return _CONSTANTS[text.lower()]
     if text in _NONE:
@@ -205,7 +206,7 @@ def _literal(text: str) -> Any:
         pass
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in the text
+            warnings.simplefilter("ignore")  # about odd escapes in the text
             return ast.literal_eval(text.strip())
     except Exception:
         return text

@@ -1,33 +1,34 @@
-"""The value of a param as Python would show it, from its text alone: no class is looked up.
+"""Show a param as Python would show its value, from its text alone: no class is looked up.
 
-Only for showing: what differs as a param differs here too, but what this gives is not read back.
+Params that differ are shown differently; the result is not read back.
 """
 
 from collections.abc import Callable
 
 from orbiter_mlflow.config.codec.json_text import Json, parse
-from orbiter_mlflow.config.codec.kinds.registry import KINDS
+from orbiter_mlflow.config.codec.kinds import KINDS
 from orbiter_mlflow.config.codec.markers import (
     DICT,
     ITEMS,
     JSON,
+    LEAF,
     NAMEDTUPLE,
     REDACTED,
-    STR,
+    TEXT,
     TYPE,
     holds,
+    marker_of,
 )
-from orbiter_mlflow.config.codec.text_only import TEXT
 from orbiter_mlflow.errors import UnreadableError
 
-__all__ = ["is_redacted", "shown"]
+__all__ = ["as_python", "is_redacted"]
 
 
-def shown(text: str) -> str:
-    """`{"$tuple":[1,2]}` as `(1, 2)`, `grpo` as `'grpo'`; what is no param of ours, as a string.
+def as_python(text: str) -> str:
+    """`{"$tuple":[1,2]}` as `(1, 2)`, `grpo` as `'grpo'`; a param that is not ours, as a string.
 
     Args:
-        text: a param as `encode_config` gives it, its pieces joined.
+        text: a param as `encode_config` gives it, with its pieces joined.
     """
     try:
         return _shown(parse(text))
@@ -36,7 +37,7 @@ def shown(text: str) -> str:
 
 
 def is_redacted(text: str) -> bool:
-    """Whether a secret was taken out of the value: two such values may differ, or be the same."""
+    """Whether a secret was redacted in the value: two such values may differ or be the same."""
     try:
         return REDACTED in text and holds(parse(text), REDACTED)
     except (UnreadableError, RecursionError):
@@ -48,7 +49,7 @@ def _shown(value: Json) -> str:
         return f"[{', '.join(map(_shown, value))}]"
     if type(value) is not dict:
         return repr(value)
-    name = next((key for key in value if key[:1] == "$"), None)
+    name = marker_of(value)
     try:
         if TEXT in value:
             inner = value[TEXT]
@@ -56,12 +57,12 @@ def _shown(value: Json) -> str:
         if name in (TYPE, NAMEDTUPLE):
             fields = (f"{key}={_shown(item)}" for key, item in value.items() if key != name)
             return f"{_dotted(value[name])}({', '.join(fields)})"
-        if name in KINDS and value.keys() <= {name, ITEMS}:
+        if name is not None and name in KINDS and value.keys() <= {name, ITEMS}:
             return _kind(value, name)
         if name is not None and len(value) == 1:
             return _MARKED[name](value[name]) if name in _MARKED else _call(name, value[name])
     except (TypeError, ValueError, LookupError, AttributeError):
-        pass  # no marker of ours, whatever it looks like
+        pass  # it only looks like a marker
     return f"{{{', '.join(f'{key!r}: {_shown(item)}' for key, item in value.items())}}}"
 
 
@@ -77,7 +78,7 @@ def _kind(value: dict[str, Json], name: str) -> str:
 
 
 def _call(name: str, payload: Json) -> str:
-    """`Decimal('1.5')`: the marker's name as a function of what it holds."""
+    """`decimal('1.5')`: the marker's name as a function of its payload."""
     return f"{name[1:]}({_arguments(payload)})"
 
 
@@ -87,14 +88,6 @@ def _arguments(payload: Json) -> str:
 
 def _dotted(name: str) -> str:
     return name.replace(":", ".")
-
-
-def _tuple(items: list[Json]) -> str:
-    return f"({_shown(items[0])},)" if len(items) == 1 else f"({_arguments(items)})"
-
-
-def _set(items: list[Json]) -> str:
-    return f"{{{_arguments(items)}}}" if items else "set()"
 
 
 def _dict(pairs: list[list[Json]]) -> str:
@@ -107,11 +100,7 @@ def _redacted(visible: str | None) -> str:
 
 _MARKED: dict[str, Callable[[Json], str]] = {
     REDACTED: _redacted,
-    "$leaf": lambda inner: _shown(inner),
-    JSON: lambda inner: _shown(inner),
-    STR: lambda parts: repr("".join(parts)),
-    "$tuple": _tuple,
-    "$set": _set,
-    "$frozenset": lambda items: f"frozenset({_set(items) if items else ''})",
+    LEAF: _shown,
+    JSON: _shown,
     DICT: _dict,
 }

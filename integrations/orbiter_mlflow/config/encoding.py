@@ -1,11 +1,10 @@
-"""A config as MLflow params, and the config back from them.
+"""A config as MLflow params, and back.
 
-`config_to_params` and `config_from_params` are inverse: two configs that differ in anything, the
-type of a number included, have different params. What cannot come back, and every secret, is
-shown, listed and refused on reading; it is never silently wrong.
+`config_to_params` and `config_from_params` are inverse: configs that differ in anything, even in
+the type of a number, have different params. A value that cannot come back, and every secret, is
+shown, listed and refused on reading: the result is never silently wrong.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -16,17 +15,15 @@ from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.classes import class_name
 from orbiter_mlflow.config.codec.flatten import flatten_config
 from orbiter_mlflow.config.codec.hints import ANY, hints_of
-from orbiter_mlflow.config.codec.json_text import Json, canonical, parse, to_text
-from orbiter_mlflow.config.codec.markers import JSON, MORE, REDACTED
-from orbiter_mlflow.config.codec.masking import mask_config
-from orbiter_mlflow.config.codec.order import read_order
-from orbiter_mlflow.config.codec.reading import At, Checked, Reading, is_text
+from orbiter_mlflow.config.codec.json_text import Json, parse, to_text
+from orbiter_mlflow.config.codec.markers import JSON, MORE, REDACTED, TEXT, is_marker
+from orbiter_mlflow.config.codec.marking import read_state
+from orbiter_mlflow.config.codec.reading import At, Checked, Reading, is_text, read_node
 from orbiter_mlflow.config.codec.rebuild import rebuild
+from orbiter_mlflow.config.codec.redact import redact_config
 from orbiter_mlflow.config.codec.splitting import join_values, split_value
-from orbiter_mlflow.config.codec.text_only import TEXT
-from orbiter_mlflow.config.codec.tree import Node, tree
-from orbiter_mlflow.config.codec.unflatten import read_node
-from orbiter_mlflow.config.codec.unmarking import read_state
+from orbiter_mlflow.config.codec.tree import Node, read_order, tree
+from orbiter_mlflow.config.tags import params_digest
 from orbiter_mlflow.errors import ConfigError, UnreadableError
 from orbiter_mlflow.redaction.redactor import Redactor
 
@@ -35,9 +32,9 @@ __all__ += ["config_to_params", "encode_config", "join_values", "own_params", "p
 __all__ += ["read_config", "split_value"]
 
 CODEC_VERSION = "2"
-"""Of the encoding. 2 keeps the order of dicts and all that an instance carries."""
+"""Version of the encoding. 2 keeps the order of dicts and the whole state of an instance."""
 READABLE = frozenset({"1", CODEC_VERSION})
-"""Versions that this module reads; params of another one it may read wrongly."""
+"""Versions that this module reads; it may misread the params of another one."""
 
 _logger = logging.getLogger(__name__)
 
@@ -50,11 +47,11 @@ class EncodedConfig:
 
     Attributes:
         params: key -> value, within MLflow's limits on both.
-        fields: names of the config's own fields, and of its attributes beyond them; params of other
-            names are not ours.
-        unencodable: paths that are shown as text and cannot be loaded back, each with the reason
-            and the way out.
-        redacted: paths that hold a secret. `[]` stands for any item of a list.
+        fields: names of the config's fields, and of its attributes besides; params with other names
+            are not ours.
+        unencodable: path of a value that is kept as text and cannot be loaded back -> the reason,
+            and what to do instead.
+        redacted: paths of secrets; `[]` stands for any item of a list.
     """
 
     params: dict[str, str]
@@ -68,75 +65,70 @@ class EncodedConfig:
         return params_digest(self.params)
 
 
-def params_digest(params: Mapping[str, str]) -> str:
-    """SHA-256, in hex, of the params as canonical JSON; their order does not matter."""
-    return hashlib.sha256(canonical(dict(params)).encode()).hexdigest()
-
-
 def config_to_params(config: object, *, redact: Sequence[str] = ()) -> dict[str, str]:
     """The params of a config.
 
     Args:
         config: a `TrainConfig`, or any dataclass instance.
-        redact: globs of key names, besides those known, whose values are secrets.
+        redact: globs of further key names whose values are secrets.
 
     Raises:
-        TypeError: when `config` is no dataclass instance.
+        TypeError: `config` is no dataclass instance.
     """
     return encode_config(config, Redactor(tuple(redact))).params
 
 
 def encode_config(config: object, redactor: Redactor | None = None) -> EncodedConfig:
-    """The params of a config, and what is to be known about them.
+    """The params of a config, with its fields, its secrets, and the values that cannot be encoded.
 
     Args:
         config: a `TrainConfig`, or any dataclass instance.
-        redactor: what it takes for a secret is redacted; `Redactor()` where left out.
+        redactor: decides what is a secret; `Redactor()` by default.
 
     Raises:
-        TypeError: when `config` is no dataclass instance; nothing else, whatever it holds.
+        TypeError: `config` is no dataclass instance; nothing else, whatever it holds.
     """
     if not is_dataclass(config) or isinstance(config, type):
         raise TypeError(f"a config is a dataclass instance, not {type(config).__qualname__}")
     flat = flatten_config(config)
-    masked = mask_config(flat, redactor or Redactor())
+    redacted = redact_config(flat, redactor or Redactor())
     params: dict[str, str] = {}
-    for path, text in masked.texts.items():
+    for path, text in redacted.texts.items():
         params.update(split_value(".".join(path), text, names.MAX_PARAM_VALUE))
-    return EncodedConfig(params, flat.names, masked.unencodable, masked.redacted)
+    return EncodedConfig(params, flat.names, redacted.unencodable, redacted.redacted)
 
 
 def config_from_params(params: Mapping[str, str], config_type: type[T]) -> T:
     """The config that was logged as these params.
 
-    Its fields hold exactly the values logged, whatever a `__post_init__` would make of them.
-    Classes named in the params are not imported: import the modules that define them before.
+    Its fields hold exactly the logged values, whatever a `__post_init__` would change. Classes
+    named in the params are not imported: import the modules that define them first.
 
     Args:
-        params: those of the config alone; `own_params` picks them out of a run's.
+        params: the config's own; `own_params` picks them from those of a run.
         config_type: the config's class.
 
     Raises:
-        ConfigError: naming all fields that are missing, unknown, unreadable, redacted, or logged
+        ConfigError: names all fields that are missing, unknown, unreadable, redacted, or logged
             as text only.
-        TypeError: when `config_type` is no dataclass.
+        TypeError: `config_type` is no dataclass.
     """
     reading = Checked()
     config = read_config(params, config_type, reading)
-    for note in reading.of_construction:
+    for note in reading.construction_notes:
         _logger.warning("the config: %s", note)
     return config
 
 
 def read_config(params: Mapping[str, str], config_type: type[T], reading: Reading) -> T:
-    """The config that was logged as these params, read in that way.
+    """The config that was logged as these params, as `reading` reads them.
 
     Raises:
-        ConfigError: naming all that is wrong.
-        TypeError: when `config_type` is no dataclass.
+        ConfigError: names everything that is wrong.
+        TypeError: `config_type` is no dataclass.
     """
     if not is_dataclass(config_type):
-        raise TypeError(f"a config's type is a dataclass, not {config_type!r}")
+        raise TypeError(f"the type of a config is a dataclass, not {config_type!r}")
     hints = hints_of(config_type)
     problems = reading.problems
     try:
@@ -170,17 +162,17 @@ def read_config(params: Mapping[str, str], config_type: type[T], reading: Readin
             return found
         except UnreadableError as error:
             problems["the config"] = str(error)
-    shown = Redactor().text
+    redact = Redactor().text
     raise ConfigError(
         class_name(config_type),
-        {shown(path): shown(problems[path]) for path in sorted(problems)},
+        {redact(path): redact(problems[path]) for path in sorted(problems)},
     )
 
 
 def _root_parts(
     node: Node | None, problems: dict[str, str]
 ) -> tuple[dict[str, Json], dict[str, Node]]:
-    """What the config's own param says of it, and the fields whose name is no key for MLflow."""
+    """The parts of the config's own param: its head, and the fields that are no keys for MLflow."""
     if node is None:
         return {}, {}
     try:
@@ -190,7 +182,7 @@ def _root_parts(
     if type(own) is not dict or node.children:
         problems[names.CONFIG_ROOT] = "is no object"
         return {}, {}
-    head = {key: item for key, item in own.items() if key[:1] == "$"}
+    head = {key: item for key, item in own.items() if is_marker(key)}
     if type(more := head.get(MORE, [])) is not list:
         problems[names.CONFIG_ROOT] = (
             is_text(more) if type(more) is dict and TEXT in more else "is malformed"
@@ -201,15 +193,15 @@ def _root_parts(
 
 
 def _untyped(item: Json) -> Json:
-    """Written without the field's annotation, so it is read without; a secret stays as it is."""
+    """Such a field is written, and so read, without its annotation; a secret stays as it is."""
     return item if type(item) is dict and REDACTED in item else {JSON: item}
 
 
 def own_params(params: Mapping[str, str], fields: Iterable[str]) -> dict[str, str]:
-    """Those of a run's params that belong to a config with these fields.
+    """The params of a run that belong to a config with these fields.
 
     Args:
-        params: all params of the run; scripts log their own beside ours.
+        params: all params of the run; scripts may log others.
         fields: `EncodedConfig.fields`.
     """
     own = {*fields, names.CONFIG_ROOT, names.KEY_ORDER}

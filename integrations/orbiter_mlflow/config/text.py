@@ -1,7 +1,7 @@
-"""A logged config as text that a person reads and edits, and the config back from it.
+"""A logged config as JSON, YAML or Python that people read and edit, and back.
 
-JSON and YAML hold the same nested object, with the codec's markers for the types they lack; Python
-is a program that reads that JSON. None of them needs the config's class to be written.
+JSON and YAML hold the same nested object, with the codec's markers for types they lack; Python is a
+program that reads that JSON. Writing needs no class of the config.
 """
 
 import json
@@ -15,7 +15,8 @@ import yaml
 from orbiter_mlflow.config.codec.classes import class_name
 from orbiter_mlflow.config.codec.document import from_document, to_document
 from orbiter_mlflow.config.codec.json_text import Json
-from orbiter_mlflow.config.codec.unmarking import named_in
+from orbiter_mlflow.config.codec.markers import is_marked
+from orbiter_mlflow.config.codec.marking import named_in
 from orbiter_mlflow.config.encoding import config_from_params
 from orbiter_mlflow.errors import ConfigError
 from orbiter_mlflow.text.escaping import in_json
@@ -24,16 +25,16 @@ __all__ = ["config_from_text", "json_text", "python_text", "yaml_text"]
 
 T = TypeVar("T")
 
-# What a terminal may act on, or what is lost on the way to a file and back.
+# Characters that a terminal may act on, or that are lost in a file.
 _ESCAPED = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 _WIDTH = 88
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f]")
 _LOOKS_LIKE_NUMBER = re.compile(r"[-+.0-9]")
-"""For YAML 1.1 `1e-05` is a string, for YAML 1.2 a number: quoted, it is a string for both."""
+"""`1e-05` is a string in YAML 1.1 and a number in YAML 1.2; quoted, it is a string in both."""
 _BLOCK = re.compile(r"[^\s](?:[^\n]*[^\s])?(?:\n+[^\n]*[^\s])*\n?")
-"""Lines that a YAML block shows as they are: none ends with a space, the first starts with none."""
+"""Lines that a YAML block keeps: none ends with a space, and the first does not start with one."""
 
 
 def config_from_text(
@@ -42,19 +43,19 @@ def config_from_text(
     *,
     format: Literal["json", "yaml"] = "json",  # noqa: A002  as the command calls it
 ) -> T:
-    """The config that `orbiter-mlflow reproduce` printed, perhaps edited since.
+    """The config that `orbiter-mlflow reproduce` printed, perhaps edited.
 
-    Classes named inside are not imported: import the modules that define them before.
+    Classes named in the text are not imported: import the modules that define them first.
 
     Args:
         text: the JSON or YAML.
         config_type: the config's class.
-        format: which of the two; YAML by its safe loader.
+        format: the format of the text; YAML is read by the safe loader.
 
     Raises:
-        ConfigError: the text is not of that format; or naming all fields that are missing,
-            unknown, unreadable, redacted, or were logged as text only.
-        TypeError: when `config_type` is no dataclass.
+        ConfigError: the text is not of that format; or names all fields that are missing, unknown,
+            unreadable, redacted, or logged as text only.
+        TypeError: `config_type` is no dataclass.
     """
     try:
         document = _read(text, format)
@@ -64,16 +65,16 @@ def config_from_text(
 
 
 def _read(text: str, form: str) -> dict[str, Json]:
-    problem = "is no object"
+    problem = "is not an object"
     document: Any = None
     try:
         document = json.loads(text) if form == "json" else yaml.safe_load(text)
     except json.JSONDecodeError as error:
-        problem = f"is no JSON: {error.msg}, line {error.lineno}, column {error.colno}"
+        problem = f"is not JSON: {error.msg}, line {error.lineno}, column {error.colno}"
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-        problem = f"is no YAML: {error.problem or error.context}{place}"
+        problem = f"is not YAML: {error.problem or error.context}{place}"
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         problem = f"cannot be read: {type(error).__name__}"
     if type(document) is not dict:
@@ -85,11 +86,11 @@ def json_text(params: Mapping[str, str], fields: Iterable[str] = ()) -> str:
     """The config of these params as JSON.
 
     Args:
-        params: those of the config alone.
+        params: the config's own.
         fields: names that come first, in this order.
 
     Raises:
-        ConfigError: the params contradict each other, or cannot be read.
+        ConfigError: the params contradict each other or cannot be read.
     """
     return _json(to_document(params, fields))
 
@@ -99,9 +100,9 @@ def _json(document: dict[str, Json]) -> str:
 
 
 def _lines(value: Json, indent: int) -> str:
-    """As `json.dumps` indents, but a list or a marker that fits into a line takes one."""
+    """As `json.dumps` indents, but a list or a marker that fits on a line takes one."""
     short = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    inline = type(value) is list or (type(value) is dict and len(value) == 1 and "$" in short[:3])
+    inline = type(value) is list or (is_marked(value) and len(value) == 1)
     if type(value) not in (list, dict) or not value or (inline and indent + len(short) <= _WIDTH):
         return short
     margin = " " * (indent + 2)
@@ -129,7 +130,7 @@ def yaml_text(params: Mapping[str, str], fields: Iterable[str] = ()) -> str:
     text: str = yaml.dump(
         document, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=1 << 30
     )
-    return _escape(text)  # such characters are only in double quotes, where an escape is one
+    return _escape(text)  # such characters are always in double quotes, which take escapes
 
 
 class _Dumper(yaml.SafeDumper):
@@ -163,30 +164,30 @@ def python_text(params: Mapping[str, str], config_type: str, fields: Iterable[st
     """A program that makes the config of these params, under the name `config`.
 
     Args:
-        params: those of the config alone.
-        config_type: its class, as `module:qualname`; it is imported by the program, not here.
+        params: the config's own.
+        config_type: its class, as `module:qualname`; the program imports it.
         fields: names that come first, in this order.
 
     Raises:
-        ConfigError: the params contradict each other, or cannot be read; or what they name as a
-            class cannot be imported by that name.
+        ConfigError: the params contradict each other or cannot be read, or name a class that
+            cannot be imported by that name.
     """
     document = to_document(params, fields)
     module, qualname = _importable(config_type)
-    # Inside the JSON a quote stands in strings only, and may be written as an escape.
+    # In JSON a quote stands only in strings, where it may be escaped.
     text = _json(document).replace("'''", "\\u0027" * 3)
     outer = qualname.partition(".")[0]
     modules = {*_modules(document)}
     lines = [f"import {name}" for name in sorted(modules - {module})]
     if "__main__" in {module, *modules}:
-        lines.insert(0, "# Put this into the script that was run: it alone has the classes.")
+        lines.insert(0, "# Put this into the script that was run: only it has the classes.")
     imports = (f"from {module} import {outer}", "from orbiter_mlflow import config_from_text")
     lines += sorted(imports)
     return "\n".join((*lines, "", f"config = config_from_text(r'''{text}''', {qualname})", ""))
 
 
 def _importable(name: object) -> tuple[str, str]:
-    """Module and qualname. They become a program's text: nothing but names may get there."""
+    """Module and qualname. They go into a program: nothing but names may get there."""
     module, _, qualname = name.partition(":") if type(name) is str else ("", "", "")
     parts = [*module.split("."), *qualname.split(".")]
     if all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
@@ -195,6 +196,6 @@ def _importable(name: object) -> tuple[str, str]:
 
 
 def _modules(document: Json) -> Iterator[str]:
-    """The modules that what the config names is in; they must be imported to be found."""
+    """The modules of the classes and functions that the config names."""
     for name in named_in(document):
         yield _importable(f"{name}x" if name.endswith(":") else name)[0]

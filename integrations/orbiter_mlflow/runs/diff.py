@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orbiter_mlflow import names
-from orbiter_mlflow.config.codec.order import different_orders
 from orbiter_mlflow.config.codec.splitting import join_values
-from orbiter_mlflow.config.display import is_redacted, shown
+from orbiter_mlflow.config.codec.tree import different_orders
+from orbiter_mlflow.config.display import as_python, is_redacted
 from orbiter_mlflow.errors import ConfigError
 from orbiter_mlflow.runs.model import StoredRun
 
@@ -166,7 +166,7 @@ def _joined(params: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _as_python(row: Difference) -> Difference:
-    values = tuple(None if text is None else shown(text) for text in row.values)
+    values = tuple(None if text is None else as_python(text) for text in row.values)
     # Texts that other tools wrote may look alike for Python: `1e-5` and `1e-05`.
     return Difference(row.name, values if _tell_apart(values, row.values) else row.values)
 

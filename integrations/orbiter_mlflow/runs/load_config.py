@@ -12,14 +12,14 @@ from typing import Any, TypeVar, overload
 
 from orbiter.train import TrainConfig
 from orbiter_mlflow import names
-from orbiter_mlflow.config.best_effort import read_foreign
-from orbiter_mlflow.config.codec.checksums import differences
+from orbiter_mlflow.config.best_effort import read_best_effort
 from orbiter_mlflow.config.codec.classes import class_name, find_class, is_dataclass_class
 from orbiter_mlflow.config.codec.loading import Loading
-from orbiter_mlflow.config.codec.moved import Moved, import_named, missing_modules
-from orbiter_mlflow.config.codec.rebuild import kept
+from orbiter_mlflow.config.codec.modules import MovedModule, import_named, missing_modules
+from orbiter_mlflow.config.codec.rebuild import uncopied
 from orbiter_mlflow.config.codec.splitting import join_values
-from orbiter_mlflow.config.encoding import READABLE, own_params, params_digest, read_config
+from orbiter_mlflow.config.encoding import READABLE, own_params, read_config
+from orbiter_mlflow.config.tags import differences, params_digest
 from orbiter_mlflow.errors import ConfigError, RunNotFoundError, UnreadableError
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings, resolve
@@ -157,12 +157,12 @@ def config_of(
     reading = Loading(secrets or {}, overrides or {}, allow_unknown=allow_unknown, moved=moved)
     reading.problems |= problems
     try:
-        with kept({**(secrets or {}), **(overrides or {})}):
+        with uncopied({**(secrets or {}), **(overrides or {})}):
             config = read_config(params, cls, reading)
     except ConfigError as error:
         raise ConfigError(f"{subject} ({class_name(cls)})", error.problems) from None
     notes = [*_of_another_class(named, cls), *_of_later_lives(run), *reading.notes]
-    notes += reading.of_construction
+    notes += reading.construction_notes
     if notes:
         _logger.warning("%s: %s", subject, "; ".join(notes))
     return config
@@ -255,15 +255,15 @@ def _named_class(name: str) -> type[Any]:
     return cls
 
 
-def _moved(named: str, cls: type) -> Moved | None:
+def _moved(named: str, cls: type) -> MovedModule | None:
     """The module that the class was in and the one it is in, where it has moved."""
     module, _, qualname = named.partition(":")
     same_name = qualname == cls.__qualname__
-    return Moved(module, cls.__module__) if same_name and module != cls.__module__ else None
+    return MovedModule(module, cls.__module__) if same_name and module != cls.__module__ else None
 
 
 def _without_modules(
-    params: Mapping[str, str], named: str, moved: Moved | None, packages: Iterable[str]
+    params: Mapping[str, str], named: str, moved: MovedModule | None, packages: Iterable[str]
 ) -> dict[str, str]:
     """The problem of all modules that must be imported first, as one; `named` is the class."""
     packages = (packages,) if isinstance(packages, str) else tuple(packages)
@@ -314,7 +314,7 @@ def _best_effort(
             )
             raise ConfigError(subject, dict.fromkeys(given, reason))
     try:
-        found = read_foreign(run.params, cls)
+        found = read_best_effort(run.params, cls)
     except ConfigError as error:
         raise ConfigError(f"{subject} ({class_name(cls)})", error.problems) from None
     _logger.warning(

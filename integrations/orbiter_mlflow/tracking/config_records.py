@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orbiter_mlflow import names
-from orbiter_mlflow.config.codec.checksums import write_checksums
 from orbiter_mlflow.config.codec.splitting import split_value
 from orbiter_mlflow.config.encoding import CODEC_VERSION, encode_config
+from orbiter_mlflow.config.tags import write_checksums
 from orbiter_mlflow.delivery.records import Params, Record, Tags
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.text.values import tag_value

@@ -12,7 +12,7 @@ from typing import Any
 from orbiter.train import TrainConfig, TrainerState, TrainMetrics
 from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
-from orbiter_mlflow.config.seeds import seed_tags
+from orbiter_mlflow.config.tags import seed_tags
 from orbiter_mlflow.delivery.description_guard import signed
 from orbiter_mlflow.delivery.hosts.exits import RUNS, at_worker_exit
 from orbiter_mlflow.delivery.records import (

@@ -1,6 +1,7 @@
-"""One config value, one text, and back: what `params.py` is made of.
+"""The codec: one config, its params, and back.
 
-`flatten` and `unflatten` walk a config; `leaves` encodes a value, as its field's type or with one
-of the `markers`, of which `kinds` is the registry; `objects` says what an instance carries, and
-`sameness` judges whether it came back; `masking` takes the secrets out.
+`flatten` turns a config into paths and leaves, `redact` takes the secrets out, `reading` reads the
+params (`loading`: with what the user supplies). `leaf` writes one value: plain as `hints` allow, or
+by `marking` with the markers of the registry, `kinds`. `objects` reads the state of an instance,
+`equality` checks that it came back, `rebuild` makes the instance; `unencodable` values become text.
 """

@@ -1,6 +1,6 @@
-"""Classes and functions by name, looked up among the modules that are imported already.
+"""Classes and functions by name, looked up only in modules that are already imported.
 
-Reading params runs no import: a name from a store must not decide which code is loaded.
+Reading params runs no import: a name in a store must not decide which code is loaded.
 """
 
 import sys
@@ -14,10 +14,10 @@ __all__ = ["ATOMS", "NUMPY_FUNCTIONS", "class_name", "find_class", "find_referen
 __all__ += ["is_dataclass_class", "is_findable", "is_reference", "reference_name"]
 
 ATOMS = frozenset({str, int, float, bool, type(None)})
-"""Types whose values are plain, and never change."""
+"""Types whose values are plain and immutable."""
 
 NUMPY_FUNCTIONS = frozenset({"numpy:ufunc", "numpy:_ArrayFunctionDispatcher"})
-"""Types of numpy's functions, such as `np.exp` and `np.mean`, by name."""
+"""Names of the types of numpy's functions, such as `np.exp` and `np.mean`."""
 
 
 def class_name(cls: type) -> str:
@@ -27,13 +27,13 @@ def class_name(cls: type) -> str:
 
 def _find(name: object) -> Any:
     if not isinstance(name, str):
-        raise UnreadableError("a class is named by a text")
+        raise UnreadableError("the name of a class must be a string")
     module, _, qualname = name.partition(":")
     if module not in sys.modules:
         raise UnreadableError(f"needs {name}: import {module} first")
     found: Any = sys.modules[module]
     for part in qualname.split("."):
-        # Not `getattr`: of a lazy module it would run an import.
+        # Not `getattr`: for a lazy module that runs an import.
         found = getattr(found, "__dict__", {}).get(part)
     return found
 
@@ -42,7 +42,7 @@ def find_class(name: object) -> type:
     """The class of that name.
 
     Raises:
-        UnreadableError: when its module is not imported, or has no such class.
+        UnreadableError: its module is not imported, or has no such class.
     """
     found = _find(name)
     if not isinstance(found, type):
@@ -52,7 +52,7 @@ def find_class(name: object) -> type:
 
 
 def is_reference(value: object) -> bool:
-    """Whether it is a class or a function: what a module defines under a name."""
+    """Whether the value is a class or a function, which a module defines under a name."""
     kind = type(value)
     return (
         issubclass(kind, type | FunctionType | BuiltinFunctionType)
@@ -64,7 +64,7 @@ def find_reference(name: object) -> Any:
     """The class or function of that name.
 
     Raises:
-        UnreadableError: when its module is not imported, or has no such class or function.
+        UnreadableError: its module is not imported, or has no such class or function.
     """
     found = _find(name)
     if not is_reference(found):
@@ -74,10 +74,10 @@ def find_reference(name: object) -> Any:
 
 
 def reference_name(value: Any) -> str | None:
-    """The name by which `find_reference` finds this very class or function, if there is one."""
+    """The name under which `find_reference` finds this very class or function, or None."""
     module = getattr(value, "__module__", None)
     own_names = (getattr(value, "__qualname__", None), getattr(value, "__name__", None))
-    # The second is that of functions which a module has taken from a class, as `torch.relu`.
+    # `torch.relu` is a method that the module exports under its `__name__`.
     names = [f"{module}:{name}" for name in own_names if name]
     for name in names:
         try:
@@ -89,7 +89,7 @@ def reference_name(value: Any) -> str | None:
 
 
 def is_findable(cls: type) -> bool:
-    """Whether `find_class` finds this very class by its name; one inside a function it does not."""
+    """Whether `find_class` finds this very class by its name; not if a function defines it."""
     try:
         return find_class(class_name(cls)) is cls
     except UnreadableError:

@@ -1,7 +1,7 @@
-"""The params of a config as one nested JSON object, and the params back from it.
+"""The params of a config as one nested JSON object, and back.
 
 The object has the config's own names, shape and order, with the codec's markers for what JSON
-lacks. An object that stands in one param though it could be several is wrapped: `{"$leaf": {...}}`.
+lacks. An object that is one param, though it could be several, is wrapped: `{"$leaf": {...}}`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,21 +9,27 @@ from collections.abc import Iterable, Mapping
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.flatten import is_key
 from orbiter_mlflow.config.codec.json_text import Json, parse, to_text
-from orbiter_mlflow.config.codec.order import Order, in_order, is_sorted, read_order
+from orbiter_mlflow.config.codec.markers import LEAF, is_marker
 from orbiter_mlflow.config.codec.splitting import join_values
-from orbiter_mlflow.config.codec.tree import Node, tree
+from orbiter_mlflow.config.codec.tree import (
+    NO_OBJECT,
+    Node,
+    Order,
+    in_order,
+    is_sorted,
+    read_order,
+    tree,
+)
 from orbiter_mlflow.errors import ConfigError, UnreadableError
 
 __all__ = ["from_document", "to_document"]
-
-_LEAF = "$leaf"
 
 
 def to_document(params: Mapping[str, str], fields: Iterable[str] = ()) -> dict[str, Json]:
     """The params as one object; `from_document` is the inverse.
 
     Args:
-        params: those of a config alone, as `encode_config` gives them.
+        params: the params of one config, as `encode_config` gives them.
         fields: names that come first, in this order; all others follow by name.
 
     Raises:
@@ -54,10 +60,10 @@ def _object(node: Node, path: str, problems: dict[str, str], order: Order) -> Js
             problems[path] = str(error)
             return None
     if not node.children:
-        apart = type(own) is dict and any(key == _LEAF or is_key(key, len(path)) for key in own)
-        return {_LEAF: own} if apart else own
+        apart = type(own) is dict and any(key == LEAF or is_key(key, len(path)) for key in own)
+        return {LEAF: own} if apart else own
     if type(own) is not dict:
-        problems[path] = "has params below it, but is no object itself"
+        problems[path] = NO_OBJECT
         return None
     for key in sorted(node.children):
         if key in own:
@@ -67,10 +73,10 @@ def _object(node: Node, path: str, problems: dict[str, str], order: Order) -> Js
 
 
 def from_document(document: Mapping[str, Json]) -> dict[str, str]:
-    """The params of which this is the object; long ones are not split.
+    """The params that `to_document` gives this object for; long ones are not split.
 
     Raises:
-        ConfigError: naming all values that are none of JSON's, as a date or NaN in YAML may be.
+        ConfigError: naming all values that JSON lacks, such as a date or NaN in YAML.
     """
     params: dict[str, str] = {}
     problems: dict[str, str] = {}
@@ -79,7 +85,7 @@ def from_document(document: Mapping[str, Json]) -> dict[str, str]:
         if type(name) is str:
             _flatten(name, value, params, problems, order)
         else:
-            problems[str(name)] = "is a field's name, but no string: put it in quotes"
+            problems[str(name)] = "is the name of a field, but no string: put it in quotes"
     if problems:
         raise ConfigError("the config", problems)
     if order:
@@ -94,8 +100,8 @@ def _flatten(
     problems: dict[str, str],
     order: dict[str, list[str]],
 ) -> None:
-    if type(value) is not dict or value.keys() == {_LEAF}:
-        whole = value[_LEAF] if type(value) is dict else value
+    if type(value) is not dict or value.keys() == {LEAF}:
+        whole = value[LEAF] if type(value) is dict else value
         _check(whole, path, problems)
         params[path] = "" if problems else to_text(whole)
         return
@@ -104,7 +110,7 @@ def _flatten(
     if rest or not below:
         _check(rest, path, problems)
         params[path] = "" if problems else to_text(rest)
-    keys = [key for key in value if type(key) is str and key[:1] != "$"]
+    keys = [key for key in value if type(key) is str and not is_marker(key)]
     if below and not is_sorted(keys):
         order[path] = keys
     for key, item in below.items():
@@ -112,7 +118,7 @@ def _flatten(
 
 
 def _check(value: Json, path: str, problems: dict[str, str]) -> None:
-    """Put down what is no JSON; its value is not shown, since it may be a secret."""
+    """Note each value that is not JSON, but not the value itself: it may be a secret."""
     kind = type(value)
     if kind is dict:
         for key, item in value.items():

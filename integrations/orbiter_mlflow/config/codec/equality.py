@@ -1,22 +1,22 @@
-"""When two values are the same: not merely equal, but of the same types through and through.
+"""Whether two values are the same: not merely equal, but of the same types all the way down.
 
 `1`, `1.0` and `True` are three values, `0.0` and `-0.0` are two; NaN is one. The order of a dict
-counts, that of a set does not. Of an instance all counts that it carries, as `objects` reads it;
-of other types what the registry writes. What cannot be compared is not the same. No code of the
-values' own classes is run.
+counts, that of a set does not. Instances are compared by their whole state, as `objects` reads it,
+other types by what the registry writes. Values that cannot be compared are not the same. No code
+of the values' own classes is run.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from orbiter_mlflow.config.codec.kinds.registry import kind_of
+from orbiter_mlflow.config.codec.kinds import kind_of
 from orbiter_mlflow.config.codec.objects import UNSET, Shape, shape_of, state_of
 
 __all__ = ["HOLE", "same"]
 
 
 class _Hole:
-    """Stands for a value that is kept as text; it is the same as any."""
+    """Stands for a value that is kept as text; it is the same as any value."""
 
 
 HOLE = _Hole()
@@ -28,7 +28,7 @@ def same(a: object, b: object) -> bool:
     """Whether the two are the same value. It never raises."""
     try:
         return _same(a, b)
-    except Exception:  # of a property, or of too deep a recursion
+    except Exception:  # a property may raise, and a recursion may be too deep
         return False
 
 
@@ -73,7 +73,7 @@ def _same_states(a: Any, b: Any, shape: Shape) -> bool:
     one, other = state_of(a, shape), state_of(b, shape)
     if list(one.more) != list(other.more):
         return False
-    if one.given != other.given or one.inherited != other.inherited:
+    if one.fields_set != other.fields_set or one.inherited != other.inherited:
         return False
     if not _same(dict(one.private or {}), dict(other.private or {})):
         return False
@@ -84,7 +84,7 @@ def _same_states(a: Any, b: Any, shape: Shape) -> bool:
 def _same_items(a: Iterable[Any], b: Iterable[Any]) -> bool:
     try:
         return all(_same(x, y) for x, y in zip(a, b, strict=True))
-    except ValueError:  # not as many
+    except ValueError:  # of different lengths
         return False
 
 
@@ -99,15 +99,15 @@ def _same_members(a: Collection[Any], b: Collection[Any]) -> bool:
     if len(a) != len(b):
         return False
     left = {item: item for item in b}
-    odd = []
+    unequal = []
     for item in a:
         other = left.pop(item, UNSET)
-        if other is UNSET:  # one that does not equal itself, as NaN
-            odd.append(item)
+        if other is UNSET:  # NaN does not equal itself
+            unequal.append(item)
         elif not _same(item, other):
             return False
     rest = list(left.values())
-    for item in odd:
+    for item in unequal:
         at = next((i for i, other in enumerate(rest) if _same(item, other)), None)
         if at is None:
             return False

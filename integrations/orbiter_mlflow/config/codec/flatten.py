@@ -1,7 +1,7 @@
 """A config as paths and JSON values: dicts and objects become dots, all else is a leaf.
 
-A key that is no plain word, and a path too long for MLflow, stay inside the parent, whose own
-param then holds just those. Each field is read back; one that comes back changed goes as text.
+A key that is no plain word, or whose path is too long for MLflow, stays in its parent: the parent's
+own param then holds just those. Each field is read back; one that comes back changed goes as text.
 """
 
 import re
@@ -14,25 +14,31 @@ from orbiter_mlflow.config.codec.classes import ATOMS, class_name, is_findable
 from orbiter_mlflow.config.codec.equality import HOLE, same
 from orbiter_mlflow.config.codec.hints import ANY, Hint, hints_of
 from orbiter_mlflow.config.codec.json_text import Json, to_text
+from orbiter_mlflow.config.codec.kinds import Kind, kind_of
 from orbiter_mlflow.config.codec.kinds.kind import NotWholeError
-from orbiter_mlflow.config.codec.kinds.registry import kind_of
 from orbiter_mlflow.config.codec.leaf import Leaf, write_leaf
-from orbiter_mlflow.config.codec.markers import JSON, MORE, TYPE, holds, is_plain
+from orbiter_mlflow.config.codec.markers import (
+    JSON,
+    MORE,
+    TEXT,
+    TYPE,
+    has_plain_keys,
+    holds,
+    is_marker,
+)
 from orbiter_mlflow.config.codec.marking import mark, mark_field, object_head
 from orbiter_mlflow.config.codec.objects import UNSET, State, assemble, shape_of, state_of
-from orbiter_mlflow.config.codec.order import is_sorted
-from orbiter_mlflow.config.codec.reading import Reading
-from orbiter_mlflow.config.codec.text_only import TEXT, fresh_budget, spent, text
-from orbiter_mlflow.config.codec.tree import tree
-from orbiter_mlflow.config.codec.unflatten import read_node
+from orbiter_mlflow.config.codec.reading import Reading, read_node
+from orbiter_mlflow.config.codec.tree import is_sorted, tree
+from orbiter_mlflow.config.codec.unencodable import as_text, budget, fresh_budget
 from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["Entry", "Flat", "flatten_config", "is_key"]
 
 _MAX_PATH = names.MAX_KEY - 10
 """Leaves room for the number of a piece."""
-_MOST_TRIED = 6
-"""Levels at which the one value is looked for that does not come back."""
+_MAX_SEARCHED = 6
+"""Levels down to which the one value that does not come back is searched for."""
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN_FIELD = re.compile(r"\w+")
 
@@ -42,7 +48,7 @@ class Entry:
     """One param before redaction.
 
     Attributes:
-        path: the parts between the dots of its key.
+        path: the parts of its key.
         leaf: its value.
         text: the text of `leaf.json`.
     """
@@ -58,8 +64,8 @@ class Flat:
 
     Attributes:
         entries: in the order of its fields.
-        order: of the keys of dicts that are not sorted, by path.
-        names: its fields, and its attributes beyond them.
+        order: path -> keys, for each dict that is not sorted.
+        names: its fields, and its attributes besides.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -67,14 +73,14 @@ class Flat:
     names: tuple[str, ...] = ()
 
 
-class _Proof(Reading):
-    """Reads back without running a constructor; what is kept as text is the same as any."""
+class _ReadBack(Reading):
+    """Reads without running a constructor; a value kept as text is the same as any."""
 
     def build(self, cls: type, state: State, path: str) -> Any:
         return assemble(cls, state)
 
     def validated(self, json: Json, hint: Hint, path: str) -> Any:
-        raise UnreadableError("is read by the code of its classes alone")
+        raise UnreadableError("needs the code of its classes")
 
     def secret(self, path: str) -> Any:
         return HOLE
@@ -84,7 +90,7 @@ class _Proof(Reading):
 
 
 def flatten_config(config: object) -> Flat:
-    """The params of a config, a dataclass instance. It never raises."""
+    """The params of a config, a dataclass instance, before redaction. It never raises."""
     with fresh_budget():
         return _flat(config)
 
@@ -111,7 +117,7 @@ def _root_state(config: object, hints: Mapping[str, Hint]) -> tuple[State, dict[
         try:
             state = state_of(config, shape)
             return state, object_head(state)
-        except Exception:  # noqa: S110 - a property: then each field alone
+        except Exception:  # noqa: S110 - a property raised: read each field alone
             pass
     found: dict[str, Any] = {}
     for name in hints:
@@ -119,13 +125,13 @@ def _root_state(config: object, hints: Mapping[str, Hint]) -> tuple[State, dict[
             found[name] = getattr(config, name, UNSET)
         except Exception as error:
             found[name] = _Raised(error)
-    # What else there is may be more than can be seen.
-    head = {} if shape is not None else {MORE: text(class_name(type(config)), "object")}
+    # There may be state that Python cannot see.
+    head = {} if shape is not None else {MORE: as_text(class_name(type(config)), "object")}
     return State(found), head
 
 
 class _Raised:
-    """A field whose reading raised."""
+    """A field that could not be read."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -146,12 +152,12 @@ def _prove(
     above: tuple[int, ...],
     flat: Flat,
 ) -> None:
-    """As `_flatten`, but what does not come back the same goes as text: as little as possible."""
+    """As `_flatten`, but the smallest part that does not come back goes as text."""
     part = _proved(path, length, value, hint, above, None)
-    if part is None and type(value) is dict and len(path) < _MOST_TRIED:
+    if part is None and type(value) is dict and len(path) < _MAX_SEARCHED:
         part = _proved(path, length, value, hint, above, _prove)
     if part is None:
-        part = Flat([_entry(path, _as_text(value))])
+        part = Flat([_entry(path, _changed(value))])
     flat.entries += part.entries
     flat.order |= part.order
 
@@ -164,22 +170,22 @@ def _proved(
     above: tuple[int, ...],
     each: "_Flatten | None",
 ) -> Flat | None:
-    """The entries of a value, if they give it back."""
-    part, budget = Flat(), spent()
-    values, size = budget.values, budget.size
+    """The entries of a value, if reading them gives the value."""
+    part, left = Flat(), budget()
+    values, size = left.values, left.size
     try:
         _flatten(path, length, value, hint, above, part, each)
         if _comes_back(path, value, hint, part):
             return part
-    except Exception:  # noqa: S110 - as where it does not come back
+    except Exception:  # noqa: S110 - then it does not come back
         pass
-    budget.values, budget.size = values, size  # what was read in vain is read again
+    left.values, left.size = values, size  # all of it will be read again
     return None
 
 
-def _as_text(value: Any) -> Leaf:
+def _changed(value: Any) -> Leaf:
     try:
-        return Leaf(text(mark(value), "changed"))
+        return Leaf(as_text(mark(value), "changed"))
     except Exception as error:
         return Leaf(_unreadable(error))
 
@@ -187,7 +193,7 @@ def _as_text(value: Any) -> Leaf:
 def _comes_back(path: tuple[str, ...], value: Any, hint: Hint, part: Flat) -> bool:
     if len(part.entries) == 1 and TEXT in part.entries[0].text and _is_text(part.entries[0]):
         return True
-    reading = _Proof()
+    reading = _ReadBack()
     reading.order = {".".join(path): keys for path, keys in part.order.items()}
     node = tree((entry.path, entry.text) for entry in part.entries)
     for name in path:
@@ -210,13 +216,13 @@ def _leaf(value: Any, hint: Hint) -> Leaf:
         return Leaf(_unreadable(value.error))
     try:
         return write_leaf(value, hint)
-    except Exception as error:  # its siblings are none the worse
+    except Exception as error:  # keep its siblings
         return Leaf(_unreadable(error))
 
 
 def _unreadable(error: Exception) -> Json:
-    """A property, or a method of the value, has raised."""
-    return text(f"<could not be read: {type(error).__qualname__}>", "unreadable")
+    """For a value one of whose own properties or methods raised."""
+    return as_text(f"<could not be read: {type(error).__qualname__}>", "unreadable")
 
 
 def _entry(path: tuple[str, ...], leaf: Leaf) -> Entry:
@@ -235,19 +241,19 @@ def _flatten(
     """Append the entries of a value.
 
     Args:
-        path: where the value stands.
-        length: that of the path's key.
+        path: the path of the value.
+        length: the length of the path's key.
         value: anything.
-        hint: what is known of its type.
-        above: identities of the containers it is inside of.
-        flat: what to append to.
-        each: does the same for what stands below it.
+        hint: the hint of the value.
+        above: identities of the containers that the value is inside of.
+        flat: the entries so far.
+        each: does the same for the values below; `_flatten` itself by default.
     """
     if type(value) in ATOMS:
         flat.entries.append(_entry(path, _leaf(value, hint)))
         return
     if id(value) in above:
-        cyclic = text(f"<{type(value).__qualname__} that contains itself>", "cycle")
+        cyclic = as_text(f"<{type(value).__qualname__} that contains itself>", "cycle")
         flat.entries.append(_entry(path, Leaf(cyclic)))
         return
     above = (*above, id(value))
@@ -277,14 +283,14 @@ _Flatten: TypeAlias = Callable[[tuple[str, ...], int, Any, Hint, tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """A value that is shown by params below its own.
+    """A value whose items can be params below its own.
 
     Attributes:
-        own: what its own param says, besides items that stay in it; None where nothing needs it.
-        items: what stands under each key.
-        hints: those of an object's fields.
+        own: its own param, apart from items that stay in it; None if it needs none.
+        items: key -> item.
+        hints: the hints of an object's fields.
         ordered: whether the order of the items is part of the value.
-        is_mapping: whether it is a mapping of some kind, all of whose items go below, or none.
+        is_mapping: whether either all items go below or none, as in a mapping with a marker.
     """
 
     own: dict[str, Json] | None
@@ -297,14 +303,13 @@ class _Parts:
 def _parts(value: Any, hint: Hint, above: tuple[int, ...]) -> _Parts | None:
     cls = type(value)
     if cls is dict:
-        if not _has_plain_keys(value):
+        if not has_plain_keys(value):
             return None
-        return _Parts(
-            {JSON: {}} if hint.dataclass else None, value, is_mapping=bool(hint.dataclass)
-        )
+        own: dict[str, Json] | None = {JSON: {}} if hint.dataclass else None
+        return _Parts(own, value, is_mapping=own is not None)
     kind = kind_of(cls)
     if kind is not None:
-        return None if kind.items is None else _mapping_parts(value, kind, above)
+        return None if kind.items is None else _mapping_parts(value, kind, kind.items, above)
     shape = shape_of(cls)
     if shape is None or not (hint.dataclass is cls or is_findable(cls)):
         return None
@@ -313,27 +318,28 @@ def _parts(value: Any, hint: Hint, above: tuple[int, ...]) -> _Parts | None:
     if hint.dataclass is not cls:
         head = {TYPE: class_name(cls), **head}
     items = {**state.fields, **state.more}
-    if any(name[:1] == "$" for name in items) or holds(head, TEXT):
+    if any(map(is_marker, items)) or holds(head, TEXT):
         return None
     return _Parts(head or None, items, hints_of(cls), ordered=False)
 
 
-def _mapping_parts(value: Any, kind: Any, above: tuple[int, ...]) -> _Parts | None:
+def _mapping_parts(
+    value: Any,
+    kind: Kind,
+    items_of: Callable[[Any], Mapping[Any, Any] | list[Any]],
+    above: tuple[int, ...],
+) -> _Parts | None:
     try:
         own = {kind.marker: mark(kind.write(value), above)}
-        items = kind.items(value)
+        items = items_of(value)
     except NotWholeError:
         return None
-    if holds(own, TEXT) or type(items) is list or not _has_plain_keys(items):
+    if holds(own, TEXT) or isinstance(items, list) or not has_plain_keys(items):
         return None
     return _Parts(own, items, is_mapping=True)
 
 
-def _has_plain_keys(items: Mapping[Any, Any]) -> bool:
-    return all(type(key) is str and key[:1] != "$" and is_plain(key) for key in items)
-
-
 def is_key(key: object, length: int) -> bool:
-    """Whether what stands under this key is a param of its own, below a path of this length."""
+    """Whether the item under this key is its own param, below a path of this length."""
     room = _MAX_PATH - length - 1
     return type(key) is str and len(key) <= room and _PLAIN_KEY.fullmatch(key) is not None

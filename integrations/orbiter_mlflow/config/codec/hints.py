@@ -1,7 +1,7 @@
-"""What the annotation of a field says about the text of its value.
+"""`Hint`: how the annotation of a field allows a plain text for its value.
 
-A hint never coerces: it only allows a shorter text where that text reads back identical. An
-annotation that cannot be resolved counts as `Any`.
+A hint never coerces: it allows the plain text only if that reads back identical. An annotation
+that cannot be resolved counts as `Any`.
 """
 
 import collections.abc
@@ -49,26 +49,26 @@ _SCALARS = frozenset(
         *(ipaddress.IPv4Address, ipaddress.IPv6Address),
     }
 )
-"""Types that pydantic writes and reads as one text or number, without any code of a user."""
+"""Types that pydantic writes and reads as one string or number, running no user code."""
 _WRAPPERS = frozenset(
     getattr(typing, name)
     for name in ("Final", "ClassVar", "Required", "NotRequired", "ReadOnly")
     if hasattr(typing, name)
 )
 _DEEPEST = 20
-"""Levels of an annotation that are looked at; an alias may contain itself."""
+"""Levels of an annotation to look at; an alias may contain itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How plain JSON stands for the values of an annotation, besides None.
+    """How plain JSON represents the values of an annotation, None apart.
 
     Attributes:
-        form: of the values; `scalar` is what `Hint.scalar` converts.
-        cls: a dataclass or a NamedTuple.
-        inner: the hint of the items, or of the values under keys.
-        parts: the hints of a tuple's items, one each.
-        keys: the hint of the keys, where they are not just strings.
+        form: the form of the values; `Hint.scalar` converts a `scalar`.
+        cls: the dataclass or NamedTuple.
+        inner: the hint of all items.
+        parts: the hint of each item of a tuple.
+        keys: the hint of the keys, unless they are strings.
     """
 
     form: Literal["list", "set", "frozenset", "tuple", "dict", "dataclass", "namedtuple", "scalar"]
@@ -79,24 +79,24 @@ class Rule:
 
 
 class Hint:
-    """One annotation: how its values may be written, and what it says of the values inside."""
+    """One annotation: how its values may be written, and the hints of the values inside them."""
 
     def __init__(self, annotation: Any) -> None:
         self.annotation = _unwrapped(annotation)
 
     @cached_property
     def native(self) -> bool:
-        """Whether JSON alone tells the value; then the annotation is not asked when reading."""
+        """Whether JSON alone gives the value, so that reading ignores the annotation."""
         return _is_native(self.annotation)
 
     @cached_property
     def atoms(self) -> frozenset[type]:
-        """Types of plain values that the annotation names itself."""
+        """Plain types that the annotation names."""
         return frozenset({m for m in _members(self.annotation) if m in (str, int, float, bool)})
 
     @cached_property
     def rule(self) -> Rule | None:
-        """How values are written shorter than with a marker; None where only a marker tells."""
+        """How values are written without a marker; None if they need one."""
         members = [m for m in _members(self.annotation) if m not in (None, type(None))]
         if members and all(map(_is_scalar, members)):
             return Rule("scalar")
@@ -104,20 +104,20 @@ class Hint:
 
     @cached_property
     def scalar(self) -> TypeAdapter[Any] | None:
-        """What converts the values of a `scalar` rule."""
+        """The adapter that converts the values of a `scalar` rule."""
         return self.adapter if self.rule is not None and self.rule.form == "scalar" else None
 
     @cached_property
     def dataclass(self) -> type | None:
-        """The dataclass named here, if it is the only one: `Lora`, `Lora | None`."""
+        """The one dataclass that the annotation names: `Lora`, `Lora | None`."""
         origins = {typing.get_origin(member) or member for member in _members(self.annotation)}
         found = [o for o in origins if isinstance(o, type) and is_dataclass(o)]
         return found[0] if len(found) == 1 else None
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any] | None:
-        """What converts by this annotation; None where pydantic knows no way."""
-        # pydantic warns of what it can do only in part; every result is compared anyway.
+        """Pydantic's adapter for the annotation; None if it has none."""
+        # Pydantic warns of partial support; every result is compared anyway.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with suppress(Exception):
@@ -125,7 +125,7 @@ class Hint:
         return None
 
     def child(self, key: str) -> "Hint":
-        """The hint of the value under a key, where the value is a dict."""
+        """The hint of the value under a key of a dict."""
         if self._by_key is not None:
             return self._by_key.get(key, ANY)
         return self._of_values
@@ -153,7 +153,7 @@ _known: WeakKeyDictionary[type, Mapping[str, Hint]] = WeakKeyDictionary()
 
 
 def hints_of(cls: type) -> Mapping[str, Hint]:
-    """The fields of a dataclass, in their order, with their hints; nothing of other classes."""
+    """The hints of a dataclass's fields, in their order; empty for other classes."""
     found = _known.get(cls)
     if found is None:
         found = _known[cls] = _hints_of(cls)
@@ -175,7 +175,7 @@ def _hints_of(cls: type) -> dict[str, Hint]:
 
 
 def _resolve(cls: type, name: str, annotation: Any) -> Any:
-    """One annotation alone, where another one of the class cannot be resolved."""
+    """Resolve one annotation by itself, since another one of the class cannot be resolved."""
     owners = [c for c in cls.__mro__ if name in vars(c).get("__annotations__", {})]
     module = sys.modules[(owners or [cls])[0].__module__]
     alone = type("alone", (), {"__annotations__": {name: annotation}})
@@ -234,7 +234,7 @@ def _is_native_member(annotation: Any, depth: int) -> bool:
 
 
 def is_scalar_value(value: object) -> bool:
-    """Whether the value is of a type that a `scalar` rule may write."""
+    """Whether a `scalar` rule may write values of this type."""
     return type(value) in _SCALARS or issubclass(type(value), Enum)
 
 
@@ -289,4 +289,4 @@ def _hashable_in(annotation: Any, known: frozenset[Any]) -> bool:
 
 
 ANY = Hint(Any)
-"""Says nothing."""
+"""The hint of a value without an annotation."""

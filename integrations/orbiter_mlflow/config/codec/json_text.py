@@ -1,7 +1,7 @@
-"""JSON values and their one canonical text; a string that is no JSON itself stands bare.
+"""JSON values and their one canonical text; a string that is not JSON itself stands bare.
 
-The text is compact, unescaped but for control characters and lone surrogates. `is_json` is
-the one strict predicate of both directions: what it says of a string decides about its quotes.
+The text is compact, and escapes only control characters and lone surrogates. Writing and reading
+share one strict predicate, `is_json`: it decides whether a string needs quotes.
 """
 
 import json
@@ -43,7 +43,7 @@ _SORTING = json.JSONEncoder(
     separators=(",", ":"),
 )
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
-# `int` refuses thousands of digits, by a limit that each process may set: grammar knows no limit.
+# `int` refuses thousands of digits, by a limit that a process may set; the grammar has no limit.
 _GRAMMAR = json.JSONDecoder(parse_constant=_refuse, parse_int=len)
 
 
@@ -59,9 +59,9 @@ def _escaped(text: str) -> str:
 
 
 def is_json(text: str) -> bool:
-    """Whether the text is JSON: by its grammar, so NaN and Infinity are not; padding is allowed.
+    """Whether the text is JSON by the grammar: not NaN and Infinity; padding is allowed.
 
-    Nesting too deep to be told counts as JSON, so that such a string is quoted.
+    Text that nests too deep to be parsed counts as JSON, so that such a string is quoted.
     """
     if not _may_be_json(text):
         return False
@@ -77,7 +77,7 @@ def is_json(text: str) -> bool:
 def to_text(value: Json) -> str:
     """The text of a JSON value, keys in their order; `parse` reads it back."""
     if type(value) is int or type(value) is float:
-        return repr(value)  # as the encoder would write it, which takes longer to set up
+        return repr(value)  # the same text as the encoder's, without its setup
     if type(value) is str and not _needs_quotes(value):
         text: str = value
         return text
@@ -89,7 +89,7 @@ def _needs_quotes(text: str) -> bool:
 
 
 def parse(text: str) -> Json:
-    """The JSON value of a text; a text that is no JSON is the string itself.
+    """The JSON value of a text; a text that is not JSON is the string itself.
 
     Raises:
         UnreadableError: JSON that nests too deep, or with an integer too long.
@@ -109,7 +109,7 @@ def parse(text: str) -> Json:
 
 
 def _decoded(text: str) -> Json:
-    # `decode` allows for white space around, by two patterns that take longer than a number does.
+    # `decode` skips white space by two patterns, which takes longer than parsing a number.
     if text[0] not in _WHITESPACE:
         value, end = _DECODER.raw_decode(text)
         if end == len(text):
@@ -118,9 +118,9 @@ def _decoded(text: str) -> Json:
 
 
 def _may_be_json(text: str) -> bool:
-    """False only for what is certainly none; `json` takes a slow exception to say so."""
+    """False only if the text is certainly not JSON; `json` would raise a slow exception."""
     start = text[:1]
-    if start in _WHITESPACE:  # also where there is none
+    if start in _WHITESPACE:  # or the text is empty
         text = text.strip(_WHITESPACE)
         start = text[:1]
     if start not in _STARTS_JSON:

@@ -1,7 +1,9 @@
-"""One value as the text of one param: plain where it can be, with a marker where it must be.
+"""One value as the JSON of one param: plain if possible, with a marker if necessary.
 
-What a field's annotation says already need not be said again: `typed` JSON is plain, and read by
-the annotation. It is only ever chosen after it was read back and gave the identical value.
+A marker may be left out where the field's annotation tells the type: such "typed" JSON is plain,
+and is read by the annotation. It is chosen only after reading it back gave the identical value,
+since types alone do not tell: `datetime`, `Decimal`, `complex` and patterns have values that
+pydantic reads back changed.
 """
 
 from collections.abc import Mapping
@@ -11,15 +13,13 @@ from typing import Any
 from orbiter_mlflow.config.codec.equality import HOLE, same
 from orbiter_mlflow.config.codec.hints import ANY, Hint, Rule, hints_of, is_scalar_value
 from orbiter_mlflow.config.codec.json_text import Json, canonical, parse, to_text
-from orbiter_mlflow.config.codec.markers import JSON, is_marked, is_plain
-from orbiter_mlflow.config.codec.marking import mark
+from orbiter_mlflow.config.codec.markers import JSON, TEXT, is_marked, is_marker, is_plain
+from orbiter_mlflow.config.codec.marking import Maker, mark, unmark
 from orbiter_mlflow.config.codec.objects import State, assemble, shape_of, state_of
-from orbiter_mlflow.config.codec.text_only import TEXT, text
-from orbiter_mlflow.config.codec.unmarking import Maker, unmark
+from orbiter_mlflow.config.codec.unencodable import as_text
 from orbiter_mlflow.errors import UnreadableError
 
-__all__ = ["Leaf", "Proof", "has_rule", "read_leaf", "reads_back", "validated"]
-__all__ += ["write_leaf"]
+__all__ = ["Leaf", "has_rule", "read_leaf", "validated", "write_leaf"]
 
 _COLLECTIONS: dict[str, type] = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple}
 
@@ -29,55 +29,55 @@ class Leaf:
     """A value as JSON.
 
     Attributes:
-        json: what is to be read back.
-        named: the same with each part under its name, where `json` has lost names; a NamedTuple
-            may be written as a list. Secrets are found by names.
+        json: the JSON to be read back.
+        named: the same with all names, if `json` may lack some, as that of a NamedTuple written
+            as a list does. Secrets are found by name.
     """
 
     json: Json
     named: Json = None
 
 
-class Proof:
-    """Reads what was written, to compare it: no code of a user's class is run, texts are holes."""
+class _ReadBack:
+    """Makes values only to compare them: runs no code of a user's class, and texts are holes."""
 
     def build(self, cls: type, state: State) -> Any:
         return assemble(cls, state)
 
     def validated(self, json: Json, hint: Hint) -> Any:
-        raise UnreadableError("is read by the code of its classes alone")
+        raise UnreadableError("needs the code of its classes")
 
     def stand_in(self, own: Json) -> Any:
         return HOLE
 
 
-_PROOF = Proof()
+_READ_BACK = _ReadBack()
 
 
 def write_leaf(value: Any, hint: Hint) -> Leaf:
-    """The first form of the value that reads back; `$text`, which is never read, if none does."""
+    """The shortest form of the value that reads back identical; `$text` if none does."""
     if hint.native:
         if is_plain(value) and not (type(value) is dict and hint.dataclass):
             return Leaf(value)
     else:
         try:
             leaf = Leaf(_typed(value, hint), mark(value))
-        except _NoFormError:
+        except _NotTypedError:
             pass
         else:
-            if reads_back(leaf, hint, value):
+            if _reads_back(leaf, hint, value):
                 return leaf
     marked = mark(value)
     for form in (Leaf(marked), Leaf({JSON: marked})):
-        if reads_back(form, hint, value):
+        if _reads_back(form, hint, value):
             return form
-    return Leaf(marked if type(marked) is dict and TEXT in marked else text(marked, "changed"))
+    return Leaf(marked if type(marked) is dict and TEXT in marked else as_text(marked, "changed"))
 
 
-def reads_back(leaf: Leaf, hint: Hint, value: Any) -> bool:
-    """Whether the leaf's text gives the identical value, but for what is kept as text."""
+def _reads_back(leaf: Leaf, hint: Hint, value: Any) -> bool:
+    """Whether the leaf's text gives the identical value, except where it is kept as text."""
     try:
-        return same(read_leaf(parse(to_text(leaf.json)), hint, _PROOF), value)
+        return same(read_leaf(parse(to_text(leaf.json)), hint, _READ_BACK), value)
     except Exception:
         return False
 
@@ -86,15 +86,15 @@ def read_leaf(json: Json, hint: Hint, maker: Maker) -> Any:
     """The value of a param's JSON.
 
     Args:
-        json: what the param's text holds.
-        hint: what is known of the value's type.
+        json: the JSON in the param's text.
+        hint: the hint of the field.
         maker: makes the objects in it.
 
     Raises:
-        UnreadableError: when it has none.
+        UnreadableError: the JSON has no value.
     """
     if type(json) is dict and hint.dataclass is not None and not is_marked(json):
-        # Its own part of an object whose other fields have params: not by their annotations.
+        # One param of an object whose other fields have their own: annotations do not apply.
         fields = {name: unmark(item, maker) for name, item in json.items()}
         return maker.build(hint.dataclass, State(fields))
     return _read(json, hint, maker)
@@ -111,54 +111,54 @@ def _read(json: Json, hint: Hint, maker: Maker) -> Any:
 
 
 def has_rule(json: Json, hint: Hint) -> bool:
-    """Whether this JSON is read by the annotation of the field."""
+    """Whether the annotation of the field reads this JSON."""
     return not (hint.native or is_marked(json) or hint.adapter is None)
 
 
 def validated(json: Json, hint: Hint, maker: Maker) -> Any:
-    """What pydantic makes of it; the plain value of an annotation that pydantic does not know.
+    """The value that pydantic reads; the plain value if pydantic cannot handle the annotation.
 
-    But for scalars, which run no code of a user's class, only earlier versions have written so.
+    Except for scalars, which run no code of a user's class, only version 1 wrote such JSON.
     """
     if hint.adapter is None:
         return unmark(json, maker)
     try:
         return hint.adapter.validate_json(canonical(json))
     except Exception:
-        raise UnreadableError("is no value of the field's type") from None
+        raise UnreadableError("is not a value of the field's type") from None
 
 
-# -- by annotation -------------------------------------------------------------------------------
+# -- typed JSON ----------------------------------------------------------------------------------
 
 
-class _NoFormError(Exception):
-    """The value has no plain form by this annotation."""
+class _NotTypedError(Exception):
+    """This annotation allows no plain JSON for the value."""
 
 
 def _typed(value: Any, hint: Hint) -> Json:
     if hint.native:
         if not is_plain(value) or (type(value) is dict and hint.dataclass):
-            raise _NoFormError
+            raise _NotTypedError
         return value
     rule = hint.rule
     if value is None or (type(value) in hint.atoms and hint.scalar is None and is_plain(value)):
         return value
     if rule is None:
-        raise _NoFormError
+        raise _NotTypedError
     if rule.form == "scalar":
         return _dumped(value, hint)
     if rule.form == "dataclass":
         return _typed_fields(value, rule)
     if rule.form == "dict":
         return _typed_dict(value, hint, rule)
-    wanted: Any = rule.cls or _COLLECTIONS[rule.form]
-    if type(value) is not wanted:
-        raise _NoFormError
-    # Not what a class of its own may make of iteration.
-    items = list(tuple.__iter__(value) if issubclass(wanted, tuple) else value)
+    expected: Any = rule.cls or _COLLECTIONS[rule.form]
+    if type(value) is not expected:
+        raise _NotTypedError
+    # A NamedTuple may define its own `__iter__`.
+    items = list(tuple.__iter__(value) if issubclass(expected, tuple) else value)
     if rule.parts is not None:
         if len(items) != len(rule.parts):
-            raise _NoFormError
+            raise _NotTypedError
         return [_typed(item, part) for item, part in zip(items, rule.parts, strict=True)]
     written = [_typed(item, rule.inner or ANY) for item in items]
     return sorted(written, key=canonical) if rule.form in ("set", "frozenset") else written
@@ -166,36 +166,36 @@ def _typed(value: Any, hint: Hint) -> Json:
 
 def _dumped(value: Any, hint: Hint) -> Json:
     if hint.scalar is None or not is_scalar_value(value):
-        raise _NoFormError
+        raise _NotTypedError
     try:
         written = hint.scalar.dump_python(value, mode="json", warnings=False)
     except Exception:
-        raise _NoFormError from None
+        raise _NotTypedError from None
     if not is_plain(written) or type(written) in (dict, list):
-        raise _NoFormError
+        raise _NotTypedError
     return written
 
 
 def _typed_fields(value: Any, rule: Rule) -> Json:
     shape = shape_of(rule.cls)
     if type(value) is not rule.cls or shape is None:
-        raise _NoFormError
+        raise _NotTypedError
     state, hints = state_of(value, shape), hints_of(rule.cls)
-    if state.more or any(name[:1] == "$" for name in state.fields):
-        raise _NoFormError
+    if state.more or any(map(is_marker, state.fields)):
+        raise _NotTypedError
     return {name: _typed(item, hints[name]) for name, item in state.fields.items()}
 
 
 def _typed_dict(value: Any, hint: Hint, rule: Rule) -> Json:
     if type(value) is not dict:
-        raise _NoFormError
+        raise _NotTypedError
     written = {}
     for key, item in value.items():
         name = _dumped(key, rule.keys) if rule.keys is not None else key
         if type(name) in (int, float):
             name = str(name)
-        if type(name) is not str or name[:1] == "$" or not is_plain(name) or name in written:
-            raise _NoFormError
+        if type(name) is not str or is_marker(name) or not is_plain(name) or name in written:
+            raise _NotTypedError
         written[name] = _typed(item, hint.child(name))
     return written
 
@@ -233,8 +233,8 @@ def _key(name: str, hint: Hint) -> Any:
     try:
         return hint.adapter.validate_python(name)
     except Exception:
-        raise UnreadableError("has a key that is none of the field's type") from None
+        raise UnreadableError("has a key that is not of the field's type") from None
 
 
 def _scalar(json: Json, hint: Hint) -> Any:
-    return json if hint.scalar is None else validated(json, hint, _PROOF)
+    return json if hint.scalar is None else validated(json, hint, _READ_BACK)

@@ -1,7 +1,7 @@
-"""What an instance carries: its fields, and all that stands in its `__dict__` and slots besides.
+"""The state of an instance: its fields, and all else in its `__dict__` and slots.
 
-An instance is read, and put together again, without running code of its class: no constructor, no
-`__eq__`. Known are dataclasses, pydantic models and attrs classes whose state is all in Python.
+Instances are read and assembled without running code of their class: no constructor, no `__eq__`.
+This works for dataclasses, pydantic models and attrs classes whose whole state is in Python.
 """
 
 import sys
@@ -20,12 +20,12 @@ __all__ += ["state_of"]
 
 _PYDANTIC = "pydantic.main:BaseModel"
 _DERIVED = {
-    # Of the machine and the process that a run is in; made again when they are asked for.
+    # These belong to the machine and the process, and are made again on demand.
     "transformers.training_args:TrainingArguments": {
         *("distributed_state", "_n_gpu", "_setup_devices", "__cached__setup_devices"),
     },
 }
-"""Attributes that are no part of a config, by class. So is what a `cached_property` keeps."""
+"""Class -> attributes that are no part of a config, like the values of a `cached_property`."""
 _UNCARRIED = frozenset({"__dict__", "__weakref__", "_attrs_cached_hash"})
 
 
@@ -42,9 +42,9 @@ class Field:
     """A declared field.
 
     Attributes:
-        name: of the attribute.
-        argument: of the constructor; None where it takes none.
-        default: makes its default, where it has one.
+        name: the attribute's name.
+        argument: the name of the constructor's argument, if it takes one.
+        default: makes the default, if there is one.
     """
 
     name: str
@@ -54,13 +54,13 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How instances of a class keep what they carry.
+    """Where instances of a class keep their state.
 
     Attributes:
-        fields: in the order of the class.
-        slots: slot -> what reads and writes it.
-        derived: attributes that are not carried.
-        is_model: whether it is a pydantic model, which keeps some of its state apart.
+        fields: the declared fields, in the order of the class.
+        slots: slot -> the descriptor that reads and writes it.
+        derived: attributes that are no part of the state.
+        is_model: whether it is a pydantic model, which keeps some of its state separately.
     """
 
     fields: Mapping[str, Field]
@@ -71,20 +71,20 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What an instance carries.
+    """The state of an instance.
 
     Attributes:
-        fields: by name; `UNSET` where a field has no value.
+        fields: name -> value; `UNSET` where a field has no value.
         more: attributes that are no fields, sorted by name; a pydantic model's in their order.
         private: a pydantic model's private attributes.
-        given: names of the fields that a pydantic model was given; None for all other instances.
-        inherited: names of the fields that the instance has not itself, but its class.
+        fields_set: names of the fields that a pydantic model was given; None for other classes.
+        inherited: names of the fields that only the class has a value for.
     """
 
     fields: Mapping[str, Any]
     more: Mapping[str, Any] = field(default_factory=dict)
     private: Mapping[str, Any] | None = None
-    given: frozenset[str] | None = None
+    fields_set: frozenset[str] | None = None
     inherited: frozenset[str] = frozenset()
 
 
@@ -92,7 +92,7 @@ _known: WeakKeyDictionary[type, Shape | None] = WeakKeyDictionary()
 
 
 def shape_of(cls: type) -> Shape | None:
-    """The shape of a class; None where its instances may carry what cannot be seen."""
+    """The shape of a class; None if its instances may have state that Python cannot see."""
     try:
         return _known[cls]
     except KeyError:
@@ -115,7 +115,7 @@ def _shape_of(cls: type) -> Shape | None:
     }
     derived = set().union(*(_DERIVED.get(class_name(c), ()) for c in cls.__mro__))
     if hasattr(cls, "__class_getitem__"):
-        derived.add("__orig_class__")  # the types of `Box[int](1)`
+        derived.add("__orig_class__")  # `Box[int](1)` keeps its types there
     derived |= {
         name
         for c in cls.__mro__
@@ -126,11 +126,11 @@ def _shape_of(cls: type) -> Shape | None:
 
 
 def is_plain_class(cls: type) -> bool:
-    """Whether all that instances of the class carry is in Python: attributes and slots."""
+    """Whether the whole state of the class's instances is in attributes and slots."""
     if issubclass(cls, Enum | type):
         return False
     try:
-        # No instance of a class that does something when one goes.
+        # Not for a class that acts when an instance is deleted.
         return not hasattr(cls, "__del__") and type(object.__new__(cls)) is cls
     except TypeError:
         return False
@@ -175,7 +175,7 @@ def _attrs_default(one: Any) -> Callable[[], Any] | None:
 
 
 def state_of(value: Any, shape: Shape) -> State:
-    """What this instance, of that shape, carries.
+    """The state of this instance of that shape.
 
     Raises:
         Exception: whatever a field that is a property raises.
@@ -185,7 +185,7 @@ def state_of(value: Any, shape: Shape) -> State:
     for name in shape.fields:
         if name in own:
             found[name] = own.pop(name)
-        else:  # on the class, or a property
+        else:  # the class has it, or it is a property
             found[name] = getattr(value, name, UNSET)
             if found[name] is not UNSET:
                 inherited.append(name)
@@ -193,8 +193,8 @@ def state_of(value: Any, shape: Shape) -> State:
         more = dict(sorted(own.items())) if own else own
         return State(found, more, inherited=frozenset(inherited))
     extra = _part(value, "__pydantic_extra__") or {}
-    given = frozenset(_part(value, "__pydantic_fields_set__") or ())
-    return State(found, {**own, **extra}, _part(value, "__pydantic_private__"), given)
+    fields_set = frozenset(_part(value, "__pydantic_fields_set__") or ())
+    return State(found, {**own, **extra}, _part(value, "__pydantic_private__"), fields_set)
 
 
 def _part(model: Any, name: str) -> Any:
@@ -221,14 +221,14 @@ def _attributes(value: Any, shape: Shape) -> Iterator[tuple[str, Any]]:
 
 
 def assemble(cls: type, state: State) -> Any:
-    """An instance that carries this, made without running code of its class.
+    """An instance with this state, made without running code of its class.
 
     Raises:
-        TypeError: the class has no place for it.
+        TypeError: the class has no place for the state.
     """
     shape = shape_of(cls)
     if shape is None:
-        raise TypeError(f"{class_name(cls)} is no class of plain instances")
+        raise TypeError(f"{class_name(cls)} has state that cannot be set")
     made: Any = object.__new__(cls)
     for name, value in state.fields.items():
         if name not in state.inherited:
@@ -242,7 +242,7 @@ def assemble(cls: type, state: State) -> Any:
 
 
 def put(made: Any, shape: Shape, name: str, value: Any) -> None:
-    """Set an attribute where it is kept, past what the class does when one is set."""
+    """Set an attribute where it is kept, bypassing the class's own `__setattr__`."""
     member = shape.slots.get(name)
     if member is not None:
         member.__set__(made, value)
@@ -251,7 +251,7 @@ def put(made: Any, shape: Shape, name: str, value: Any) -> None:
 
 
 def _is_property(cls: type, name: str) -> bool:
-    """Whether the field is computed from others, as some classes do by a property of its name."""
+    """Whether a property of that name computes the field from others."""
     found = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
     return hasattr(type(found), "__set__")
 
@@ -262,9 +262,9 @@ def _put_model_parts(made: Any, cls: Any, state: State) -> None:
     if private is None and cls.__private_attributes__:
         private = {}
     for name, part in (
-        ("__pydantic_fields_set__", set(state.given or ())),
+        ("__pydantic_fields_set__", set(state.fields_set or ())),
         ("__pydantic_extra__", extra),
         ("__pydantic_private__", private),
     ):
-        if part is not None or getattr(cls, name, UNSET) is not None:  # as a RootModel has them
+        if part is not None or getattr(cls, name, UNSET) is not None:  # a RootModel has them too
             object.__setattr__(made, name, part)

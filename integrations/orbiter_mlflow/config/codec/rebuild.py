@@ -1,7 +1,7 @@
-"""An object that carries what was logged, made in the process that loads it.
+"""Rebuild an object with the state that was logged, in the process that loads it.
 
 The class's own ways come first: a library's `from_dict`, then the constructor. Where these fail or
-give something else, what was logged is set without them. A pydantic model is never constructed: a
+give another state, the logged state is set without them. A pydantic model is never constructed:
 `BaseSettings` would read the environment of the process that loads it.
 """
 
@@ -25,46 +25,46 @@ from orbiter_mlflow.config.codec.objects import (
 )
 from orbiter_mlflow.errors import UnreadableError
 
-__all__ = ["Rebuilt", "kept", "rebuild"]
+__all__ = ["Rebuilt", "rebuild", "uncopied"]
 
 _HAVE_FROM_DICT = frozenset({"transformers"})
 """Packages whose configs have `to_dict` and a `from_dict` that is its inverse."""
 
-_kept: ContextVar[tuple[object, ...]] = ContextVar("kept", default=())
+_uncopied: ContextVar[tuple[object, ...]] = ContextVar("uncopied", default=())
 
 
 @contextmanager
-def kept(values: Mapping[str, object]) -> Iterator[None]:
-    """Values that the user gave: they get into the config themselves, not as copies."""
-    token = _kept.set(tuple(values.values()))
+def uncopied(values: Mapping[str, object]) -> Iterator[None]:
+    """Put these values, which the user supplies, into the config themselves, not as copies."""
+    token = _uncopied.set(tuple(values.values()))
     try:
         yield
     finally:
-        _kept.reset(token)
+        _uncopied.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """An object, and whether its class's own constructor has made it."""
+    """An object, and whether its class's own constructor made it."""
 
     value: Any
     constructed: bool
 
 
 def rebuild(cls: type, state: State) -> Rebuilt:
-    """An instance that carries exactly this; fields left out are what the class makes of them.
+    """An instance with exactly this state; fields that it lacks take the class's defaults.
 
     Raises:
-        UnreadableError: when the class has no place for it.
+        UnreadableError: the class has no place for the state.
     """
     shape = shape_of(cls)
     if shape is None:
-        raise UnreadableError(f"{class_name(cls)} is no dataclass of plain instances")
+        raise UnreadableError(f"{class_name(cls)} has state that cannot be set")
     try:
-        needless = shape.is_model or _only_sets_fields(cls)
-        made = None if needless else _constructed(cls, shape, state)
+        bypass = shape.is_model or _only_sets_fields(cls)
+        made = None if bypass else _constructed(cls, shape, state)
         if made is None:
-            return Rebuilt(_without_constructor(cls, shape, state), needless)
+            return Rebuilt(_without_constructor(cls, shape, state), bypass)
         if _carries(made, shape, state):
             return Rebuilt(made, True)
     except Exception:
@@ -73,7 +73,7 @@ def rebuild(cls: type, state: State) -> Rebuilt:
 
 
 def _only_sets_fields(cls: Any) -> bool:
-    """Whether its constructor is the one that `dataclass` has written, which does nothing else."""
+    """Whether `dataclass` wrote the constructor, which then does nothing but set fields."""
     code = getattr(cls.__init__, "__code__", None)
     return (
         code is not None
@@ -92,7 +92,7 @@ def _constructed(cls: Any, shape: Shape, state: State) -> Any:
             made = cls.from_dict(raw.to_dict())
             if _carries(made, shape, state):
                 return made
-        except Exception:  # noqa: S110 - then by the constructor
+        except Exception:  # noqa: S110 - then the constructor may
             pass
     arguments = {
         one.argument: state.fields[one.name]
@@ -100,8 +100,8 @@ def _constructed(cls: Any, shape: Shape, state: State) -> Any:
         if one.argument is not None and one.name in state.fields
     }
     try:
-        # A copy, since a constructor may change what it is given, and we compare with the original.
-        memo = {id(value): value for value in _kept.get()}
+        # Copies: a constructor may change its arguments, and the originals are compared afterwards.
+        memo = {id(value): value for value in _uncopied.get()}
         made = cls(**{name: _copied(value, memo) for name, value in arguments.items()})
         if type(made) is not cls:
             return None
@@ -116,7 +116,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _correct(made: Any, shape: Shape, state: State, whole: bool) -> None:
-    """Set what the constructor has made otherwise than it was logged."""
+    """Set what the constructor made different from what was logged."""
     now = state_of(made, shape)
     for before, after in ((state.fields, now.fields), (state.more, now.more)):
         for name, value in before.items():

@@ -1,6 +1,6 @@
-"""Values longer than MLflow takes, over several params: `key:0`, `key:1`, ...; never cut.
+"""Split values that are too long for one param or tag: `key:0`, `key:1`, ...; nothing is cut.
 
-All pieces are of one length but the last, which is shorter: so the loss of any piece shows.
+All pieces have the same length but the last, which is shorter: the loss of any piece shows.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def split_value(key: str, text: str, limit: int) -> dict[str, str]:
     """The text under its key, or its pieces under numbered keys, none longer than `limit`.
 
     Raises:
-        ValueError: when no length of pieces will do; with a limit of 100 or more one always does.
+        ValueError: no length of the pieces will do; with a limit of 100 or more, one always does.
     """
     if len(text) <= limit:
         return {key: text}
@@ -27,10 +27,10 @@ def split_value(key: str, text: str, limit: int) -> dict[str, str]:
 
 
 def join_value(texts: Mapping[str, str], key: str) -> str | None:
-    """One value out of params or tags, whole or in pieces; None where it is not there.
+    """One value from params or tags, whole or in pieces; None if it is not there.
 
     Raises:
-        ConfigError: when pieces of it are missing.
+        ConfigError: pieces of it are missing.
     """
     own = {name: text for name, text in texts.items() if names.piece_of(name)[0] == key}
     return join_values(own).get(key)
@@ -40,7 +40,7 @@ def join_values(params: Mapping[str, str]) -> dict[str, str]:
     """The params with each split value as one; the inverse of `split_value`.
 
     Raises:
-        ConfigError: when pieces are missing.
+        ConfigError: pieces are missing.
     """
     whole: dict[str, str] = {}
     pieces: dict[str, dict[int, str]] = {}

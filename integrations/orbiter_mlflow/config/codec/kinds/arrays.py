@@ -1,20 +1,20 @@
-"""numpy and torch: scalars, dtypes, devices, shapes, arrays small enough to be read; generators."""
+"""numpy and torch: scalars, dtypes, devices, shapes, small arrays; and random generators."""
 
 import hashlib
 import sys
 from typing import Any
 
-from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError
-from orbiter_mlflow.config.codec.text_only import spent
+from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError, never_read
+from orbiter_mlflow.config.codec.unencodable import budget
 from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["ARRAYS", "NUMPY_SCALAR"]
 
 _NUMBERS = "?bBhHiIlLqQefdFD"
-"""Type codes of the numpy scalars that `item()` turns into the equal Python number."""
+"""Type codes of the scalars for which `item()` is the equal Python number."""
 _MOST_ELEMENTS = 1_000
 _SAMPLE = 10_000
-"""Elements that are read of an array too large to be read as a whole."""
+"""Elements to hash of an array that is too large to hash as a whole."""
 
 
 def _numpy_payload(value: Any) -> list[Any]:
@@ -75,7 +75,7 @@ def _read_array(payload: list[Any], items: Any) -> Any:
 
 
 def _summary(value: Any) -> dict[str, Any]:
-    """What tells an array from another one: type, shape, and a digest of its bytes."""
+    """Dtype, shape and a digest of the bytes: enough to tell two arrays apart."""
     found: dict[str, Any] = {"dtype": str(value.dtype), "shape": [*map(int, value.shape)]}
     if value.dtype.hasobject:
         return {**found, "items": value.ravel()[:_MOST_ELEMENTS].tolist()}
@@ -83,11 +83,11 @@ def _summary(value: Any) -> dict[str, Any]:
 
 
 def _digest(array: Any) -> dict[str, Any]:
-    """What tells the elements of an array from others: of a very large one only of some."""
-    budget = spent()
-    step = 1 if array.nbytes <= budget.size else max(1, array.size // _SAMPLE)
+    """A digest of the elements; a very large array is sampled."""
+    left = budget()
+    step = 1 if array.nbytes <= left.size else max(1, array.size // _SAMPLE)
     read = array.ravel()[::step]
-    budget.size -= read.nbytes
+    left.size -= read.nbytes
     digest = hashlib.sha256(read.tobytes()).hexdigest()
     return {"sha256": digest} if step == 1 else {f"sha256 of each {step}th": digest}
 
@@ -96,7 +96,7 @@ def _tensor_summary(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"dtype": str(value.dtype), "shape": [*value.shape]}
     found["device"] = str(value.device)
     if value.device.type == "cpu" and value.layout is sys.modules["torch"].strided:
-        # On another device it would have to be waited for.
+        # Reading another device would wait for it.
         flat = value.detach().contiguous().reshape(-1)
         return {**found, **_digest(flat.view(sys.modules["torch"].uint8).numpy())}
     return found
@@ -104,10 +104,6 @@ def _tensor_summary(value: Any) -> dict[str, Any]:
 
 def _write_tensor(value: Any) -> Any:
     raise NotWholeError("array", _tensor_summary(value))
-
-
-def _never(payload: Json) -> Any:
-    raise UnreadableError("holds what is never written")
 
 
 def _torch() -> Any:
@@ -129,7 +125,7 @@ def _needs_torch(payload: Json) -> list[str]:
 
 
 def _write_generator(value: Any) -> Any:
-    """Never whole: two configs that share a generator would each get one of their own."""
+    """Never whole: two configs that share a generator would each get their own."""
     kind = type(value).__name__
     if kind == "Generator":
         state = repr(value.bit_generator.state)
@@ -139,11 +135,11 @@ def _write_generator(value: Any) -> Any:
 
 
 NUMPY_SCALAR = Kind("$numpy", _numpy_payload, _read_numpy, _show_numpy)
-"""Of all scalars of numpy."""
+"""All numpy scalars."""
 
 _DTYPE = Kind("$dtype", _write_dtype, _read_dtype, lambda p, show: f"numpy.dtype({p!r})")
-_TENSOR = Kind("$tensor", _write_tensor, _never)
-_GENERATOR = Kind("$generator", _write_generator, _never)
+_TENSOR = Kind("$tensor", _write_tensor, never_read)
+_GENERATOR = Kind("$generator", _write_generator, never_read)
 
 ARRAYS: dict[str, Kind] = {
     "numpy:ndarray": Kind(
@@ -171,4 +167,4 @@ ARRAYS: dict[str, Kind] = {
     ),
     "torch:Size": Kind("$torch.Size", list, lambda sizes: _torch().Size(sizes), names=_needs_torch),
 }
-"""By the name of their exact class."""
+"""Name of the exact class -> kind."""

@@ -1,6 +1,6 @@
-"""What holds other values: the collections of the standard library, slices, namespaces, partials.
+"""Containers of the standard library, slices, namespaces, partials; and classes and functions.
 
-Classes and functions are written by their name, and found again only in modules that are loaded.
+Classes and functions are written by name, and found again only in modules that are loaded.
 """
 
 from argparse import Namespace
@@ -28,7 +28,7 @@ NAMESPACES = frozenset(
         "transformers.generation.configuration_utils:GenerationConfig",
     }
 )
-"""Base classes whose instances are all in their `__dict__`."""
+"""Base classes whose instances keep everything in their `__dict__`."""
 
 
 def _write_reference(value: Any) -> str:
@@ -69,13 +69,26 @@ def _show_partial(payload: Json, show: Callable[[Json], str]) -> str:
     return f"partial({show(payload)})"
 
 
+def _show_tuple(payload: Json, show: Callable[[Json], str]) -> str:
+    items = ", ".join(map(show, payload))
+    return f"({items},)" if len(payload) == 1 else f"({items})"
+
+
+def _show_set(payload: Json, show: Callable[[Json], str]) -> str:
+    return f"{{{', '.join(map(show, payload))}}}" if payload else "set()"
+
+
+def _show_frozenset(payload: Json, show: Callable[[Json], str]) -> str:
+    return f"frozenset({_show_set(payload, show) if payload else ''})"
+
+
 def _read_default(factory: Any, items: Mapping[Any, Any]) -> Any:
     return defaultdict(factory, items)
 
 
 def _read_counter(_: None, items: Mapping[Any, Any]) -> Any:
     made: Counter[Any] = Counter()
-    dict.update(made, items)  # as it is: `Counter.update` adds numbers up
+    dict.update(made, items)  # `Counter.update` would add the numbers up
     return made
 
 
@@ -89,7 +102,7 @@ def _write_namespace(value: Any) -> str:
 def _read_namespace(name: Any, items: Mapping[str, Any]) -> Any:
     cls = find_class(name)
     if not any(class_name(c) in NAMESPACES for c in cls.__mro__):
-        raise TypeError("names no namespace")
+        raise TypeError("not a namespace")
     made = cls.__new__(cls) if cls is SimpleNamespace else _bare(cls)
     made.__dict__.update(items)
     return made
@@ -98,17 +111,20 @@ def _read_namespace(name: Any, items: Mapping[str, Any]) -> Any:
 def _bare(cls: type) -> Any:
     try:
         return object.__new__(cls)
-    except TypeError:  # of `SimpleNamespace`, which has a `__new__` of its own
+    except TypeError:  # `SimpleNamespace` has its own `__new__`
         return SimpleNamespace.__new__(cls)
 
 
 REFERENCE = Kind("$ref", _write_reference, find_reference, _show_name, _named)
-"""Of classes and functions."""
+"""Classes and functions."""
 
 NAMESPACE = Kind("$namespace", _write_namespace, _read_namespace, _show_name, _named, items=vars)
-"""Of instances of `NAMESPACES` and their subclasses."""
+"""Instances of `NAMESPACES` and of their subclasses."""
 
 CONTAINERS: dict[type, Kind] = {
+    tuple: Kind("$tuple", list, tuple, _show_tuple, collection="sequence"),
+    set: Kind("$set", list, set, _show_set, collection="set"),
+    frozenset: Kind("$frozenset", list, frozenset, _show_frozenset, collection="set"),
     OrderedDict: Kind(
         "$ordereddict",
         lambda value: None if not vars(value) else _without_attributes(value),

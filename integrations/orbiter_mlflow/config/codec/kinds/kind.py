@@ -1,10 +1,12 @@
-"""What is known of one type of value: its marker, how it is written, read, compared and shown."""
+"""`Kind`: one type of value that JSON lacks, with its marker and how to write, read and show it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-__all__ = ["Json", "Kind", "NotWholeError", "call", "no_names"]
+from orbiter_mlflow.errors import UnreadableError
+
+__all__ = ["Json", "Kind", "NotWholeError", "never_read", "no_names"]
 
 Json: TypeAlias = Any
 
@@ -13,8 +15,8 @@ class NotWholeError(Exception):
     """This value would not come back whole: it is kept as text.
 
     Args:
-        why: a key of `text_only.ADVICE`.
-        shown: what is shown of it instead, as a value that is marked in turn.
+        why: a key of `unencodable.ADVICE`.
+        shown: the value to show instead; None shows the attributes of the value itself.
     """
 
     def __init__(self, why: str, shown: Any = None) -> None:
@@ -24,13 +26,13 @@ class NotWholeError(Exception):
 
 
 def no_names(payload: Json) -> Iterable[str]:
-    """Reading the payload needs no module that may not be there."""
+    """For a payload that can be read whatever modules are imported."""
     return ()
 
 
-def call(payload: Json, show: Callable[[Json], str]) -> str:
-    """The arguments of a function that is called as the marker is."""
-    return ", ".join(map(show, payload)) if type(payload) is list else show(payload)
+def never_read(payload: Json) -> Any:
+    """For a type that is always kept as text."""
+    raise UnreadableError("holds what is never written")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +40,18 @@ class Kind:
     """One type of value.
 
     Attributes:
-        marker: the key that its JSON has.
-        write: its payload, whose parts are marked in turn. May raise `NotWholeError`. Two values
-            of the type are the same if their payloads are.
-        read: the value of a payload whose markers are resolved; may raise anything.
+        marker: the key of its JSON object.
+        write: makes the payload; its parts are marked in turn. May raise `NotWholeError`. Two
+            values of the type are the same if their payloads are.
+        read: makes the value from a payload whose markers are resolved; may raise anything.
         show: the payload as Python would show the value; None for `marker(payload)`.
-        names: classes, as `module:qualname`, and modules, as `module:`, that reading needs.
-        hidden: the text inside a payload that does not show it, to be searched for secrets.
-        items: a mapping, or a list, of what the value holds, written beside its payload under
-            `$items`; those of a mapping are shown as params of their own. None for a type that
-            holds nothing. `read` is then given both.
+        names: the classes, as `module:qualname`, and modules, as `module:`, that reading needs.
+        hidden: the text that the payload encodes, to be searched for secrets.
+        items: what the value holds, written under `$items` beside the payload; the items of a
+            mapping become params of their own. None for a type that holds nothing. `read` takes
+            the payload and the items.
+        collection: the payload is a plain list of items, each with a path of its own; a "set" is
+            written sorted. Empty for every other type.
     """
 
     marker: str
@@ -57,3 +61,4 @@ class Kind:
     names: Callable[[Json], Iterable[str]] = no_names
     hidden: Callable[[Json], str] | None = None
     items: Callable[[Any], Mapping[Any, Any] | list[Any]] | None = None
+    collection: Literal["", "sequence", "set"] = ""

@@ -1,10 +1,10 @@
-"""Configs of other libraries: OmegaConf, ml_collections; and pydantic's secrets."""
+"""Configs of OmegaConf and ml_collections, and pydantic's secrets."""
 
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError
+from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError, never_read
 from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["LIBRARIES"]
@@ -23,11 +23,11 @@ def _loaded(name: str) -> Any:
 
 
 def _omega_flags(value: Any) -> dict[str, Any] | None:
-    """The flags that are set on it; None where none is.
+    """The flags set on it; None if there are none.
 
     Raises:
-        NotWholeError: it is part of a larger config that its interpolations look into, or has types
-            of its own, which only the dataclass that it was made of can give back.
+        NotWholeError: it is part of a larger config that its interpolations refer to, or it is
+            structured, and only its dataclass could restore the types.
     """
     content = _omega_content(value)
     if value._get_parent() is not None and _interpolates(content):
@@ -54,7 +54,7 @@ def _is_plain_node(node: Any, *, top: bool = False) -> bool:
 
 
 def _omega_content(node: Any) -> Any:
-    """Its plain content; interpolations stay the texts that they are."""
+    """Its content as plain containers; interpolations stay text."""
     inner = node.__dict__.get("_content", node.__dict__.get("_val"))
     if type(node).__name__ == "DictConfig" and isinstance(inner, dict):
         return {key: _omega_content(item) for key, item in inner.items()}
@@ -73,7 +73,7 @@ def _interpolates(content: Any) -> bool:
 
 def _omega_items(value: Any) -> Mapping[Any, Any]:
     content = _omega_content(value)
-    if not isinstance(content, dict):  # missing, None, or an interpolation as a whole
+    if not isinstance(content, dict):  # missing, None, or one interpolation
         raise NotWholeError("structured", content)
     return content
 
@@ -82,7 +82,7 @@ def _read_omega(flags: Any, content: Any) -> Any:
     made = _loaded("omegaconf").OmegaConf.create(content)
     for name, flag in (flags or {}).items():
         if name not in _FLAGS:
-            raise ValueError("no flag")
+            raise ValueError(f"{name} is not a flag")
         made._set_flag(name, flag)
     return made
 
@@ -114,12 +114,12 @@ def _ml_settings(value: Any) -> dict[str, Any] | None:
     own = vars(value)
     if own.keys() - _ML_APART or _holds_reference(value):
         raise NotWholeError("part", dict(own["_fields"]))
-    set_otherwise = {
+    changed = {
         name[1:]: own[name]
         for name, default in _ML_DEFAULTS.items()
         if own.get(name, default) != default
     }
-    return set_otherwise or None
+    return changed or None
 
 
 def _holds_reference(value: Any) -> bool:
@@ -140,7 +140,7 @@ def _frozen_settings(value: Any) -> dict[str, Any] | None:
 
 
 def _frozen_items(value: Any) -> Mapping[str, Any]:
-    """Of what it was made of: it has made tuples of lists."""
+    """The items it was made from; its own are tuples where these are lists."""
     return _ml_items(vars(value)["_configdict"])
 
 
@@ -148,7 +148,7 @@ def _read_frozen_ml(settings: Any, items: Mapping[str, Any]) -> Any:
     module = _loaded("ml_collections")
     inner = _filled(module.ConfigDict(), settings, items)
     made = module.FrozenConfigDict(inner)
-    vars(made)["_configdict"] = inner  # of which it has taken a sorted copy
+    vars(made)["_configdict"] = inner  # it keeps a sorted copy
     return made
 
 
@@ -157,7 +157,7 @@ def _filled(made: Any, settings: Any, items: Mapping[str, Any]) -> Any:
     own["_fields"].update(items)
     for name, value in (settings or {}).items():
         if f"_{name}" not in _ML_DEFAULTS:
-            raise ValueError("no setting")
+            raise ValueError(f"{name} is not a setting")
         own[f"_{name}"] = value
     return made
 
@@ -173,11 +173,7 @@ def _secret(value: Any) -> Any:
     raise NotWholeError("secret")
 
 
-def _never(payload: Json) -> Any:
-    raise UnreadableError("holds what is never written")
-
-
-_SECRET = Kind("$secret", _secret, _never)
+_SECRET = Kind("$secret", _secret, never_read)
 
 LIBRARIES: dict[str, Kind] = {
     "omegaconf.dictconfig:DictConfig": Kind(
@@ -207,4 +203,4 @@ LIBRARIES: dict[str, Kind] = {
     "pydantic.types:SecretStr": _SECRET,
     "pydantic.types:SecretBytes": _SECRET,
 }
-"""By the name of their exact class."""
+"""Name of the exact class -> kind."""

@@ -1,4 +1,7 @@
-"""Single values of the standard library: numbers, bytes, times, paths, enums, patterns."""
+"""Single values of the standard library: numbers, bytes, times, paths, enums, patterns.
+
+`str`, `int` and `float` have a marker for the few values that plain JSON would not give back.
+"""
 
 import base64
 import pathlib
@@ -14,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from orbiter_mlflow.config.codec.classes import class_name, find_class
 from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError
+from orbiter_mlflow.config.codec.markers import SURROGATE_PAIR
 from orbiter_mlflow.errors import UnreadableError
 
 __all__ = ["ENUM", "SCALARS"]
@@ -33,7 +37,7 @@ def _hidden(payload: Json) -> str:
 
 def _enum_payload(value: Enum) -> list[Any]:
     kind = type(value)
-    known = value.name in kind.__members__  # a combination of flags has no name of its own
+    known = value.name in kind.__members__  # a combination of flags has no name
     return [class_name(kind), value.name if known else value.value]
 
 
@@ -41,7 +45,7 @@ def _read_enum(payload: list[Any]) -> Enum:
     name, member = payload
     kind = find_class(name)
     if not issubclass(kind, Enum):
-        raise TypeError("names no enum")
+        raise TypeError("not an enum")
     try:
         return kind[member] if isinstance(member, str) else kind(member)
     except (KeyError, ValueError):
@@ -83,7 +87,7 @@ def _read_time(payload: Any) -> time:
 
 
 def _is_plain_offset(zone: Any) -> bool:
-    """Whether an ISO text's offset tells all of it; it cannot tell a name."""
+    """Whether the offset in an ISO text says everything about it; a name would be lost."""
     return type(zone) is timezone and repr(zone) == repr(timezone(zone.utcoffset(None)))
 
 
@@ -101,7 +105,7 @@ def _write_zone(value: ZoneInfo) -> str:
 def _read_path(payload: list[Any]) -> pathlib.PurePath:
     name, text = payload
     if name not in _PATHS:
-        raise ValueError("names no path class")
+        raise ValueError("not a path class")
     path: pathlib.PurePath = getattr(pathlib, name)(text)
     return path
 
@@ -118,9 +122,16 @@ _PATH = Kind(
 )
 
 ENUM = Kind("$enum", _enum_payload, _read_enum, _show_enum, lambda payload: [payload[0]])
-"""Of all enums, each a class of its own."""
+"""All enums; each is its own class."""
 
 SCALARS: dict[type, Kind] = {
+    str: Kind(
+        "$str",
+        SURROGATE_PAIR.split,
+        "".join,
+        lambda halves, show: repr("".join(halves)),
+        hidden="".join,
+    ),
     float: Kind("$float", repr, float, _plain),
     int: Kind("$int", hex, lambda text: int(text, 16), _plain),
     complex: Kind(

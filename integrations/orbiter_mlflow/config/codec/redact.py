@@ -1,6 +1,6 @@
-"""Redaction of a config's params: by the names on the path, by the names inside, by the texts.
+"""Redact a config's params: by the names on their paths, the names inside, and the texts.
 
-What is redacted stays recognisable as such, `{"$redacted": ...}`, and is listed by path.
+A redacted value is `{"$redacted": ...}`, and is listed by path.
 """
 
 import hashlib
@@ -11,30 +11,37 @@ from typing import Any
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.flatten import Entry, Flat
 from orbiter_mlflow.config.codec.json_text import Json, canonical, to_text
-from orbiter_mlflow.config.codec.kinds.registry import KINDS
-from orbiter_mlflow.config.codec.loading import values_of
-from orbiter_mlflow.config.codec.markers import COLLECTIONS, DICT, JSON, REDACTED, STR, is_marked
-from orbiter_mlflow.config.codec.text_only import TEXT, WHY, advice
+from orbiter_mlflow.config.codec.kinds import KINDS
+from orbiter_mlflow.config.codec.markers import (
+    DICT,
+    JSON,
+    REDACTED,
+    TEXT,
+    WHY,
+    is_marked,
+    is_marker,
+)
+from orbiter_mlflow.config.codec.paths import values_of
+from orbiter_mlflow.config.codec.unencodable import advice
 from orbiter_mlflow.redaction.key_names import is_special_token
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.text.escaping import shortened
 
-__all__ = ["Masked", "mask_config"]
+__all__ = ["RedactedConfig", "redact_config"]
 
 _LONGEST_TEXT = 2_000
-"""Characters that are shown of what cannot be loaded anyway."""
-_WRAPPERS = frozenset({JSON, DICT, *COLLECTIONS})
+"""Characters to show of a value that cannot be loaded anyway."""
 _SECRET: Json = {REDACTED: None}
 
 
 @dataclass(frozen=True, slots=True)
-class Masked:
+class RedactedConfig:
     """The params without their secrets.
 
     Attributes:
-        texts: the text of each param by its path.
-        redacted: paths of what was redacted.
-        unencodable: paths of what is kept as text only, with the reason and the way out.
+        texts: path -> text of the param.
+        redacted: paths of secrets.
+        unencodable: path of a value kept as text -> the reason, and what to do instead.
     """
 
     texts: dict[tuple[str, ...], str]
@@ -42,7 +49,7 @@ class Masked:
     unencodable: dict[str, str]
 
 
-def mask_config(flat: Flat, redactor: Redactor) -> Masked:
+def redact_config(flat: Flat, redactor: Redactor) -> RedactedConfig:
     """The params of a config without their secrets."""
     texts: dict[tuple[str, ...], str] = {}
     verdicts: dict[str, tuple[bool, bool]] = {}
@@ -56,16 +63,16 @@ def mask_config(flat: Flat, redactor: Redactor) -> Masked:
             redacted[".".join(secret)] = None
             texts[secret] = canonical(_SECRET)
         elif entry.path not in collapsed:
-            masked, paths, has_text = _mask_leaf(entry, redactor)
-            texts[entry.path] = to_text(masked) if masked is not entry.leaf.json else entry.text
+            visible, paths, has_text = _redact_leaf(entry, redactor)
+            texts[entry.path] = to_text(visible) if visible is not entry.leaf.json else entry.text
             redacted.update(dict.fromkeys(paths))
             if has_text:
-                for place, own in values_of(masked, ".".join(entry.path), TEXT):
+                for place, own in values_of(visible, ".".join(entry.path), TEXT):
                     unencodable[place] = advice(own.get(WHY))
     order = _order(flat.order, collapsed, redactor)
     if order:
         texts[(names.KEY_ORDER,)] = to_text(order)
-    return Masked(texts, tuple(redacted), unencodable)
+    return RedactedConfig(texts, tuple(redacted), unencodable)
 
 
 def _order(
@@ -73,12 +80,12 @@ def _order(
     collapsed: Iterable[tuple[str, ...]],
     redactor: Redactor,
 ) -> dict[str, list[str]]:
-    """The order of keys, where none of them is a secret or inside of one."""
-    gone = set(collapsed)
+    """The order of keys, unless one is a secret or inside one."""
+    hidden = set(collapsed)
     return {
         ".".join(path): keys
         for path, keys in order.items()
-        if not any(path[:length] in gone for length in range(1, len(path) + 1))
+        if not any(path[:length] in hidden for length in range(1, len(path) + 1))
         and not any(redactor.text(key) != key for key in keys)
     }
 
@@ -88,7 +95,7 @@ def _secret_part(
 ) -> tuple[str, ...] | None:
     """The start of the path whose whole value is a secret, if there is one.
 
-    `verdicts` remembers of each part of a path whether it names a secret, and whether it is one.
+    `verdicts` caches for each part of a path whether it names a secret, and whether it is one.
     """
     path = entry.path
     for i, part in enumerate(path):
@@ -102,37 +109,41 @@ def _secret_part(
     return None
 
 
-def _mask_leaf(entry: Entry, redactor: Redactor) -> tuple[Json, list[str], bool]:
+def _redact_leaf(entry: Entry, redactor: Redactor) -> tuple[Json, list[str], bool]:
     json = entry.leaf.json
     is_atom = entry.leaf.named is None and type(json) is not dict and type(json) is not list
     if is_atom and (type(json) is not str or redactor.text(json) == json):
         return json, [], False
     path = ".".join(entry.path)
-    by_name, mask = _Mask(redactor), _Mask(redactor)
+    by_name, by_text = _Walk(redactor), _Walk(redactor)
     try:
-        masked = mask.json(json, path)
+        visible = by_text.walk(json, path)
         if entry.leaf.named is not None:
-            named = by_name.json(entry.leaf.named, path)
-            if set(by_name.paths) > set(mask.paths):
+            named = by_name.walk(entry.leaf.named, path)
+            if set(by_name.paths) > set(by_text.paths):
                 whole = named if is_marked(named) else {JSON: named}
                 return whole, by_name.paths, by_name.has_text
-    except RecursionError:  # called from so deep that it could not be looked through
+    except RecursionError:  # the caller is too deep for a search
         return _SECRET, [path], False
-    return masked, mask.paths, mask.has_text
+    return visible, by_text.paths, by_text.has_text
 
 
 def _is_harmless(name: str, value: Json) -> bool:
-    """Whether a value under a secret's name is none: a switch, a special token, nothing at all."""
+    """Whether a value under a secret's name is no secret: a switch, a special token, nothing."""
     if type(value) is dict and len(value) == 1:
         [(key, inner)] = value.items()
-        return key in _WRAPPERS and _is_harmless(name, inner)
+        return _is_wrapper(key) and _is_harmless(name, inner)
     if type(value) is str and is_special_token(name, value):
         return True
     return value is None or type(value) is bool or value in ("", [], {})
 
 
-class _Mask:
-    """Walks one JSON value; the very value is returned where nothing was redacted."""
+def _is_wrapper(marker: str) -> bool:
+    return marker in (JSON, DICT) or (marker in KINDS and KINDS[marker].collection != "")
+
+
+class _Walk:
+    """Redacts one JSON value; returns the very value if nothing was redacted."""
 
     def __init__(self, redactor: Redactor) -> None:
         self.redactor = redactor
@@ -140,7 +151,7 @@ class _Mask:
         self.has_text = False
         self._inside_text = False
 
-    def json(self, value: Json, path: str) -> Json:
+    def walk(self, value: Json, path: str) -> Json:
         if type(value) is str:
             return self._string(value, path)
         if type(value) is list:
@@ -162,18 +173,18 @@ class _Mask:
         alone = len(items) == 2 and all(type(item) is str for item in items)
         if alone and self.redactor.is_pair(*items):
             return [items[0], self._redacted(inside)]
-        masked = []
+        visible = []
         before: list[str] = []
         for item in items:  # ["--api-key", "x"], as of a command line
             secret = self.redactor.follows_as_secret(before, item if type(item) is str else "")
-            masked.append(self._redacted(inside) if secret else self.json(item, inside))
+            visible.append(self._redacted(inside) if secret else self.walk(item, inside))
             before = [*before[-3:], item] if type(item) is str else []
-        return masked if _differ(masked, items) else items
+        return visible if _differ(visible, items) else items
 
     def _object(self, value: dict[str, Json], path: str) -> Json:
         if TEXT in value:
             return self._text(value, path)
-        if REDACTED in value:  # a type that hides what it holds
+        if REDACTED in value:  # the type itself hides its value
             self.paths.append(path)
             return value
         if len(value) == 1:
@@ -184,31 +195,32 @@ class _Mask:
             if key == DICT:
                 pairs = [self._pair(pair, path) for pair in inner]
                 return {key: pairs} if _differ(pairs, inner) else value
-        masked = {}
+        visible = {}
         called = value.get("name", value.get("key"))  # {"name": "API_KEY", "value": "x"}
         for key, item in value.items():
             if self.redactor.text(key) != key:
                 return self._redacted(path)
             name = called if key == "value" and type(called) is str else key
-            masked[key] = self._named(key, item, path, name)
-        return masked if _differ(masked.values(), value.values()) else value
+            visible[key] = self._named(key, item, path, name)
+        return visible if _differ(visible.values(), value.values()) else value
 
     def _named(self, key: str, item: Json, path: str, name: str | None = None) -> Json:
-        if key[:1] == "$":
-            return self.json(item, path)
+        if is_marker(key):
+            return self.walk(item, path)
         path = f"{path}.{key}"
         names = (key, name or key)
         if any(map(self.redactor.is_secret_key, names)) and not _is_harmless(names[1], item):
             return self._redacted(path)
-        return self.json(item, path)
+        return self.walk(item, path)
 
     def _pair(self, pair: list[Json], path: str) -> Json:
         key, item = pair
-        shown = self.json(key, path)
+        shown = self.walk(key, path)
         if shown is not key:
             return [{REDACTED: None}, {REDACTED: None}]
-        masked = self._named(key, item, path) if type(key) is str and key else self.json(item, path)
-        return pair if masked is item else [key, masked]
+        named = type(key) is str and key
+        visible = self._named(key, item, path) if named else self.walk(item, path)
+        return pair if visible is item else [key, visible]
 
     def _text(self, value: dict[str, Json], path: str) -> Json:
         self.has_text = True
@@ -219,27 +231,25 @@ class _Mask:
                 self.paths.append(path)
         else:
             self._inside_text = True
-            visible = self.json(inner, path)
+            visible = self.walk(inner, path)
             self._inside_text = inside
-            if not inside:  # once: quotes of quotes would double with each level
+            if not inside:  # only once: each level would double the escapes
                 visible = to_text(visible)
         return {**value, TEXT: visible if inside else _bounded(visible)}
 
 
 def _hidden(key: str, payload: Json) -> str | None:
-    """The text that a marker's payload does not show as it is."""
-    if key == STR:
-        return "".join(payload)
+    """The text that a marker's payload encodes."""
     kind = KINDS.get(key)
     return None if kind is None or kind.hidden is None else kind.hidden(payload)
 
 
-def _differ(masked: Iterable[Any], items: Iterable[Any]) -> bool:
-    return any(a is not b for a, b in zip(masked, items, strict=True))
+def _differ(visible: Iterable[Any], items: Iterable[Any]) -> bool:
+    return any(a is not b for a, b in zip(visible, items, strict=True))
 
 
 def _bounded(text: str) -> str:
-    """The text, or its beginning and what tells it from all others that begin so."""
+    """The text, or its beginning and a digest that tells it apart from others."""
     shown = shortened(text, _LONGEST_TEXT)
     if shown == text:
         return text

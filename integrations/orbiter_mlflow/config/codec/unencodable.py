@@ -1,6 +1,6 @@
-"""Values that are kept as text: what is shown of them, why, and what to do instead.
+"""Values that are kept as text, since they cannot be encoded: what to show, why, and advice.
 
-The text holds all that can be read of a value, so that two configs that differ in it differ in
+The text holds all that can be read of a value, so that configs that differ in it also differ in
 their params. It is never read back.
 """
 
@@ -15,15 +15,11 @@ from typing import Any
 
 from orbiter_mlflow.config.codec.classes import class_name
 from orbiter_mlflow.config.codec.json_text import Json
+from orbiter_mlflow.config.codec.markers import TEXT, WHY
 from orbiter_mlflow.config.codec.objects import is_plain_class
 
-__all__ = ["ADVICE", "TEXT", "WHY", "Budget", "advice", "contents", "fresh_budget"]
-__all__ += ["own_attributes", "safe_repr", "spent", "text"]
-
-TEXT = "$text"
-"""A value that cannot be read back: its repr, or the JSON of what is known of it."""
-WHY = "$why"
-"""Beside it: a key of `ADVICE`."""
+__all__ = ["ADVICE", "Budget", "advice", "as_text", "budget", "contents", "fresh_budget"]
+__all__ += ["own_attributes", "safe_repr"]
 
 _LONGEST_REPR = 100_000
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
@@ -31,11 +27,11 @@ _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 @dataclass(slots=True)
 class Budget:
-    """What may still be read of live objects, for one config: a model may be one.
+    """A limit on what is read of live objects in one config; a whole model may be among them.
 
     Attributes:
-        values: of their attributes and items.
-        size: bytes of arrays, to tell them apart.
+        values: attributes and items that may still be read.
+        size: bytes of arrays that may still be hashed.
     """
 
     values: int = 20_000
@@ -47,7 +43,7 @@ _budget: ContextVar[Budget] = ContextVar("budget")
 
 @contextmanager
 def fresh_budget() -> Iterator[None]:
-    """A budget for what is read inside."""
+    """Give the code inside its own budget."""
     token = _budget.set(Budget())
     try:
         yield
@@ -55,42 +51,42 @@ def fresh_budget() -> Iterator[None]:
         _budget.reset(token)
 
 
-def spent() -> Budget:
-    """The present budget; one of its own where there is none."""
+def budget() -> Budget:
+    """The current budget; a new one if there is none."""
     return _budget.get(None) or Budget()
 
 
-_AT_THE_TOP = "define it at the top of a module, under the name that it has"
+_AT_THE_TOP = "define it at the top of a module, under its own name"
 ADVICE: Mapping[str, str] = {
     "array": "a large array or a tensor: save it as an artifact, and keep its path in the config",
     "changed": "it does not come back as it was",
     "cycle": "it contains itself",
     "deep": "it nests too deep",
-    "function": f"a function or class that its module has not under its name: {_AT_THE_TOP}",
-    "local class": f"of a class that its module has not under its name: {_AT_THE_TOP}",
-    "object": "of a class with no exact encoding: make it a dataclass of plain values",
-    "generator": "a generator of random numbers: keep its seed in the config, and make it of that",
-    "part": "a part of a larger config that it refers to: keep the whole of it",
-    "structured": "a config with types of its own: keep OmegaConf.to_container of it",
-    "subclass": "of a class of its own that is a container: make it a dataclass, or a plain one",
+    "function": f"a function or class that its module lacks under its name: {_AT_THE_TOP}",
+    "local class": f"its module lacks its class under its name: {_AT_THE_TOP}",
+    "object": "its class has no exact encoding: make it a dataclass of plain values",
+    "generator": "a random number generator: keep its seed in the config, and make it from that",
+    "part": "a part of a larger config that it refers to: keep the whole config",
+    "structured": "a structured config: keep OmegaConf.to_container of it",
+    "subclass": "its class extends a container: make it a dataclass, or a plain container",
     "unreadable": "reading it raised an error",
     "unset": "it has no value",
 }
-"""What such a value is, and what to do instead."""
+"""Reason -> what the value is, and what to do instead."""
 
 
 def advice(why: object) -> str:
-    """A sentence on why a value is text only, for its user."""
+    """Tell the user why a value is text only, and what to do instead."""
     return ADVICE.get(str(why), "it has no exact encoding")
 
 
-def text(shown: Json, why: str) -> Json:
-    """The JSON of a value that is kept as text."""
+def as_text(shown: Json, why: str) -> Json:
+    """The JSON of a value that is kept as text; `why` is a key of `ADVICE`."""
     return {TEXT: shown, WHY: why}
 
 
 def safe_repr(value: object) -> str:
-    """The repr, of bounded length and without memory addresses; what its type is if it has none."""
+    """The repr, of bounded length and without memory addresses; the type's name if it raises."""
     try:
         shown = repr(value)
     except Exception:
@@ -99,7 +95,7 @@ def safe_repr(value: object) -> str:
 
 
 def contents(value: Any, mark: Callable[[Any], Json]) -> Json:
-    """All that is to be read of an object of any class, as JSON."""
+    """All that can be read of an object of any class, as JSON."""
     if type(value) is FunctionType:
         return _function(value, mark)
     if type(value) is MethodType:
@@ -114,7 +110,7 @@ def contents(value: Any, mark: Callable[[Any], Json]) -> Json:
 
 
 def own_attributes(value: Any) -> dict[str, Any]:
-    """What stands in the `__dict__` and the slots of an object of any class."""
+    """The `__dict__` and the slots of an object of any class."""
     try:
         own = object.__getattribute__(value, "__dict__")
     except AttributeError:
@@ -157,7 +153,7 @@ def _cell(cell: Any) -> Any:
 
 
 def _digest(code: CodeType) -> str:
-    """Tells the code of a function from that of another one, for one version of Python."""
+    """A digest of a function's code, stable within one version of Python."""
     digest = hashlib.sha256(code.co_code)
     constants = map(_constant, code.co_consts)
     digest.update(repr((*constants, code.co_names, code.co_varnames)).encode())
@@ -167,5 +163,5 @@ def _digest(code: CodeType) -> str:
 def _constant(value: object) -> str:
     if isinstance(value, CodeType):
         return _digest(value)
-    # `x in {"a", "b"}`: the order of a set of texts is another one in each process.
+    # `x in {"a", "b"}`: each process orders a set of strings differently.
     return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)

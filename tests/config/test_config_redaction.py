@@ -1,4 +1,4 @@
-"""Secrets in the values of a config, whatever holds them; and what only looks like one."""
+"""Secrets are redacted wherever they are in a config; values that only look like secrets stay."""
 
 from typing import Any
 
@@ -53,14 +53,14 @@ WITHOUT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", WITH)
-def test_a_secret_leaves_the_params(what: str) -> None:
+def test_a_secret_is_redacted(what: str) -> None:
     encoded = encode_config(TrainConfig(extra={what: WITH[what]}))
     assert SECRET not in str(encoded)
     assert encoded.redacted
 
 
 @pytest.mark.parametrize("what", WITHOUT)
-def test_what_is_none_comes_back(what: str) -> None:
+def test_a_value_that_is_no_secret_comes_back(what: str) -> None:
     config = TrainConfig(extra={what: WITHOUT[what]})
     assert encode_config(config).redacted == ()
     assert config_from_params(config_to_params(config), TrainConfig) == config
