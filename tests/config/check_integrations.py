@@ -1,6 +1,6 @@
 """`make test-integrations`: the corpus of the large libraries, in their own environment.
 
-`make test` does not collect it, since its name is that of no test.
+`make test` does not collect it, because of its name.
 """
 
 import json
@@ -18,9 +18,9 @@ from orbiter_mlflow.config.encoding import encode_config
 from orbiter_mlflow.runs.diff import diff_runs
 from paths import PYTHONPATH
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries warn
 
-MADE_LATER = """
+LOAD = """
 import json, sys
 from logged import as_stored
 from orbiter_mlflow import ConfigError
@@ -44,12 +44,12 @@ def test_each_value_of_the_corpus_is_identical_or_refused_by_name() -> None:
     assert figures["silent"] == 0
     assert figures["values"] > 60
     assert set(figures["refused"]) == {"generator", "module", "parameter", "tensor"}
-    # Some 60 ms; the collector of garbage has all of torch to look through.
+    # Some 60 ms, but a garbage collection with torch loaded takes seconds.
     assert figures["slowest encoding, ms"][0] < 10_000
     assert figures["slowest loading, ms"][0] < 10_000
 
 
-def test_the_light_corpus_is_the_same_here() -> None:
+def test_the_light_corpus_gives_the_same_result_here() -> None:
     done = run("light")
     assert done.returncode == 0, done.stderr[-20_000:]
 
@@ -64,7 +64,7 @@ def test_configs_that_differ_differ_in_digest_and_diff(name: str) -> None:
             assert diff_runs([run_with(one), run_with(other)]).config
 
 
-def test_4_bit_and_8_bit_are_two_configs() -> None:
+def test_4_bit_and_8_bit_quantization_are_two_configs() -> None:
     from transformers import BitsAndBytesConfig
 
     four, eight = (
@@ -78,7 +78,7 @@ def test_4_bit_and_8_bit_are_two_configs() -> None:
     }
 
 
-def test_the_proof_touches_neither_the_random_state_nor_the_environment() -> None:
+def test_encoding_touches_neither_the_random_state_nor_the_environment() -> None:
     import torch
 
     made = {name: make() for name, make in HEAVY.items()}
@@ -95,7 +95,7 @@ def test_lazy_packages_are_imported_where_they_are_allowed() -> None:
     args = trl.SFTConfig(output_dir="out", report_to=[], use_cpu=True, bf16=False)
     stored = run_with(TrainConfig(extra={"args": args, "q": BitsAndBytesConfig(load_in_4bit=True)}))
     done = subprocess.run(
-        [sys.executable, "-c", MADE_LATER],
+        [sys.executable, "-c", LOAD],
         input=json.dumps([dict(stored.params), dict(stored.tags)]),
         env=os.environ | {"PYTHONPATH": PYTHONPATH},
         capture_output=True,

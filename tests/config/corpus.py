@@ -1,10 +1,10 @@
-"""Runs a corpus: encodes each value in this process, loads it in a fresh one, compares.
+"""Run a corpus: encode each value in this process, load it in a fresh one, and compare.
 
     PYTHONPATH=tests:tests/support python -m config.corpus light      # or heavy
 
-In each of three places: in `extra`, in a field of any type, in a field of the value's own type.
-Prints a line of JSON with the figures; the exit code is 1 where something came back silently
-otherwise.
+Each value is tried in three places: in `extra`, in a field of any type, and in a field of its own
+type. Prints the figures as a line of JSON; the exit code is 1 if a value came back changed without
+a word.
 """
 
 import importlib
@@ -32,7 +32,7 @@ PLACES = ("extra", "any", "typed")
 AnyField = make_dataclass("AnyField", [("v", Any, None)], bases=(TrainConfig,))
 AnyField.__module__ = __name__
 
-# What belongs to the process and its machine, and to how a value was made.
+# Attributes that depend on the process, its machine, or how a value was made.
 OF_THE_MACHINE = frozenset({"distributed_state", "_n_gpu", "_setup_devices", "twice"})
 
 
@@ -69,33 +69,33 @@ def encoded(name: str) -> dict[str, Any]:
 
 
 def outcome(config: Any, params: dict[str, str], tags: dict[str, str]) -> tuple[str, str, float]:
-    """`identical`, `refused`, or `silent`; why; and the seconds that loading took."""
+    """`identical`, `refused` or `silent`; the reason; and the seconds that loading took."""
     start = time.perf_counter()
     try:
         loaded = config_of(as_stored(params, tags), type(config))
     except ConfigError as error:
-        told = json.loads(tags.get(names.CONFIG_UNENCODABLE, "[]"))
-        told += json.loads(tags.get(names.CONFIG_REDACTED, "[]"))
-        named = all(any(path.startswith(one) for one in told) for path in error.problems)
-        return ("refused" if named and told else "silent"), str(error), 0.0
+        listed = json.loads(tags.get(names.CONFIG_UNENCODABLE, "[]"))
+        listed += json.loads(tags.get(names.CONFIG_REDACTED, "[]"))
+        named = all(any(path.startswith(one) for one in listed) for path in error.problems)
+        return ("refused" if named and listed else "silent"), str(error), 0.0
     took = time.perf_counter() - start
     if names.CONFIG_UNENCODABLE in tags or names.CONFIG_REDACTED in tags:
-        return "silent", "it was named as one that cannot come back", took
+        return "silent", "it was listed as one that cannot come back", took
     one, other = (carried(each, OF_THE_MACHINE) for each in (loaded, config))
     if one == other:
         return "identical", "", took
     return "silent", f"{one}\nis not\n{other}", took
 
 
-class _Keeping(logging.Handler):
-    """Keeps what is logged."""
+class _Recording(logging.Handler):
+    """Records messages."""
 
-    def __init__(self, said: list[str]) -> None:
+    def __init__(self, messages: list[str]) -> None:
         super().__init__()
-        self.said = said
+        self.messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
 
 def _slowest(times: dict[str, float]) -> list[Any]:
@@ -104,20 +104,20 @@ def _slowest(times: dict[str, float]) -> list[Any]:
 
 
 def check(name: str) -> int:
-    """Load and compare in this, fresh, process; the texts come by standard input."""
-    said: list[str] = []
+    """Load and compare in this fresh process; the texts come by standard input."""
+    messages: list[str] = []
     logger = logging.getLogger("orbiter_mlflow")
     logger.propagate = False
-    logger.addHandler(_Keeping(said))
+    logger.addHandler(_Recording(messages))
     texts, counts, failed, times = json.load(sys.stdin), Counter[str](), [], {}
     refused, unconstructed = set(), set()
     for label, make in values_of(name).items():
         for place in PLACES:
             params, tags, _ = texts[f"{label} | {place}"]
             config = config_with(make(), place)
-            said.clear()
+            messages.clear()
             result, why, times[f"{label} | {place}"] = outcome(config, params, tags)
-            if "made without their constructors" in "".join(said):
+            if "made without their constructors" in "".join(messages):
                 unconstructed.add(label)
             counts[result] += 1
             if result == "silent":

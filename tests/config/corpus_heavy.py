@@ -1,4 +1,4 @@
-"""Whole configs of the libraries that people fine-tune with, and values of torch."""
+"""Whole configs of the libraries that people fine-tune with, and torch's values."""
 
 import functools
 import importlib.metadata
@@ -55,7 +55,7 @@ def call(cls: Any, *args: Any, **given: Any) -> Callable[[], Any]:
 
 
 def verl(name: str = "ppo_trainer") -> Any:
-    """A config of verl as hydra composes it; verl itself is not imported."""
+    """A config of verl, composed by hydra; verl itself is not imported."""
     files = importlib.metadata.files("verl") or []
     found = (f for f in files if f.match(f"trainer/config/{name}.yaml"))
     (folder,) = (Path(str(one.locate())).parent for one in found)
@@ -63,7 +63,7 @@ def verl(name: str = "ppo_trainer") -> Any:
         return compose(name)
 
 
-class Settings(pydantic_settings.BaseSettings):  # type: ignore[misc]  # of any type here
+class Settings(pydantic_settings.BaseSettings):  # type: ignore[misc]  # untyped here
     host: str = "none"
     port: int = 1
 
@@ -185,4 +185,4 @@ HEAVY_ALIKE: dict[str, tuple[Callable[[], Any], ...]] = {
     "arguments": (HEAVY["training"], HEAVY["training set later"]),
     "modules": (lambda: torch.zeros(3), lambda: torch.ones(3)),
 }
-"""Values that must not share a digest."""
+"""Label -> make values that must not share a digest."""

@@ -1,4 +1,4 @@
-"""Values that configs hold, of the standard library and of small libraries."""
+"""Values that configs hold, from the standard library and small third-party libraries."""
 
 import argparse
 import enum
@@ -65,7 +65,7 @@ class Derived:
 
 @dataclass
 class Refusing:
-    """Refuses its own values, as bf16 does on a machine without a GPU."""
+    """Refuses its own values, like bf16 on a machine without a GPU."""
 
     low: int = 0
     allowed: ClassVar[bool] = True
@@ -107,7 +107,7 @@ class Computed:
 
 @dataclass
 class OwnProperty:
-    """As libraries deprecate fields: one is a property over another attribute."""
+    """Has a property over another attribute: libraries deprecate fields like this."""
 
     rate: float = 0.5
 
@@ -178,7 +178,7 @@ Pair = namedtuple("Pair", ["one", "two"])
 
 
 class OwnInit(TrainConfig):
-    """A config with an `__init__` of its own, which is natural code."""
+    """A config with an `__init__` of its own."""
 
     def __init__(self, temperature: float = 0.7, **rest: Any) -> None:
         super().__init__(**rest)
@@ -372,7 +372,7 @@ LIGHT: dict[str, Callable[[], Any]] = {
     "ml_collections frozen": lambda: ml_collections.FrozenConfigDict({"b": {"z": [1]}, "a": 2}),
     "ml_collections with references": referring,
 }
-"""Made anew in each process."""
+"""Label -> makes the value; each process makes its own."""
 
 ALIKE: dict[str, tuple[Callable[[], Any], ...]] = {
     "attributes": (
@@ -444,4 +444,4 @@ ALIKE: dict[str, tuple[Callable[[], Any], ...]] = {
         lambda: OwnInit(temperature=0.3),
     ),
 }
-"""Values that must not share a digest."""
+"""Label -> make values that must not share a digest."""

@@ -1,6 +1,6 @@
-"""Whether two values carry the same, found out in another way than the codec does: by pickling.
+"""An oracle for the codec: compare two values by their pickled state.
 
-`carried` is what pickle would keep of a value, as nested tuples that can be compared.
+`carried` gives the state that pickle would keep, as nested tuples that can be compared.
 """
 
 import copyreg
@@ -15,7 +15,7 @@ _ATOMS = (int, float, bool, type(None), complex, bytes, str, type(...))
 
 
 def carried(value: Any, ignore: frozenset[str] = frozenset()) -> Any:
-    """What a value carries: of any type, in order, without running its `__eq__`."""
+    """The state of a value of any type, in order, without running its `__eq__`."""
     return _carried(value, ignore, ())
 
 
@@ -35,11 +35,11 @@ def _carried(value: Any, ignore: frozenset[str], above: tuple[int, ...]) -> Any:
         return ("dict", *_pairs(pairs, ignore, above))
     if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
         return ("named", value.__module__, value.__qualname__)
-    if isinstance(value, pathlib.PurePath):  # newer ones keep the text that they were made of
+    if isinstance(value, pathlib.PurePath):  # newer Pythons keep the original text
         return (kind.__qualname__, str(value))
     if isinstance(value, functools.partial):
-        of_it = (value.func, value.args, value.keywords)
-        return ("partial", *(_carried(part, ignore, above) for part in of_it))
+        parts = (value.func, value.args, value.keywords)
+        return ("partial", *(_carried(part, ignore, above) for part in parts))
     if type(value).__module__.startswith("omegaconf"):
         return _omega(value, ignore, above)
     try:
@@ -52,10 +52,10 @@ def _carried(value: Any, ignore: frozenset[str], above: tuple[int, ...]) -> Any:
     state, items, pairs = (*rest, None, None, None)[:3]
     name = f"{kind.__module__}.{kind.__qualname__}"
     is_new = reduced[0] is copyreg.__newobj__  # type: ignore[attr-defined]  # typeshed lacks it
-    parts = (args[1:] if is_new else args, state)
+    own = (args[1:] if is_new else args, state)
     return (
         name,
-        *(_object_state(part, ignore, above) for part in parts),
+        *(_object_state(part, ignore, above) for part in own),
         *(_carried(item, ignore, above) for item in items or ()),
         *_pairs(pairs or (), ignore, above),
     )
@@ -66,7 +66,7 @@ def _pairs(pairs: Any, ignore: frozenset[str], above: tuple[int, ...]) -> list[A
 
 
 def _object_state(state: Any, ignore: frozenset[str], above: tuple[int, ...]) -> Any:
-    """Of attributes the order tells nothing, as that of a dict's keys does."""
+    """The attributes, sorted: unlike the keys of a dict, they have no order."""
     if type(state) is tuple:
         return tuple(_object_state(part, ignore, above) for part in state)
     if type(state) is not dict:
@@ -81,7 +81,7 @@ def _omega(value: Any, ignore: frozenset[str], above: tuple[int, ...]) -> Any:
     return (
         type(value).__name__,
         repr((meta.ref_type, meta.object_type)),
-        # As they hold for it: a part of a config has those of the whole.
+        # The flags in force: a part of a config inherits those of the whole.
         repr([value._get_flag(flag) for flag in ("struct", "readonly", "allow_objects")]),
         repr(getattr(meta, "element_type", None)),
         _carried(inner, ignore, above),

@@ -1,4 +1,4 @@
-"""A config goes through a real store and comes back identical: whatever it holds, whatever size."""
+"""Any config comes back identical from a real store, whatever it holds and whatever its size."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from trainers import stored, tracked, trained
 
 
 @st.composite
-def of_generated_classes(draw: st.DrawFn) -> Any:
+def generated_classes(draw: st.DrawFn) -> Any:
     members = draw(class_members)
     options = {name: draw(st.booleans()) for name in ("frozen", "slots", "inherits")}
     return class_of(members, **options)(*(value for _, value, _ in members))
@@ -36,13 +36,13 @@ def of_generated_classes(draw: st.DrawFn) -> Any:
 
 anything = st.one_of(
     configs,
-    of_generated_classes(),
+    generated_classes(),
     st.dictionaries(texts, trees, max_size=5).map(lambda extra: TrainConfig(extra=extra)),
 )
 
 
 def examples(count: int) -> list[Any]:
-    """Generated configs that hold no secret."""
+    """Generate configs without secrets."""
     found: list[Any] = []
 
     @given(anything)
@@ -71,7 +71,7 @@ def test_any_config_comes_back_from_a_store(
 
 
 def all_at_once() -> TrainConfig:
-    """Everything that is large or odd, in one."""
+    """One config with everything that is large or odd."""
     return TrainConfig(
         output_dir=prompt(),
         extra={

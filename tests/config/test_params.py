@@ -1,4 +1,4 @@
-"""A config comes back from its params identical, or is refused; and no two configs look alike."""
+"""A config comes back identical from its params, or is refused; no two configs share params."""
 
 import json
 import math
@@ -102,7 +102,7 @@ def kept_as_text(value: Any) -> str:
     return encoded.params["extra.v"]
 
 
-# -- what it looks like ---------------------------------------------------------------------------
+# -- texts and keys -------------------------------------------------------------------------------
 
 
 def test_plain_values_have_plain_text() -> None:
@@ -219,7 +219,7 @@ def test_an_int_of_any_length() -> None:
     assert join_values(extra(1 << 30_000))["extra.v"].startswith('{"$int":"0x1000')
 
 
-def test_keys_that_are_no_words_stay_with_their_parent() -> None:
+def test_keys_that_are_no_plain_words_stay_in_their_parent() -> None:
     config = TrainConfig(extra={"a": 1, "b.c": 2, "": {"x": 3}, "d": {"e f": (1,), "g": 1}, "/": 1})
     params = roundtrip(config)
     assert params["extra"] == '{"b.c":2,"":{"x":3},"/":1}'
@@ -231,7 +231,7 @@ def test_keys_that_are_no_words_stay_with_their_parent() -> None:
     roundtrip(TrainConfig(extra={"..": 1, "...": {"a": 2}, "a:0": 1, "a": "x" * 7000}))
 
 
-def test_paths_past_the_limit_stay_with_their_parent() -> None:
+def test_paths_past_the_limit_stay_in_their_parent() -> None:
     nested: dict[str, Any] = {"end": Lora(), "x": "y" * 7000}
     for _ in range(30):
         nested = {"twelve-chars": nested}
@@ -240,7 +240,7 @@ def test_paths_past_the_limit_stay_with_their_parent() -> None:
     roundtrip(Config(lora=Lora(), paths={"p" * 240: Path("/x"), "q": Path("/y")}))
 
 
-def test_a_class_that_the_annotation_does_not_tell_is_named_once() -> None:
+def test_a_class_that_the_annotation_does_not_name_is_named_once() -> None:
     params = roundtrip(Config(lora=DeepLora(1), either=Lora(2), extra={"lora": Lora(3)}))
     assert params["lora"] == '{"$type":"configs:DeepLora"}'
     assert params["lora.depth"] == "2"
@@ -344,7 +344,7 @@ class Odd:
     many: Iterator[int] | None = None
 
 
-def test_annotations_that_pydantic_does_not_know_are_no_obstacle() -> None:
+def test_annotations_that_pydantic_does_not_know_do_no_harm() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         params = roundtrip(Odd("x", UserId(3), [1], re.compile("a+"), {"a": 1}))
@@ -365,7 +365,7 @@ def test_an_iterator_is_not_used_up() -> None:
     assert list(config.many) == [1, 2]
 
 
-# -- what cannot come back ------------------------------------------------------------------------
+# -- values that cannot come back -----------------------------------------------------------------
 
 
 class Hostile:
@@ -413,7 +413,7 @@ def deep(levels: int, make: Callable[[Any], Any]) -> Any:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_cannot_come_back_is_kept_as_text_and_refused(value: Any) -> None:
+def test_a_value_that_cannot_come_back_is_kept_as_text_and_refused(value: Any) -> None:
     encoded = encode_config(TrainConfig(extra={"v": value, "w": 1}))
     legal(encoded)
     assert encoded.unencodable
@@ -436,7 +436,7 @@ def test_one_bad_value_costs_none_of_its_neighbours() -> None:
         kept_as_text(value)
 
 
-def test_deep_and_cyclic_dicts_end() -> None:
+def test_deep_and_cyclic_dicts_are_cut_off() -> None:
     loop: dict[str, Any] = {"a": 1}
     loop["left"] = loop["right"] = loop
     for nested in (loop, deep(1_000, lambda inner: {"k": inner})):
@@ -446,7 +446,7 @@ def test_deep_and_cyclic_dicts_end() -> None:
     roundtrip(TrainConfig(extra=deep(25, lambda inner: {"k": [inner]})))
 
 
-def test_a_text_is_bounded_says_so_and_holds_no_address() -> None:
+def test_a_text_is_bounded_says_so_and_has_no_memory_address() -> None:
     class Local:
         pass
 
@@ -482,7 +482,7 @@ def test_a_class_is_never_imported() -> None:
     assert "antigravity" not in sys.modules
 
 
-def test_a_property_that_raises_costs_only_its_own_field() -> None:
+def test_a_property_that_raises_affects_only_its_own_field() -> None:
     def raising(self: Any) -> int:
         raise RuntimeError("secret inside")
 
@@ -509,7 +509,7 @@ def test_an_equality_that_lies_is_not_believed() -> None:
     assert not same(Yes(1), Yes(True))
 
 
-def test_a_deep_stack_is_no_reason_to_raise() -> None:
+def test_a_deep_stack_does_not_make_encoding_raise() -> None:
     def down(levels: int) -> EncodedConfig:
         return encode_config(Config(extra={"a": [{"b": 1}]})) if not levels else down(levels - 1)
 
@@ -579,19 +579,19 @@ def test_no_secret_is_in_the_params() -> None:
     assert {"hf_token", "output_dir", "client.api_key", "clients"} <= set(caught.value.problems)
 
 
-def test_what_only_looks_like_a_secret_by_its_name_stays() -> None:
+def test_a_value_with_the_name_of_a_secret_may_be_harmless() -> None:
     config = Secretive(use_auth_token=True, extra={"api_key": None, "auth": False, "cookies": []})
     roundtrip(config)
 
 
-def test_a_key_that_is_a_secret_itself_takes_its_parent_with_it() -> None:
+def test_a_key_that_is_a_secret_redacts_its_parent() -> None:
     key = "hf_" + "AbCd0123" * 4
     encoded = encode_config(TrainConfig(extra={"keys": {key: 1}, "other": [{key: 1}]}))
     assert key not in str(encoded)
     assert encoded.redacted == ("extra.keys", "extra.other[]")
 
 
-def test_more_secret_names() -> None:
+def test_more_names_of_secrets_can_be_given() -> None:
     params = config_to_params(TrainConfig(extra={"mine": {"host": "x"}}), redact=["MI*"])
     assert params["extra.mine"] == '{"$redacted":null}'
     assert "extra.mine.host" not in params
@@ -601,7 +601,7 @@ def test_more_secret_names() -> None:
 # -- reading --------------------------------------------------------------------------------------
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_one_error_names_everything_that_is_wrong() -> None:
     params = config_to_params(Config(extra={"api_key": "x", "o": object(), "lora": Lora()}))
     del params["epochs"], params["lora.r"]
     params["betas"] = "[1,"
@@ -626,7 +626,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     assert isinstance(caught.value, ValueError)
 
 
-def test_only_dataclasses() -> None:
+def test_only_dataclasses_are_encoded() -> None:
     with pytest.raises(TypeError):
         encode_config({"a": 1})
     with pytest.raises(TypeError):
@@ -635,7 +635,7 @@ def test_only_dataclasses() -> None:
         config_from_params({}, dict)
 
 
-def test_digest() -> None:
+def test_the_digest_tells_configs_apart_and_ignores_the_order_of_params() -> None:
     one, two = encode_config(TrainConfig()), encode_config(TrainConfig(epochs=2))
     assert one.digest == encode_config(TrainConfig()).digest != two.digest
     assert one.digest == params_digest(dict(reversed(one.params.items())))
@@ -730,7 +730,7 @@ small_trees = st.recursive(
 
 @given(st.lists(small_trees, min_size=8, max_size=8))
 @thorough
-def test_values_that_are_nearly_alike_are_told_apart(values: list[Any]) -> None:
+def test_values_that_are_nearly_the_same_have_different_params(values: list[Any]) -> None:
     made = [Config(extra={"a": v}, mixed=v, betas=v, data=v, paths=v, lora=v) for v in values]
     params = [config_to_params(config) for config in made]
     for i, one in enumerate(made):
@@ -740,7 +740,7 @@ def test_values_that_are_nearly_alike_are_told_apart(values: list[Any]) -> None:
 
 @given(st.one_of(texts, st.text('[]{}",:0123456789.eE+-truefalsn \t\n', max_size=8)))
 @thorough
-def test_a_text_is_bare_just_where_it_is_no_json(text: str) -> None:
+def test_a_text_is_bare_if_and_only_if_it_is_not_json(text: str) -> None:
     written = to_text(text)
     assert parse(written) == text
     try:
@@ -770,4 +770,4 @@ def test_four_hundred_leaves_take_milliseconds() -> None:
         started = process_time()
         config_to_params(config)
         times.append(process_time() - started)
-    assert min(times) < 0.03  # some 4 ms; CI machines are slow
+    assert min(times) < 0.03  # about 4 ms; CI machines are slow

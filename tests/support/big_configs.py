@@ -1,4 +1,4 @@
-"""Configs of the size people really have, in the style of the field."""
+"""Configs of realistic size, as fine-tuning libraries have them."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -41,7 +41,7 @@ UNICODE = {
 
 
 def prompt(length: int = 50_000) -> str:
-    """A system prompt of so many characters, with all that prompts have in them."""
+    """A system prompt of this length, with everything that prompts contain."""
     rule = (
         "{n}. When the user asks for `{tool}`, answer with JSON such as\n"
         '   {{"tool": "{tool}", "arguments": {{"n": {n}, "ok": true, "note": null}}}}\n'
@@ -83,7 +83,7 @@ def _environment(number: int) -> dict[str, Any]:
 
 
 def rl_config() -> dict[str, Any]:
-    """A nested config of reinforcement learning: more than 400 leaves."""
+    """A nested reinforcement-learning config of more than 400 leaves."""
     layers = {
         f"block_{n}": {
             "hidden": 1024 * (n % 4 + 1),
@@ -163,7 +163,7 @@ def rl_config() -> dict[str, Any]:
 
 
 def leaves(value: Any) -> int:
-    """How many values are no mapping."""
+    """The number of values that are no mappings."""
     return sum(map(leaves, value.values())) if isinstance(value, dict) and value else 1
 
 
@@ -190,7 +190,7 @@ class Adapter:
 
 @dataclass(slots=True)
 class WideConfig(TrainConfig):
-    """As the arguments of a fine-tuning library: one flat class, field upon field."""
+    """Like the arguments of a fine-tuning library: one flat class with many fields."""
 
     model: str = "org/model-7b"
     revision: str | None = None
@@ -322,7 +322,7 @@ class WideConfig(TrainConfig):
 
 
 def wide_config() -> WideConfig:
-    """One with a value of each kind, some of which break their annotations."""
+    """A wide config with values of every kind; some break their annotations."""
     return WideConfig(
         learning_rate=2,  # an int in a float field
         epochs=True,

@@ -1,4 +1,4 @@
-"""Configs of all kinds: classes as people write them, and generators of values and of classes."""
+"""Config classes as people write them, and generators of values and of classes."""
 
 import math
 import uuid
@@ -106,7 +106,7 @@ class WithInitVar:
 @dataclass(slots=True)
 class Config(TrainConfig):
     lora: Lora = field(default_factory=Lora)
-    maybe: Optional[Lora] = None  # noqa: UP045 - the old spelling is what many configs have
+    maybe: Optional[Lora] = None  # noqa: UP045 - many configs use the old spelling
     frozen: Frozen = field(default_factory=Frozen)
     doubling: Doubling = field(default_factory=lambda: Doubling(1.0))
     either: Lora | Frozen | None = None
@@ -297,4 +297,4 @@ def class_of(
 
 
 class_members = st.lists(st.tuples(annotations, trees, trees), min_size=1, max_size=3)
-"""Annotations, and two values each that need not keep to it."""
+"""Annotations, each with two values that may break it."""

@@ -1,4 +1,4 @@
-"""A config with secrets in every place where one may be, and each of them by its path."""
+"""A config with a secret in every possible place, and each secret by its path."""
 
 from pathlib import Path
 from typing import Any
