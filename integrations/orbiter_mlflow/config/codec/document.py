@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.flatten import is_key
 from orbiter_mlflow.config.codec.json_text import Json, parse, to_text
+from orbiter_mlflow.config.codec.kinds.scalars import SCALARS
 from orbiter_mlflow.config.codec.markers import LEAF, is_marker
 from orbiter_mlflow.config.codec.splitting import join_values
 from orbiter_mlflow.config.codec.tree import (
@@ -130,6 +131,7 @@ def _check(value: Json, path: str, problems: dict[str, str]) -> None:
         for number, item in enumerate(value):
             _check(item, f"{path}[{number}]", problems)
     elif kind is float and value - value != 0.0:
-        problems[path] = 'is not finite: write {"$float": "inf"}, "-inf" or "nan"'
+        marker = SCALARS[float].marker
+        problems[path] = f'is not finite: write {{"{marker}": "inf"}}, "-inf" or "nan"'
     elif kind not in (str, int, float, bool, type(None)):
         problems[path] = f"is a {kind.__name__}, which JSON lacks: a string goes in quotes"

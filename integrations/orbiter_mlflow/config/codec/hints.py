@@ -5,15 +5,12 @@ that cannot be resolved counts as `Any`.
 """
 
 import collections.abc
-import datetime
-import decimal
 import ipaddress
 import pathlib
 import re
 import sys
 import types
 import typing
-import uuid
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,6 +21,8 @@ from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from pydantic import TypeAdapter
+
+from orbiter_mlflow.config.codec.kinds import PLAIN_TYPES
 
 __all__ = ["ANY", "Hint", "Rule", "hints_of", "is_scalar_value"]
 
@@ -39,17 +38,11 @@ _LISTS = frozenset(
 )
 _DICTS = frozenset({dict, collections.abc.Mapping, collections.abc.MutableMapping})
 _NATIVE = _ATOMS | _LISTS | _DICTS
-_SCALARS = frozenset(
-    {
-        *(int, float, str, bool, bytes, bytearray, complex, type(None), None),
-        *(decimal.Decimal, uuid.UUID, re.Pattern),
-        *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
-        *(pathlib.Path, pathlib.PurePath, pathlib.PosixPath, pathlib.WindowsPath),
-        *(pathlib.PurePosixPath, pathlib.PureWindowsPath),
-        *(ipaddress.IPv4Address, ipaddress.IPv6Address),
-    }
-)
-"""Types that pydantic writes and reads as one string or number, running no user code."""
+_SCALARS = PLAIN_TYPES | {
+    *(bool, type(None), None, pathlib.Path, pathlib.PurePath),
+    *(ipaddress.IPv4Address, ipaddress.IPv6Address),
+}
+"""Annotations whose values pydantic writes and reads as one string or number."""
 _WRAPPERS = frozenset(
     getattr(typing, name)
     for name in ("Final", "ClassVar", "Required", "NotRequired", "ReadOnly")

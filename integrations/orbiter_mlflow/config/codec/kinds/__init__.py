@@ -21,7 +21,7 @@ from orbiter_mlflow.config.codec.kinds.kind import Kind
 from orbiter_mlflow.config.codec.kinds.libraries import LIBRARIES
 from orbiter_mlflow.config.codec.kinds.scalars import ENUM, SCALARS
 
-__all__ = ["KINDS", "Kind", "kind_of"]
+__all__ = ["KINDS", "PLAIN_TYPES", "Kind", "kind_of"]
 
 _BY_TYPE: dict[type, Kind] = {
     **SCALARS,
@@ -37,6 +37,8 @@ KINDS: dict[str, Kind] = {
     for kind in (*_BY_TYPE.values(), *_BY_NAME.values(), ENUM, NUMPY_SCALAR, NAMESPACE)
 }
 """Marker -> kind."""
+PLAIN_TYPES: frozenset[type] = frozenset(cls for cls, kind in _BY_TYPE.items() if kind.plain)
+"""Types that need no marker in a field annotated with them."""
 
 _found: WeakKeyDictionary[type, Kind | None] = WeakKeyDictionary()
 

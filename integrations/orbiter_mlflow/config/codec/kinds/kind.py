@@ -50,6 +50,8 @@ class Kind:
         items: what the value holds, written under `$items` beside the payload; the items of a
             mapping become params of their own. None for a type that holds nothing. `read` takes
             the payload and the items.
+        plain: whether pydantic writes and reads the type as one string or number, running no user
+            code, so that a field annotated with it needs no marker.
         collection: the payload is a plain list of items, each with a path of its own; a "set" is
             written sorted. Empty for every other type.
     """
@@ -61,4 +63,5 @@ class Kind:
     names: Callable[[Json], Iterable[str]] = no_names
     hidden: Callable[[Json], str] | None = None
     items: Callable[[Any], Mapping[Any, Any] | list[Any]] | None = None
+    plain: bool = False
     collection: Literal["", "sequence", "set"] = ""

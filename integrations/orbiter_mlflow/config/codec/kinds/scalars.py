@@ -110,7 +110,7 @@ def _read_path(payload: list[Any]) -> pathlib.PurePath:
     return path
 
 
-def _plain(payload: Json, show: Show) -> str:
+def _bare(payload: Json, show: Show) -> str:
     return str(payload)
 
 
@@ -119,6 +119,7 @@ _PATH = Kind(
     lambda value: [type(value).__name__, str(value)],
     _read_path,
     lambda payload, show: f"{payload[0]}({payload[1]!r})",
+    plain=True,
 )
 
 ENUM = Kind("$enum", _enum_payload, _read_enum, _show_enum, lambda payload: [payload[0]])
@@ -131,11 +132,15 @@ SCALARS: dict[type, Kind] = {
         "".join,
         lambda halves, show: repr("".join(halves)),
         hidden="".join,
+        plain=True,
     ),
-    float: Kind("$float", repr, float, _plain),
-    int: Kind("$int", hex, lambda text: int(text, 16), _plain),
+    float: Kind("$float", repr, float, _bare, plain=True),
+    int: Kind("$int", hex, lambda text: int(text, 16), _bare, plain=True),
     complex: Kind(
-        "$complex", lambda value: [value.real, value.imag], lambda parts: complex(*parts)
+        "$complex",
+        lambda value: [value.real, value.imag],
+        lambda parts: complex(*parts),
+        plain=True,
     ),
     bytes: Kind(
         "$bytes",
@@ -143,6 +148,7 @@ SCALARS: dict[type, Kind] = {
         _bytes_of,
         lambda payload, show: repr(_bytes_of(payload)),
         hidden=_hidden,
+        plain=True,
     ),
     bytearray: Kind(
         "$bytearray",
@@ -150,21 +156,23 @@ SCALARS: dict[type, Kind] = {
         lambda payload: bytearray(_bytes_of(payload)),
         lambda payload, show: f"bytearray({_bytes_of(payload)!r})",
         hidden=_hidden,
+        plain=True,
     ),
-    Decimal: Kind("$decimal", str, Decimal),
+    Decimal: Kind("$decimal", str, Decimal, plain=True),
     Fraction: Kind(
         "$fraction",
         lambda value: [value.numerator, value.denominator],
         lambda parts: Fraction(*parts),
     ),
-    UUID: Kind("$uuid", str, UUID),
-    date: Kind("$date", date.isoformat, date.fromisoformat),
-    datetime: Kind("$datetime", _write_datetime, _read_datetime),
-    time: Kind("$time", _write_time, _read_time),
+    UUID: Kind("$uuid", str, UUID, plain=True),
+    date: Kind("$date", date.isoformat, date.fromisoformat, plain=True),
+    datetime: Kind("$datetime", _write_datetime, _read_datetime, plain=True),
+    time: Kind("$time", _write_time, _read_time, plain=True),
     timedelta: Kind(
         "$timedelta",
         lambda value: [value.days, value.seconds, value.microseconds],
         lambda parts: timedelta(*parts),
+        plain=True,
     ),
     timezone: Kind("$timezone", _write_timezone, lambda arguments: timezone(*arguments)),
     ZoneInfo: Kind("$zone", _write_zone, ZoneInfo),
@@ -172,7 +180,10 @@ SCALARS: dict[type, Kind] = {
         "$range", lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)
     ),
     re.Pattern: Kind(
-        "$pattern", lambda value: [value.pattern, value.flags], lambda parts: re.compile(*parts)
+        "$pattern",
+        lambda value: [value.pattern, value.flags],
+        lambda parts: re.compile(*parts),
+        plain=True,
     ),
     type(...): Kind("$ellipsis", lambda value: None, lambda payload: ..., lambda *_: "..."),
     **{getattr(pathlib, name): _PATH for name in _PATHS},
