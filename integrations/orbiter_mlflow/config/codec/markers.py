@@ -40,7 +40,7 @@ MORE = "$more"
 PRIVATE = "$private"
 """A pydantic model's private attributes."""
 SET = "$set"
-"""Names of the fields that a pydantic model was given, if not all; in a value, a set."""
+"""A set; beside an object's fields, the names of those that a pydantic model was given."""
 INHERITED = "$class"
 """Names of the fields that only the class has, not the instance."""
 HEAD = frozenset({TYPE, MORE, PRIVATE, SET, INHERITED})

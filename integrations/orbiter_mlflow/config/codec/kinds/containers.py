@@ -18,6 +18,7 @@ from orbiter_mlflow.config.codec.classes import (
     reference_name,
 )
 from orbiter_mlflow.config.codec.kinds.kind import Json, Kind, NotWholeError
+from orbiter_mlflow.config.codec.markers import SET
 
 __all__ = ["CONTAINERS", "NAMESPACE", "NAMESPACES", "REFERENCE"]
 
@@ -123,7 +124,7 @@ NAMESPACE = Kind("$namespace", _write_namespace, _read_namespace, _show_name, _n
 
 CONTAINERS: dict[type, Kind] = {
     tuple: Kind("$tuple", list, tuple, _show_tuple, collection="sequence"),
-    set: Kind("$set", list, set, _show_set, collection="set"),
+    set: Kind(SET, list, set, _show_set, collection="set"),
     frozenset: Kind("$frozenset", list, frozenset, _show_frozenset, collection="set"),
     OrderedDict: Kind(
         "$ordereddict",
