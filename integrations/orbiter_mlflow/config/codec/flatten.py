@@ -28,7 +28,7 @@ from orbiter_mlflow.config.codec.markers import (
 )
 from orbiter_mlflow.config.codec.marking import mark, mark_field, object_head
 from orbiter_mlflow.config.codec.objects import UNSET, State, assemble, shape_of, state_of
-from orbiter_mlflow.config.codec.reading import Reading, read_node
+from orbiter_mlflow.config.codec.reading import At, Reading, read_node
 from orbiter_mlflow.config.codec.tree import is_sorted, tree
 from orbiter_mlflow.config.codec.unencodable import as_text, budget, fresh_budget
 from orbiter_mlflow.errors import UnreadableError
@@ -89,6 +89,9 @@ class _ReadBack(Reading):
         return HOLE
 
 
+_READ_BACK = At(_ReadBack(), "")
+
+
 def flatten_config(config: object) -> Flat:
     """The params of a config, a dataclass instance, before redaction. It never raises."""
     with fresh_budget():
@@ -105,7 +108,7 @@ def _flat(config: object) -> Flat:
         if _PLAIN_FIELD.fullmatch(name) and len(name) <= _MAX_PATH:
             _field(name, value, hints.get(name, ANY), flat)
         else:
-            apart[name] = _field_apart(value)
+            apart[name] = _leaf(value, ANY).json
     if apart or head:
         flat.entries.append(_entry((names.CONFIG_ROOT,), Leaf({**head, **apart})))
     return flat
@@ -205,17 +208,13 @@ def _is_text(entry: Entry) -> bool:
     return type(entry.leaf.json) is dict and TEXT in entry.leaf.json
 
 
-def _field_apart(value: Any) -> Json:
-    return _leaf(value, ANY).json
-
-
 def _leaf(value: Any, hint: Hint) -> Leaf:
     if value is UNSET:
         return Leaf(mark_field(value, ()))
     if isinstance(value, _Raised):
         return Leaf(_unreadable(value.error))
     try:
-        return write_leaf(value, hint)
+        return write_leaf(value, hint, _READ_BACK)
     except Exception as error:  # keep its siblings
         return Leaf(_unreadable(error))
 

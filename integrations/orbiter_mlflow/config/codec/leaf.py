@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orbiter_mlflow.config.codec.equality import HOLE, same
+from orbiter_mlflow.config.codec.equality import same
 from orbiter_mlflow.config.codec.hints import ANY, Hint, Rule, hints_of, is_scalar_value
 from orbiter_mlflow.config.codec.json_text import Json, canonical, parse, to_text
 from orbiter_mlflow.config.codec.markers import JSON, TEXT, is_marked, is_marker, is_plain
 from orbiter_mlflow.config.codec.marking import Maker, mark, unmark
-from orbiter_mlflow.config.codec.objects import State, assemble, shape_of, state_of
+from orbiter_mlflow.config.codec.objects import State, shape_of, state_of
 from orbiter_mlflow.config.codec.unencodable import as_text
 from orbiter_mlflow.errors import UnreadableError
 
@@ -38,24 +38,11 @@ class Leaf:
     named: Json = None
 
 
-class _ReadBack:
-    """Makes values only to compare them: runs no code of a user's class, and texts are holes."""
+def write_leaf(value: Any, hint: Hint, maker: Maker) -> Leaf:
+    """The shortest form of the value that reads back identical; `$text` if none does.
 
-    def build(self, cls: type, state: State) -> Any:
-        return assemble(cls, state)
-
-    def validated(self, json: Json, hint: Hint) -> Any:
-        raise UnreadableError("needs the code of its classes")
-
-    def stand_in(self, own: Json) -> Any:
-        return HOLE
-
-
-_READ_BACK = _ReadBack()
-
-
-def write_leaf(value: Any, hint: Hint) -> Leaf:
-    """The shortest form of the value that reads back identical; `$text` if none does."""
+    `maker` makes the objects for the comparison.
+    """
     if hint.native:
         if is_plain(value) and not (type(value) is dict and hint.dataclass):
             return Leaf(value)
@@ -65,19 +52,19 @@ def write_leaf(value: Any, hint: Hint) -> Leaf:
         except _NotTypedError:
             pass
         else:
-            if _reads_back(leaf, hint, value):
+            if _reads_back(leaf, hint, value, maker):
                 return leaf
     marked = mark(value)
     for form in (Leaf(marked), Leaf({JSON: marked})):
-        if _reads_back(form, hint, value):
+        if _reads_back(form, hint, value, maker):
             return form
     return Leaf(marked if type(marked) is dict and TEXT in marked else as_text(marked, "changed"))
 
 
-def _reads_back(leaf: Leaf, hint: Hint, value: Any) -> bool:
+def _reads_back(leaf: Leaf, hint: Hint, value: Any, maker: Maker) -> bool:
     """Whether the leaf's text gives the identical value, except where it is kept as text."""
     try:
-        return same(read_leaf(parse(to_text(leaf.json)), hint, _READ_BACK), value)
+        return same(read_leaf(parse(to_text(leaf.json)), hint, maker), value)
     except Exception:
         return False
 
@@ -104,7 +91,7 @@ def _read(json: Json, hint: Hint, maker: Maker) -> Any:
     if hint.native or is_marked(json):
         return unmark(json, maker)
     if json is None or type(json) in hint.atoms:
-        return json if hint.scalar is None else _scalar(json, hint)
+        return json if hint.scalar is None else _scalar(json, hint, maker)
     if hint.rule is not None:
         return _read_typed(json, hint, hint.rule, maker)
     return maker.validated(json, hint)
@@ -202,7 +189,7 @@ def _typed_dict(value: Any, hint: Hint, rule: Rule) -> Json:
 
 def _read_typed(json: Json, hint: Hint, rule: Rule, maker: Maker) -> Any:
     if rule.form == "scalar":
-        return _scalar(json, hint)
+        return _scalar(json, hint, maker)
     if rule.form == "dataclass" and type(json) is dict:
         hints = hints_of(rule.cls)
         found = {name: _read(x, hints.get(name, ANY), maker) for name, x in json.items()}
@@ -236,5 +223,5 @@ def _key(name: str, hint: Hint) -> Any:
         raise UnreadableError("has a key that is not of the field's type") from None
 
 
-def _scalar(json: Json, hint: Hint) -> Any:
-    return json if hint.scalar is None else validated(json, hint, _READ_BACK)
+def _scalar(json: Json, hint: Hint, maker: Maker) -> Any:
+    return json if hint.scalar is None else validated(json, hint, maker)

@@ -11,6 +11,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from functools import partial
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -58,32 +59,18 @@ def _show_enum(payload: Json, show: Show) -> str:
     return f"{name}.{member}" if type(member) is str else f"{name}({member!r})"
 
 
-def _write_datetime(value: datetime) -> Any:
+def _write_iso(value: datetime | time) -> Any:
     zone = value.tzinfo
     if not value.fold and (zone is None or _is_plain_offset(zone)):
         return value.isoformat()
     return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, zone]
 
 
-def _read_datetime(payload: Any) -> datetime:
+def _read_iso(cls: type[datetime] | type[time], payload: Any) -> datetime | time:
     if isinstance(payload, str):
-        return datetime.fromisoformat(payload)
+        return cls.fromisoformat(payload)
     text, fold, zone = payload
-    return datetime.fromisoformat(text).replace(fold=fold, tzinfo=zone)
-
-
-def _write_time(value: time) -> Any:
-    zone = value.tzinfo
-    if not value.fold and (zone is None or _is_plain_offset(zone)):
-        return value.isoformat()
-    return [value.replace(tzinfo=None, fold=0).isoformat(), value.fold, zone]
-
-
-def _read_time(payload: Any) -> time:
-    if isinstance(payload, str):
-        return time.fromisoformat(payload)
-    text, fold, zone = payload
-    return time.fromisoformat(text).replace(fold=fold, tzinfo=zone)
+    return cls.fromisoformat(text).replace(fold=fold, tzinfo=zone)
 
 
 def _is_plain_offset(zone: Any) -> bool:
@@ -166,8 +153,8 @@ SCALARS: dict[type, Kind] = {
     ),
     UUID: Kind("$uuid", str, UUID, plain=True),
     date: Kind("$date", date.isoformat, date.fromisoformat, plain=True),
-    datetime: Kind("$datetime", _write_datetime, _read_datetime, plain=True),
-    time: Kind("$time", _write_time, _read_time, plain=True),
+    datetime: Kind("$datetime", _write_iso, partial(_read_iso, datetime), plain=True),
+    time: Kind("$time", _write_iso, partial(_read_iso, time), plain=True),
     timedelta: Kind(
         "$timedelta",
         lambda value: [value.days, value.seconds, value.microseconds],
