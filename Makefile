@@ -1,9 +1,10 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
-# Python than the first one found.
-.PHONY: demo ui test test-integrations faults campaign lint types bench setup clean
+# Python than the first one found; with VENV=.venv-other it gets an environment of its own.
+.PHONY: demo ui test test-lowest test-integrations faults campaign lint types bench setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 UNFINISHED := $(VENV)/.unfinished
 export MLFLOW_DISABLE_TELEMETRY ?= true
@@ -38,18 +39,23 @@ ui: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --ignore-glob='*/test_faults_*'
 
+# With the lowest versions that pyproject.toml admits, in an environment of their own. The oldest
+# Python: later ones have no wheels of these versions.
+OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12 $(PYTHON); do \
+	$$p -E -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
+test-lowest:
+	@$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt PYTHON=$(OLDEST_PYTHON) test
+
 # The configs of the large libraries, in an environment of their own. verl comes without what it
 # needs: only its config files are read. torch has no wheel for each new Python at once.
 INTEGRATIONS := .venv-integrations
-INTEGRATIONS_PYTHON ?= $(shell for p in python3.11 python3.12 $(PYTHON); do \
-	$$p -E -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 test-integrations: $(INTEGRATIONS)/.done
 	$(INTEGRATIONS)/bin/python -m pytest -n 0 tests/config/check_integrations.py
 
 $(INTEGRATIONS)/.done: pyproject.toml constraints.txt
 	@echo "Installing into $(INTEGRATIONS); the first time this takes some minutes"
 	@rm -rf $(INTEGRATIONS)
-	@$(INTEGRATIONS_PYTHON) -m venv $(INTEGRATIONS)
+	@$(OLDEST_PYTHON) -m venv $(INTEGRATIONS)
 	@$(INTEGRATIONS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 		-c constraints.txt -e '.[integrations]'
 	@$(INTEGRATIONS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
@@ -78,7 +84,7 @@ setup: $(VENV)/.dev
 
 # $(UNFINISHED) outlives an installation that was killed, as one that pip gave up does not: pip takes
 # a package for installed that a kill left without half of its files, so all is made anew.
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(CONSTRAINTS)
 	@if test -e $(UNFINISHED); then rm -rf $(VENV); fi
 	@if ! test -x $(BIN)/python; then \
 		$(or $(PYTHON),false) -E -c '$(USABLE)' 2>/dev/null || { \
@@ -92,9 +98,9 @@ $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
 	@touch $(UNFINISHED)
 	@trap 'exit 130' HUP INT TERM; \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
-		-c constraints.txt -e '.[$*]' || { code=$$?; test $$code -gt 128 || rm $(UNFINISHED); exit $$code; }
+		-c $(CONSTRAINTS) -e '.[$*]' || { code=$$?; test $$code -gt 128 || rm $(UNFINISHED); exit $$code; }
 	@rm $(UNFINISHED)
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.demo)
 
 clean:
-	rm -rf $(VENV) $(INTEGRATIONS) $(EXAMPLE) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* $(EXAMPLE) .mypy_cache .ruff_cache .pytest_cache .hypothesis

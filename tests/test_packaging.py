@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from orbiter import __version__
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"orbiter": ROOT / "orbiter", "orbiter_mlflow": ROOT / "integrations/orbiter_mlflow"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-INFO = f"{PROJECT['name']}-{PROJECT['version']}.dist-info"
+INFO = f"{PROJECT['name']}-{__version__}.dist-info"
 
 
 def build(project: Path, target: str, folder: Path) -> Path:
@@ -114,8 +116,9 @@ def test_the_sdist_has_everything_that_the_checks_need(sdist: Path) -> None:
     assert own <= names
     top = {name for name in names if "/" not in name}
     assert top == {
-        *(".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO"),
-        *("README.md", "constraints.txt", "pyproject.toml"),
+        *(".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
+        *("Makefile", "PKG-INFO", "README.md", "SECURITY.md", "constraints-lowest.txt"),
+        *("constraints.txt", "pyproject.toml"),
     }
     assert ".ci/run" in names
 

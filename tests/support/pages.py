@@ -67,7 +67,8 @@ class Block:
 
 def pages() -> list[Path]:
     """All pages for users and contributors."""
-    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    top = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    found = [*top, *(ROOT / "docs").rglob("*.md")]
     return [*sorted(found), *sorted((ROOT / "examples").rglob("*.md"))]
 
 
