@@ -129,7 +129,7 @@ def _check_command(words: list[str]) -> None:
     elif program == "mlflow":
         _parse(_mlflow(), rest)
     elif program == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         named = {word for word in rest if "=" not in word}
         assert named <= set(targets), f"make knows no {rest}"
     elif program == ".ci/run":
