@@ -19,7 +19,7 @@ from trainers import stored, tracked
 PAGE = ROOT / "docs" / "how-to" / "troubleshooting.md"
 POLICY = '[gate]\nschema = 1\n[baseline]\nrun = "r"\n[metrics.m]\ndirection = "higher"\n'
 COMMANDS = {
-    "chek": (2, "'chek'", "Did you mean 'check'?"),
+    "chek": (2, "'chek'", "did you mean 'check'?"),
     "sync nowhere": (2, "nowhere: there is no such journal or folder"),
     "demo --seeds many": (2, "'--seeds'", "'many'"),
     "diff 1234abcd": (2, "give two or more"),

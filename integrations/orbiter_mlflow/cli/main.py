@@ -18,9 +18,25 @@ from orbiter_mlflow.cli.runs import diff, reproduce
 from orbiter_mlflow.cli.ui import ui
 from orbiter_mlflow.delivery.hosts.environment import DELIVERY_DEFAULTS
 from orbiter_mlflow.text.escaping import plain
+from orbiter_mlflow.text.suggestions import did_you_mean
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Names the nearest command for one that does not exist; click itself does from 8.4 on."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and not ctx.resilient_parsing and not cmd_name.startswith("-"):
+            near = did_you_mean(cmd_name, {name: repr(name) for name in self.commands})
+            raise click.UsageError(f"No such command {cmd_name!r}{near}", ctx)
+        return found
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.pass_context
 def commands(context: click.Context) -> None:
     """Track Orbiter trainers in MLflow."""
