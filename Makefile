@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found; with VENV=.venv-other it gets an environment of its own.
-.PHONY: demo ui test test-lowest test-integrations faults campaign lint types bench setup clean
+.PHONY: demo ui test test-lowest test-integrations faults campaign lint types docs bench setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -77,6 +77,12 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# Into `site/`; a link that leads nowhere, or a docstring that names no argument, fails. Part of the
+# developer's environment: one of its own would need mlflow a second time.
+docs: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open site/index.html, or serve it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
 
@@ -103,4 +109,4 @@ $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(CONSTRAINTS)
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.demo)
 
 clean:
-	rm -rf $(VENV) .venv-* $(EXAMPLE) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* $(EXAMPLE) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

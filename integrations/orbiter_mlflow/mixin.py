@@ -38,7 +38,8 @@ class MLflowTrainerMixin(Trainer):
 
     Args:
         mlflow: settings that go before those of the class and of the environment.
-        args, kwargs: passed on to the next class.
+        *args: passed on to the next class.
+        **kwargs: passed on to the next class.
 
     Raises:
         pydantic.ValidationError: a setting is wrong; it names the field.

@@ -2,8 +2,11 @@
 complete."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -125,6 +128,37 @@ def test_a_page_says_first_what_it_is_for(name: str) -> None:
     assert purpose.endswith((".", ":"))
 
 
+# -- the site ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site; a link or an anchor that leads nowhere fails the build."""
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > len(list(DOCS.rglob("*.md")))  # and one for what is not found
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", text)
+        assert not [tag for tag in loaded if re.search(r"""=["']?(?:https?:)?//""", tag)], page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import )[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
 # -- tables that are to be complete ----------------------------------------------------------------
 
 
@@ -173,16 +207,20 @@ def test_every_command_is_there_with_all_its_options() -> None:
                 assert f"`{parameter.opts[0]}" in of[name], f"{name} {parameter.opts[0]}"
 
 
-def test_everything_public_is_there() -> None:
-    text = reference("api")
-    methods = [
-        name
-        for kind in (Trainer, MLflowTrainerMixin)
-        for name in vars(kind)
-        if not name.startswith("_")
+def test_everything_public_is_there(site: Path) -> None:
+    documented = re.findall(r"^::: (\S+)$", reference("api"), re.MULTILINE)
+    public = [
+        f"{package.__name__}.{name}"
+        for package in (orbiter.train, orbiter_mlflow)
+        for name in package.__all__
     ]
-    for name in [*orbiter.train.__all__, *orbiter_mlflow.__all__, *methods]:
-        assert re.search(rf"`(await |with )?{re.escape(name)}\b", text), name
+    assert sorted(documented) == sorted(public)
+    page = (site / "reference" / "api.html").read_text(encoding="utf-8")
+    for kind in (Trainer, MLflowTrainerMixin):
+        for name in vars(kind):
+            hook = kind is Trainer and re.match("_on_[a-z]", name)
+            if hook or not name.startswith("_"):
+                assert re.search(rf'id="[\w.]+\.{kind.__name__}\.{name}"', page), name
 
 
 def test_the_policy_is_there_key_by_key() -> None:
