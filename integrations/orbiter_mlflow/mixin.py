@@ -4,6 +4,7 @@ It implements hooks only; what may happen when is the contract's business, in `o
 """
 
 import asyncio
+import html
 import os
 import weakref
 from collections.abc import Iterator, Mapping
@@ -176,6 +177,45 @@ class MLflowTrainerMixin(Trainer):
                 yield active
         finally:
             run.restate()  # MLflow sets FINISHED when the block is left
+
+    # -- how it is shown -----------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """The class, its state, and the run with its page; a backend's own `__repr__` stays.
+
+        Neither this nor the view in a notebook asks a server or raises.
+        """
+        inherited = super().__repr__
+        if getattr(inherited, "__objclass__", None) is not object:
+            return inherited()
+        with _harmless("repr"):
+            run_id, url = self._known_run()
+            run = "" if run_id is None else f", run {run_id}: {url}"
+            return f"<{type(self).__qualname__} {self.state}{run}>"
+        return object.__repr__(self)
+
+    def _repr_html_(self) -> str | None:
+        """The same in a notebook, with a link; None leaves it to `__repr__`."""
+        with _harmless("repr"):
+            run_id, url = self._known_run()
+            link = ""
+            if run_id is not None and url is not None:
+                link = f', <a href="{html.escape(url)}" target="_blank">run {run_id[:8]}</a>'
+            return f"<code>{html.escape(type(self).__qualname__)}</code> {self.state}{link}"
+        return None
+
+    def _known_run(self) -> tuple[str | None, str | None]:
+        """Id and page of the run, as far as they are known without asking anybody."""
+        run: TrackedRun | None = runtime_of(self).attached.get(_ATTACHED)
+        if run is None or not run.active or run.outbox is None:
+            return None, None
+        run_id = run.outbox.run_id()
+        if run_id is None:
+            return None, None
+        from orbiter_mlflow.ui import ui_address
+
+        settings = run.settings
+        return run_id, run_page(ui_address(settings.tracking_uri), settings.experiment_id, run_id)
 
     # -- hooks ---------------------------------------------------------------------------------
 

@@ -1,10 +1,12 @@
-"""A line on the terminal that says how far a training is; moved by `report`, drawn by rich.
+"""A progress bar on the terminal or in a notebook, moved by `report`.
 
 It has no thread of its own, draws at most ten times a second, and nothing where standard error is
-no terminal.
+neither. A terminal's is drawn by rich; a notebook's is HTML, which needs no widgets.
 """
 
+import html
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,7 +31,7 @@ class Bar(Protocol):
 
 
 def open_bar(title: str, steps: int | None, console: "Console | None" = None) -> Bar | None:
-    """A bar on the terminal; None where there is no terminal.
+    """A bar on the terminal or in the notebook; None where there is neither.
 
     Args:
         title: stands before the bar.
@@ -39,14 +41,39 @@ def open_bar(title: str, steps: int | None, console: "Console | None" = None) ->
     from rich.console import Console
 
     console = console or Console(stderr=True)
-    return _RichBar(title, steps, console) if console.is_terminal else None
+    if console.is_jupyter:
+        return _NotebookBar(plain(title), steps)
+    return _RichBar(plain(title), steps, console) if console.is_terminal else None
 
 
-class _RichBar:
+class _DrawnBar(ABC):
+    """Keeps the latest report, and draws it when it is time to."""
+
+    def __init__(self) -> None:
+        self._step = 0
+        self._metrics: Mapping[str, Any] | TrainMetrics = {}
+        self._drawn = 0.0
+
+    def moved(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
+        self._metrics, self._step = metrics, step
+        now = time.monotonic()
+        if now - self._drawn >= _INTERVAL:
+            self._drawn = now
+            self._draw(step, plain(_values(metrics)))
+
+    def stop(self) -> None:
+        self._draw(self._step, plain(_values(self._metrics)))
+
+    @abstractmethod
+    def _draw(self, step: int, values: str) -> None: ...
+
+
+class _RichBar(_DrawnBar):
     def __init__(self, title: str, steps: int | None, console: "Console") -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
 
+        super().__init__()
         ends = () if steps is None else (Remaining(),)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -58,21 +85,37 @@ class _RichBar:
             console=console,
             auto_refresh=False,
         )
-        self._task = self._progress.add_task(plain(title), total=steps, values="")
-        self._drawn = 0.0
+        self._task = self._progress.add_task(title, total=steps, values="")
         self._progress.start()
 
-    def moved(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
-        now = time.monotonic()
-        if now - self._drawn >= _INTERVAL:
-            self._drawn = now
-            self._progress.update(self._task, completed=step, values=plain(_values(metrics)))
-            self._progress.refresh()
-        else:
-            self._progress.update(self._task, completed=step)
-
     def stop(self) -> None:
-        self._progress.stop()  # draws the last state
+        super().stop()
+        self._progress.stop()
+
+    def _draw(self, step: int, values: str) -> None:
+        self._progress.update(self._task, completed=step, values=values)
+        self._progress.refresh()
+
+
+class _NotebookBar(_DrawnBar):
+    def __init__(self, title: str, steps: int | None) -> None:
+        from IPython.display import display
+
+        super().__init__()
+        self._title, self._steps = title, steps
+        self._started = time.monotonic()
+        self._handle = display(self._shown(0, ""), raw=True, display_id=True)
+
+    def _draw(self, step: int, values: str) -> None:
+        self._handle.update(self._shown(step, values), raw=True)
+
+    def _shown(self, step: int, values: str) -> dict[str, str]:
+        seconds = int(time.monotonic() - self._started)
+        total = "" if self._steps is None else f" of {self._steps}"
+        words = f"step {step}{total}  {values}  {seconds // 60}:{seconds % 60:02}"
+        ends = "" if self._steps is None else f' value="{step}" max="{self._steps}"'
+        bar = f"{html.escape(self._title)} <progress{ends}></progress> {html.escape(words)}"
+        return {"text/plain": f"{self._title}  {words}", "text/html": bar}
 
 
 def _values(metrics: Mapping[str, Any] | TrainMetrics) -> str:

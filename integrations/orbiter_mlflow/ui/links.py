@@ -31,8 +31,10 @@ def runs_page(
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
 
-def run_page(base: str, experiment_id: str, run_id: str) -> str:
-    """One run."""
+def run_page(base: str, experiment_id: str | None, run_id: str) -> str:
+    """One run. Without its experiment the UI looks that up, and shows the run among evaluations."""
+    if experiment_id is None:
+        return f"{base.rstrip('/')}/#/runs/{run_id}"
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{_WORKFLOW}"
 
 
