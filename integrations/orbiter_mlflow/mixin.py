@@ -18,7 +18,8 @@ from orbiter.train.hooks import Phase, quiet_logger, runtime_of, stops_on_purpos
 from orbiter_mlflow.errors import TrackingError
 from orbiter_mlflow.settings import MLflowSettings, claim_environment_run_id, resolve
 from orbiter_mlflow.tracking.run import TrackedRun
-from orbiter_mlflow.ui.pages import page_of_run
+from orbiter_mlflow.ui.links import run_page
+from orbiter_mlflow.ui.pages import page_of_run, ui_address
 
 _logger = quiet_logger(__name__)
 
@@ -207,13 +208,11 @@ class MLflowTrainerMixin(Trainer):
     def _known_run(self) -> tuple[str | None, str | None]:
         """Id and page of the run, as far as they are known without asking anybody."""
         run: TrackedRun | None = runtime_of(self).attached.get(_ATTACHED)
-        if run is None or not run.active or run.outbox is None:
+        if run is None or not run.active or run.writer is None:
             return None, None
-        run_id = run.outbox.run_id()
+        run_id = run.writer.run_id()
         if run_id is None:
             return None, None
-        from orbiter_mlflow.ui import ui_address
-
         settings = run.settings
         return run_id, run_page(ui_address(settings.tracking_uri), settings.experiment_id, run_id)
 

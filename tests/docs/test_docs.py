@@ -208,14 +208,10 @@ def test_every_command_is_there_with_all_its_options() -> None:
 
 
 def test_everything_public_is_there(site: Path) -> None:
-    documented = re.findall(r"^::: (\S+)$", reference("api"), re.MULTILINE)
-    public = [
-        f"{package.__name__}.{name}"
-        for package in (orbiter.train, orbiter_mlflow)
-        for name in package.__all__
-    ]
-    assert sorted(documented) == sorted(public)
     page = (site / "reference" / "api.html").read_text(encoding="utf-8")
+    for package in (orbiter.train, orbiter_mlflow):
+        for name in package.__all__:
+            assert re.search(rf'id="{package.__name__}(\.\w+)*\.{name}"', page), name
     for kind in (Trainer, MLflowTrainerMixin):
         for name in vars(kind):
             hook = kind is Trainer and re.match("_on_[a-z]", name)

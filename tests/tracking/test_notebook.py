@@ -8,11 +8,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import trainers
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin
-from orbiter_mlflow.links import run_page
-from trainers import Backend, Tracked, tracked
+from orbiter_mlflow.ui.links import run_page
+from trainers import Backend, Tracked, stored, tracked, trained
 
-TESTS = str(Path(__file__).parent)
+SUPPORT = str(Path(trainers.__file__).parent)
 
 
 def test_the_repr_has_state_run_and_link(sqlite_uri: str) -> None:
@@ -39,8 +40,8 @@ def test_the_repr_asks_no_server_and_takes_no_credentials_along() -> None:
     uri = "http://me:secret@127.0.0.1:9"  # nobody answers there
     trainer = tracked(uri, delivery="offline", run_id="0b3c5f")
     trainer.mark_validated()
-    assert trainer._tracked.outbox is not None
-    trainer._tracked.outbox._run_id = "0b3c5f"  # as once it is delivered
+    assert trainer._tracked.writer is not None
+    trainer._tracked.writer._run_id = "0b3c5f"  # as once it is delivered
     assert repr(trainer) == "<Tracked validated, run 0b3c5f: http://127.0.0.1:9/#/runs/0b3c5f>"
 
 
@@ -70,7 +71,7 @@ def test_the_repr_never_raises(
 
 IMPORTS = f"""
 import sys
-sys.path.insert(0, {TESTS!r})
+sys.path.insert(0, {SUPPORT!r})
 from orbiter_mlflow import MLflowSettings
 from trainers import Tracked, reporting
 """
