@@ -189,21 +189,23 @@ class MLflowTrainerMixin(Trainer):
         inherited = super().__repr__
         if getattr(inherited, "__objclass__", None) is not object:
             return inherited()
+        shown = ""
         with _harmless("repr"):
             run_id, url = self._known_run()
             run = "" if run_id is None else f", run {run_id}: {url}"
-            return f"<{type(self).__qualname__} {self.state}{run}>"
-        return object.__repr__(self)
+            shown = f"<{type(self).__qualname__} {self.state}{run}>"
+        return shown or object.__repr__(self)
 
     def _repr_html_(self) -> str | None:
         """The same in a notebook, with a link; None leaves it to `__repr__`."""
+        shown = ""
         with _harmless("repr"):
             run_id, url = self._known_run()
             link = ""
             if run_id is not None and url is not None:
                 link = f', <a href="{html.escape(url)}" target="_blank">run {run_id[:8]}</a>'
-            return f"<code>{html.escape(type(self).__qualname__)}</code> {self.state}{link}"
-        return None
+            shown = f"<code>{html.escape(type(self).__qualname__)}</code> {self.state}{link}"
+        return shown or None
 
     def _known_run(self) -> tuple[str | None, str | None]:
         """Id and page of the run, as far as they are known without asking anybody."""

@@ -61,6 +61,36 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(name: str, session: Session)
             raise AssertionError(f"{name}, line {block.line}: {error}") from error
 
 
+UNTYPED = "check-untyped-defs, " + ", ".join(
+    f"allow-{what}"
+    for what in ("any-generics", "subclassing-any", *(f"untyped-{x}" for x in ("calls", "defs")))
+)
+"""What strict mode asks for, and examples leave out."""
+
+
+def test_code_that_is_only_shown_passes_the_type_checker(own_folder: Path) -> None:
+    files = []
+    for name, page in PAGES.items():
+        code = [block for block in blocks(page) if block.language == "python"]
+        if name == "docs/tutorial.md" or any(block.word == "elsewhere" for block in code):
+            file = own_folder / ("my_trainer.py" if "tutorial" in name else f"{page.stem}.py")
+            shown = code[:1] if "tutorial" in name else code
+            text = "\n".join([f"# mypy: {UNTYPED}", *(block.text for block in shown)])
+            file.with_name(file.name.replace("-", "_")).write_text(text, encoding="utf-8")
+            files.append(file.name.replace("-", "_"))
+    assert len(files) > 3
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--no-error-summary", *(str(own_folder / f) for f in files)],
+        cwd=ROOT,
+        env=os.environ | {"MYPYPATH": str(own_folder)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_the_workflow_of_the_example_is_looked_through() -> None:
     (workflow,) = (ROOT / "examples").rglob("*.yml")
     text = workflow.read_text(encoding="utf-8")

@@ -1,12 +1,16 @@
 """Run the code blocks of the documentation; check those that cannot run here.
 
 The language of a block decides its treatment, and a second word refines it: `sh elsewhere` is only
-checked, because it needs another machine; a file name writes the block to that file; `text` is the
-output of the block before, and `text sample` is not compared.
+checked, because it needs another machine; `sh process` runs in a shell, so that a program there is a
+process of its own; a file name writes the block to that file; `text` is the output of the block
+before, and `text sample` is not compared. A `python` block may `await`, like a cell of a notebook.
 """
 
+import ast
+import asyncio
 import contextlib
 import gc
+import inspect
 import io
 import json
 import os
@@ -18,7 +22,7 @@ import sys
 import tomllib
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +33,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from orbiter_mlflow import MLflowTrainerMixin
 from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.spool_folder import default_spool
@@ -47,11 +52,13 @@ UNCHECKED = {
     "rsync",
     "sbatch",
     "seq",
+    "torchrun",
     "xargs",
 }
 """Programs whose options are not checked."""
 
 _BLOCK = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", re.MULTILINE)
+_AWAITS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _DRAWN = re.compile("[\u2500-\u257f]+")
 
 
@@ -194,9 +201,19 @@ class Session:
         printed = io.StringIO()
         if block.language == "python":
             with contextlib.redirect_stdout(printed):
-                exec(compile(block.text, f"line {block.line}", "exec"), vars(self._module))
+                code = compile(block.text, f"line {block.line}", "exec", _AWAITS)
+                running = eval(code, vars(self._module))
+                if inspect.iscoroutine(running):
+                    asyncio.run(_finished(running))
             self.output = printed.getvalue()
-            _settle()
+            held = vars(self._module).values()
+            _settle(alive=sum(isinstance(value, MLflowTrainerMixin) for value in held))
+            return
+        if block.word == "process":
+            look(block.text)
+            code, out, told = _shell(block.text)
+            assert code == 0, out + told
+            self.output = out + told
             return
         self.output = "".join(self._line(line) for line in lines(block.text))
 
@@ -224,14 +241,7 @@ class Session:
             return done.exit_code, done.stdout, done.stderr
         if words[0] == "python" and words[1].endswith(".py"):
             return self._program(words[1:])
-        shell = subprocess.run(
-            ["bash", "-c", command],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return shell.returncode, shell.stdout, shell.stderr
+        return _shell(command)
 
     def _program(self, words: list[str]) -> tuple[int, str, str]:
         printed = io.StringIO()
@@ -244,6 +254,21 @@ class Session:
                 code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         _settle()
         return code, printed.getvalue(), ""
+
+
+async def _finished(running: Coroutine[Any, Any, object]) -> None:
+    await running
+
+
+def _shell(script: str) -> tuple[int, str, str]:
+    shell = subprocess.run(
+        ["bash", "-e", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return shell.returncode, shell.stdout, shell.stderr
 
 
 def opened(folder: Path, empty_store: Path, environment: pytest.MonkeyPatch) -> Session:
@@ -262,10 +287,19 @@ def opened(folder: Path, empty_store: Path, environment: pytest.MonkeyPatch) -> 
     return Session(environment)
 
 
-def _settle() -> None:
-    """Wait until everything of finished trainers is delivered, as at the end of a program."""
+def _settle(alive: int = 0) -> None:
+    """Wait until everything is delivered, as at the end of a program.
+
+    Args:
+        alive: how many trainers live on; their journals stay.
+    """
     gc.collect()
-    eventually(lambda: not spool.journals(default_spool()))
+
+    def settled() -> bool:
+        journals = spool.journals(default_spool())
+        return len(journals) <= alive and not any(map(spool.is_waiting, journals))
+
+    eventually(settled)
 
 
 # -- treating a block ------------------------------------------------------------------------------
@@ -282,7 +316,7 @@ def act(session: Session, block: Block) -> None:
         assert word in ("", "sample"), word
         missing = "" if word else shows(session.output, block.text)
         assert not missing, f"{missing!r} is not in the output:\n{session.output}"
-    elif (language, word) in (("python", ""), ("sh", "")):
+    elif (language, word) in (("python", ""), ("sh", ""), ("sh", "process")):
         session.run(block)
     elif (language, word) == ("python", "elsewhere"):
         compile(block.text, "page", "exec")
