@@ -61,25 +61,18 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(name: str, session: Session)
             raise AssertionError(f"{name}, line {block.line}: {error}") from error
 
 
-UNTYPED = "check-untyped-defs, " + ", ".join(
-    f"allow-{what}"
-    for what in (
-        "any-generics",
-        "subclassing-any",
-        "untyped-calls",
-        "untyped-decorators",
-        "untyped-defs",
-    )
-)
+UNTYPED = """# mypy: check-untyped-defs, allow-any-generics, allow-subclassing-any
+# mypy: allow-untyped-calls, allow-untyped-decorators, allow-untyped-defs
+"""
 """What strict mode asks for, and examples leave out."""
 
 
 def test_code_that_is_only_shown_passes_the_type_checker(own_folder: Path) -> None:
     files = []
-    for name, page in PAGES.items():
+    for page in PAGES.values():
         code = [block for block in blocks(page) if block.language == "python"]
         if any(block.word == "elsewhere" for block in code):
-            text = "\n".join([f"# mypy: {UNTYPED}", *(block.text for block in code)])
+            text = "\n".join([UNTYPED, *(block.text for block in code)])
             files.append(own_folder / f"page_{len(files)}.py")
             files[-1].write_text(text, encoding="utf-8")
     assert len(files) > 3
