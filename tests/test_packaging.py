@@ -79,7 +79,8 @@ def test_the_metadata_list_the_requirements(metadata: Message) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
-    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "demo", "dev", "integrations"}
+    extras = {"bench", "demo", "dev", "docs", "integrations"}
+    assert set(metadata.get_all("Provides-Extra", [])) == extras
     needs = [need for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need]
     assert {re.split(r"[<>=]", need)[0] for need in needs} == {
         *("click", "mlflow", "numpy", "pydantic", "pyyaml", "rich", "scipy"),
@@ -118,7 +119,7 @@ def test_the_sdist_has_everything_that_the_checks_need(sdist: Path) -> None:
     assert top == {
         *(".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
         *("Makefile", "PKG-INFO", "README.md", "SECURITY.md", "constraints-lowest.txt"),
-        *("constraints.txt", "pyproject.toml"),
+        *("constraints.txt", "mkdocs.yml", "pyproject.toml"),
     }
     assert ".ci/run" in names
 
@@ -144,7 +145,7 @@ def test_constraints_are_versions_only() -> None:
 
 def test_every_requirement_of_the_checks_is_pinned() -> None:
     extras = PROJECT["optional-dependencies"]
-    needs = [*PROJECT["dependencies"], *extras["demo"], *extras["dev"]]
+    needs = [*PROJECT["dependencies"], *extras["demo"], *extras["dev"], *extras["docs"]]
     names = {re.split(r"[<>=\[]", need)[0] for need in needs} - {PROJECT["name"]}
     assert names <= set(pins())
     assert len({pins()[f"mlflow{part}"] for part in ("", "-skinny", "-tracing")}) == 1

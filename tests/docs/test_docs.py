@@ -68,7 +68,7 @@ UNTYPED = """# mypy: check-untyped-defs, allow-any-generics, allow-subclassing-a
 
 
 def test_code_that_is_only_shown_passes_the_type_checker(own_folder: Path) -> None:
-    files = []
+    files: list[Path] = []
     for page in PAGES.values():
         code = [block for block in blocks(page) if block.language == "python"]
         if any(block.word == "elsewhere" for block in code):
