@@ -21,7 +21,8 @@ from orbiter.train import TrainerError, TrainMetrics
 from orbiter.train.policy_gradient import PolicyGradientConfig, SoftmaxPolicy
 from orbiter_mlflow import MLflowSettings
 from orbiter_mlflow.cli.demo import ACTIONS, DemoTrainer, digits
-from orbiter_mlflow.delivery.journal import Journal, read, read_head
+from orbiter_mlflow.delivery.journal import Journal
+from orbiter_mlflow.delivery.journal_reader import read_entries, read_head
 from orbiter_mlflow.delivery.records import Metrics, ProcessIdentity, Status
 
 HERE = Path(__file__).resolve().parent
@@ -86,7 +87,7 @@ def keep(journal: Path, name: str) -> None:
     """Copy a journal into the example, without the facts about this machine in its head."""
     head = replace(read_head(journal), writer=NOWHERE)
     kept = Journal(JOURNALS / f"{name}.jsonl", head)
-    for entry in list(read(journal))[1:]:
+    for entry in list(read_entries(journal))[1:]:
         if entry.record is None:
             sys.exit(f"{journal} is damaged: {entry.damage}")
         kept.append(entry.record)
@@ -98,7 +99,7 @@ def table() -> str:
     """The rows of the README's table: the outcome of each run, from its journal."""
     rows = []
     for path in sorted(JOURNALS.glob("*.jsonl")):
-        records = [entry.record for entry in read(path)]
+        records = [entry.record for entry in read_entries(path)]
         ends = [record.status for record in records if isinstance(record, Status)]
         scores = [
             record.values["eval/accuracy"]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from orbiter import __version__
-from pages import look, scripts
+from pages import check_commands, scripts
 from paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -92,7 +92,7 @@ def test_workflows_call_targets_of_make() -> None:
     commands = [run for path in WORKFLOWS for run in scripts(loaded(str(path)))]
     made = [command for command in commands if command.startswith("make ")]
     for command in made:
-        look(command)
+        check_commands(command)
     called = {word for command in made for word in command.split()}
     assert called >= {"lint", "types", "test", "test-lowest", "test-integrations", "demo", "faults"}
 

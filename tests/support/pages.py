@@ -1,7 +1,7 @@
 """Run the code blocks of the documentation; check those that cannot run here.
 
 The language of a block decides its treatment, and a second word refines it: `sh elsewhere` is only
-checked, because it needs another machine; `sh process` runs in a shell, so that a program there is a
+checked, because it needs another machine; `sh process` runs in a shell, so a program in it has a
 process of its own; a file name writes the block to that file; `text` is the output of the block
 before, and `text sample` is not compared. A `python` block may `await`, like a cell of a notebook.
 """
@@ -210,7 +210,7 @@ class Session:
             _settle(alive=sum(isinstance(value, MLflowTrainerMixin) for value in held))
             return
         if block.word == "process":
-            look(block.text)
+            check_commands(block.text)
             code, out, told = _shell(block.text)
             assert code == 0, out + told
             self.output = out + told
@@ -268,7 +268,7 @@ def _shell(script: str) -> tuple[int, str, str]:
         timeout=120,
         check=False,
     )
-    if spool.journals(spool.default_spool()):  # on a slow machine a training has not waited for it
+    if spool.journals(default_spool()):  # on a slow machine a training has not waited for it
         assert CliRunner().invoke(commands, ["sync"]).exit_code == 0
     return shell.returncode, shell.stdout, shell.stderr
 
