@@ -226,7 +226,7 @@ def test_a_lock_file_that_names_nobody_is_left_alone_for_a_minute(tmp_path: Path
 
 COMMAND = """
 import sys
-from orbiter_mlflow.cli import main
+from orbiter_mlflow.cli.main import main
 sys.argv[0] = "orbiter-mlflow"
 main()
 """

@@ -105,7 +105,7 @@ def test_offline_journals_are_listed_and_delivered(sqlite_uri: str) -> None:
     (journal,) = default_spool().glob("*.jsonl")
     command = """
     import sys
-    from orbiter_mlflow.cli import main
+    from orbiter_mlflow.cli.main import main
     for words in (["status"], ["sync", "--dry-run"], ["sync"]):
         sys.argv[1:] = words
         try:
