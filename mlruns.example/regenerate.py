@@ -20,7 +20,7 @@ from typing import Any
 from orbiter.train import TrainerError, TrainMetrics
 from orbiter.train.policy_gradient import PolicyGradientConfig, SoftmaxPolicy
 from orbiter_mlflow import MLflowSettings
-from orbiter_mlflow.cli.demo import ACTIONS, DemoTrainer, digits
+from orbiter_mlflow.cli.demo_runs import ACTIONS, DemoTrainer, load_digits
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.journal_reader import read_entries, read_head
 from orbiter_mlflow.delivery.records import Metrics, ProcessIdentity, Status
@@ -68,7 +68,7 @@ def train(name: str, spool: Path, kind: type[DemoTrainer], **changes: Any) -> No
 
 
 async def _train(trainer: DemoTrainer) -> None:
-    train_data, test_data = digits()
+    train_data, test_data = load_digits()
     trainer.check_agent(SoftmaxPolicy(train_data[0].shape[1], ACTIONS))
     trainer.check_dataset(train_data, test_data)
     trainer.check_reward()

@@ -17,9 +17,9 @@ SOURCES = {"orbiter": ROOT, "orbiter_mlflow": ROOT / "integrations"}
 LAYOUT = {
     "__main__": "cli",
     "": "config errors mixin runs settings",  # the public names
-    "pytest_plugin": "delivery errors gate settings text",
+    "pytest_plugin": "errors gate settings text",
     "cli": "config delivery errors gate mixin names redaction runs settings text ui",
-    "gate": "delivery errors names redaction runs settings text ui",
+    "gate": "delivery errors names provenance redaction runs settings text ui",
     "mixin": "delivery errors settings tracking ui",
     "ui": "names runs text",
     "runs": "config delivery errors names provenance redaction settings text",
@@ -45,7 +45,7 @@ MAY_IMPORT_MLFLOW = {
 }
 ENTRY_POINTS = {
     "orbiter_mlflow.cli.main": {"orbiter_mlflow.__main__"},
-    "orbiter_mlflow.cli.demo": {"orbiter_mlflow.cli.main"},
+    "orbiter_mlflow.cli.demo_runs": {"orbiter_mlflow.cli.demo"},
     "orbiter_mlflow.pytest_plugin": set[str](),
 }
 """Module -> the only modules that may import it."""

@@ -37,7 +37,7 @@ def shipped() -> set[str]:
         f"{package}/{path.relative_to(folder).as_posix()}"
         for package, folder in PACKAGES.items()
         for path in folder.rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in (".py", ".jinja") or path.name == "py.typed"
     }
 
 
@@ -63,6 +63,7 @@ def test_the_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
         names = set(archive.namelist())
     assert names == shipped() | {f"{INFO}/{name}" for name in about}
     assert {"orbiter/py.typed", "orbiter_mlflow/py.typed"} <= names
+    assert "orbiter_mlflow/gate/reports/report.html.jinja" in names
 
 
 def test_the_wheel_is_for_any_system(wheel: Path) -> None:
@@ -83,7 +84,7 @@ def test_the_metadata_list_the_requirements(metadata: Message) -> None:
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     needs = [need for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need]
     assert {re.split(r"[<>=]", need)[0] for need in needs} == {
-        *("click", "mlflow", "numpy", "pydantic", "pyyaml", "rich", "scipy"),
+        *("click", "jinja2", "mlflow", "numpy", "pydantic", "pyyaml", "rich", "scipy"),
     }
 
 

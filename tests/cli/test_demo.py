@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from orbiter.train.policy_gradient.trainer import PolicyGradientConfig
 from orbiter_mlflow import config_from_text, names
 from orbiter_mlflow.delivery.spool import journals
 from orbiter_mlflow.delivery.spool_folder import default_spool
+from orbiter_mlflow.runs.reproduction import code_tags
 from servers import free_port
 from waiting import eventually
 
@@ -84,6 +86,13 @@ def test_the_demo_in_an_empty_folder(tmp_path: Path) -> None:
     assert shown in ended.stdout
     assert "server --backend-store-uri sqlite:///mlflow.db --port 5000\n" in ended.stdout
     assert all(run.info.run_id in ended.stdout for run in runs)
+    code = code_tags(Path(__file__).parent)
+    assert runs[0].data.tags.get(names.GIT_COMMIT) == code.get(names.GIT_COMMIT)
+    first, *_ = ended.stdout.splitlines()
+    assert first.startswith(f"orbiter {version('orbiter')}")
+    assert code.get(names.GIT_COMMIT, "")[:8] in first
+    assert "Your figures may differ" in ended.stdout
+    assert ended.stdout.endswith("orbiter-mlflow --help\n")
 
     _assert_commands_run(ended.stdout, table)
     eventually(lambda: not journals(default_spool()))
@@ -96,7 +105,7 @@ def _assert_whole(uri: str, run: Run, row: dict[str, str]) -> None:
     assert (params["learning_rate"], params["seed"]) == (row["rate"], row["seed"])
     assert params["epochs"] == "40"
     assert tags[names.STATE] == "completed"
-    assert tags[names.TRAINER] == "orbiter_mlflow.cli.demo:DemoTrainer"
+    assert tags[names.TRAINER] == "orbiter_mlflow.cli.demo_runs:DemoTrainer"
     assert tags[names.CHECKS] == "check_agent,check_dataset,check_reward,check_config"
     for state in ("validated", "training", "completed"):
         assert names.state_at(state) in tags
@@ -188,6 +197,7 @@ def test_a_server_that_is_not_there() -> None:
     assert ended.returncode == 1
     assert [row["status"] for row in rows(ended.stdout)] == ["waits in the journal"] * 2
     assert "orbiter-mlflow sync" in ended.stderr
+    assert ended.stdout.rstrip().endswith("orbiter-mlflow sync")
     assert "Traceback" not in ended.stderr
     assert "opensesame" not in ended.stdout + ended.stderr
     assert len(journals(default_spool())) == 2
@@ -206,14 +216,14 @@ def test_a_server_that_is_not_there() -> None:
         (["--tracking-uri", " "], "tracking_uri"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(
+def test_wrong_usage_is_reported_in_one_line(
     arguments: list[str], named: str, tmp_path: Path
 ) -> None:
     _assert_refused(demo(*arguments), named)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_setting_in_the_environment_is_told_alike() -> None:
+def test_a_wrong_setting_in_the_environment_is_reported_too() -> None:
     _assert_refused(demo(ORBITER_MLFLOW_FLUSH_TIMEOUT="soon"), "flush_timeout")
 
 

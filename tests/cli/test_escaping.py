@@ -59,7 +59,7 @@ def test_plain_text_fits_into_xml_and_on_a_line(text: str) -> None:
     shown.encode()
 
 
-def test_what_is_cut_is_said() -> None:
+def test_a_cut_text_says_so() -> None:
     assert shortened("a" * 37, 5) == "a" * 37
     assert shortened("a" * 38, 5) == "aaaaa... (38 characters)"
     assert shortened(shortened("a" * 10**6, 5), 5) == "aaaaa... (1000000 characters)"
@@ -86,13 +86,13 @@ def test_no_text_is_a_command_of_a_ci_service_wherever_its_line_is_broken(comman
         assert read == [plain(text).replace("\u2060", "")]
 
 
-def test_an_address_is_no_command() -> None:
+def test_an_address_is_not_a_command() -> None:
     for url in ("http://[::1]:5000/#/runs", "postgresql://u@[fe80::1]/db"):
         assert plain(url) == url
     assert plain("[::error]") == "[:\u2060:error]"
 
 
-def test_a_page_that_is_no_answer_is_named_and_a_long_answer_shortened() -> None:
+def test_an_html_page_is_named_by_its_title_and_a_long_answer_shortened() -> None:
     page = f"<!DOCTYPE html><html><head><title>Sign in &middot;\n Acme</title>{'x' * 24_000}</html>"
     said = message(f"API request failed. Response body: '{page}'")
     expected = "[an HTML page, not MLflow's answer: Sign in \u00b7 Acme]"
@@ -129,7 +129,7 @@ def test_markdown_text(text: str, written: str) -> None:
 
 
 def kinds(markdown: str) -> set[str]:
-    """What a Markdown parser finds in it, other than text."""
+    """The parts other than text that a Markdown parser finds."""
     tokens = MARKDOWN.parse(markdown)
     inside = [child for token in tokens for child in token.children or []]
     return {token.type for token in [*tokens, *inside]} - {"inline", "text", "text_special"}
@@ -154,7 +154,7 @@ def test_a_cell_stays_a_cell(text: str) -> None:
     assert tokens[-1].type == "table_close"
 
 
-def test_a_code_span_shows_what_is_in_it() -> None:
+def test_a_code_span_shows_its_content() -> None:
     assert markdown_code("eval/accuracy") == "`eval/accuracy`"
     assert markdown_code("a`b|c") == "`a\u02cbb\u00a6c`"
     assert markdown_code(" \n") == "`(empty)`"

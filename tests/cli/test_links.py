@@ -1,4 +1,4 @@
-"""Addresses of pages, and the views that they open; that they lead there is seen in a browser."""
+"""Addresses of pages and the views they open; another test opens them in a browser."""
 
 import json
 
@@ -27,7 +27,7 @@ def columns(*runs: StoredRun) -> list[str]:
 
 
 @pytest.mark.parametrize("base", ["http://host:5000", "http://host:5000/", "https://host/ml/flow"])
-def test_pages_stand_behind_the_address_whatever_its_path(base: str) -> None:
+def test_pages_keep_the_path_of_the_address(base: str) -> None:
     start = f"{base.rstrip('/')}/#/"
     assert runs_page(base, "7") == f"{start}experiments/7/runs?{SIDE}"
     assert run_page(base, "7", "abc") == f"{start}experiments/7/runs/abc?{SIDE}"
@@ -39,7 +39,7 @@ def test_pages_stand_behind_the_address_whatever_its_path(base: str) -> None:
     assert compared == f"{start}compare-runs?runs={runs}&experiments={experiments}&{SIDE}"
 
 
-def test_a_server_has_its_own_address_and_a_file_one_on_this_machine() -> None:
+def test_a_server_is_its_own_address_and_a_file_gets_a_local_one() -> None:
     assert ui_address("https://ada:secret@host/x") == "https://host/x"
     assert server_command("https://host/x") is None
     assert ui_address("sqlite:////a/b.db") == "http://127.0.0.1:5000"
@@ -59,7 +59,7 @@ def test_columns_are_the_params_that_differ_and_the_main_metrics() -> None:
     ]
 
 
-def test_columns_of_one_run_alone_and_of_none() -> None:
+def test_columns_of_one_run_and_of_no_run() -> None:
     many = a_run({f"p{i}": "1" for i in range(20)}, {})
     assert columns(many)[:-1] == [f"params.`p{i}`" for i in range(5)]
     assert columns() == [f"tags.`{names.STATE}`"]

@@ -1,4 +1,4 @@
-"""What people get wrong most: told in a few lines, with the thing, the value and the way out."""
+"""Common mistakes: a message of a few lines names the thing, the value and the way out."""
 
 import ast
 import asyncio
@@ -63,7 +63,7 @@ def told(
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_says_what_is_wrong(line: str, told: Callable[[str], tuple[int, str]]) -> None:
+def test_a_command_names_the_mistake(line: str, told: Callable[[str], tuple[int, str]]) -> None:
     expected, *parts = COMMANDS[line]
     code, text = told(line)
     assert code == expected, text

@@ -1,4 +1,4 @@
-"""What the commands print acts on no log of CI, however runs are called and lines are wrapped."""
+"""No output of a command acts on a CI log, whatever names runs have and wherever lines wrap."""
 
 import asyncio
 import json
@@ -18,7 +18,10 @@ from orbiter.train import TrainConfig
 from orbiter_mlflow import config_from_text
 from orbiter_mlflow.cli.main import main
 from orbiter_mlflow.delivery.records import Artifact, Close, Status, Tags
-from orbiter_mlflow.gate.reports import junit, markdown, terminal_text, to_json
+from orbiter_mlflow.gate.reports.json import render as to_json
+from orbiter_mlflow.gate.reports.junit import render as junit
+from orbiter_mlflow.gate.reports.markdown import render as markdown
+from orbiter_mlflow.gate.reports.terminal import render as terminal_text
 from trainers import stored, tracked, trained
 
 ACTS = re.compile(r"::(?=\S)|##[\w.]*\[|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -156,11 +159,11 @@ def test_a_config_is_the_same_though_its_text_is_harmless(
             assert config_from_text(text, TrainConfig, format=form) == config  # type: ignore[arg-type]
         else:
             scope: dict[str, object] = {}
-            exec(out[: out.index("\n\n# The way")], scope)
+            exec(out[: out.index("\n\n# Restore run")], scope)
             assert scope["config"] == config
 
 
-def test_what_nobody_has_foreseen_is_no_answer(
+def test_an_unexpected_error_is_never_an_answer(
     command: Command, sqlite_uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -169,10 +172,15 @@ def test_what_nobody_has_foreseen_is_no_answer(
     Path("gate.toml").write_text(POLICY)
     for target, arguments in {
         "orbiter_mlflow.gate.policy.load_policy": ("check", "gate.toml", "--candidate", "a"),
-        "orbiter_mlflow.gate.reports.files.require_writable": (
+        "orbiter_mlflow.gate.reports.formats.require_writable": (
             *("check", "gate.toml", "--candidate", "a"),
         ),
-        "orbiter_mlflow.gate.reports.terminal": ("check", "gate.toml", "--candidate", "a"),
+        "orbiter_mlflow.gate.reports.terminal.renderable": (
+            "check",
+            "gate.toml",
+            "--candidate",
+            "a",
+        ),
         "orbiter_mlflow.runs.reproduction.this_machine": ("reproduce", "run", "--check"),
         "orbiter_mlflow.runs.diff.diff_runs": ("diff", "run", "run"),
         "orbiter_mlflow.runs.store.RunStore": ("bless", "run", "--reason", "r"),
@@ -190,7 +198,7 @@ def test_what_nobody_has_foreseen_is_no_answer(
         assert "pw@" not in out
 
 
-def test_where_it_came_from_is_shown_where_asked_for(
+def test_the_traceback_of_an_unexpected_error_is_shown_on_request(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -199,8 +207,8 @@ def test_where_it_came_from_is_shown_where_asked_for(
     Path("gate.toml").write_text(POLICY)
     monkeypatch.setattr("orbiter_mlflow.gate.policy.load_policy", broken)
     asked = ("check", "gate.toml", "--candidate", "a")
-    told = "ZeroDivisionError: a fault (not foreseen: ORBITER_MLFLOW_DEBUG=1 shows where)"
-    assert command(*asked) == (3, f"orbiter-mlflow: {told}\n")
+    hint = "(unexpected error; set ORBITER_MLFLOW_DEBUG=1 to see the traceback)"
+    assert command(*asked) == (3, f"orbiter-mlflow: ZeroDivisionError: a fault {hint}\n")
     monkeypatch.setenv("ORBITER_MLFLOW_DEBUG", "1")
     code, out = command(*asked)
     assert code == 3

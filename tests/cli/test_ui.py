@@ -1,4 +1,4 @@
-"""What a person sees of our runs in the MLflow UI: a real server, a real browser, our own links.
+"""Our runs in the MLflow UI, as a person sees them: a real server, a real browser, our own links.
 
 One test, since starting both takes longer than all the looking. `ORBITER_SCREENSHOTS` names a
 folder for pictures of each page.
@@ -94,7 +94,9 @@ def test_what_a_person_sees(example: ExampleStore, page: Page) -> None:
     page.goto("about:blank")
     page.goto(run_page(example.uri, "1", run_id))
     expect(page.get_by_text("Trained by")).to_be_visible()
-    expect(page.locator("code", has_text="orbiter_mlflow.cli.demo:DemoTrainer")).to_be_visible()
+    expect(
+        page.locator("code", has_text="orbiter_mlflow.cli.demo_runs:DemoTrainer")
+    ).to_be_visible()
     expect(page.get_by_text(f"orbiter-mlflow reproduce {run_id}")).to_be_visible()
     expect(page.get_by_text("train_data").first).to_be_visible()
     page.get_by_text("Show more").first.click()
@@ -119,7 +121,7 @@ def test_what_a_person_sees(example: ExampleStore, page: Page) -> None:
 
 
 def printed_links(example: ExampleStore) -> dict[str, str]:
-    """What stands under each heading of `orbiter-mlflow ui`."""
+    """Heading in the output of `orbiter-mlflow ui` -> the text below it."""
     done = example.command("ui")
     assert done.exit_code == 0, done.output
     found = dict(re.findall(r"^(\S.*):\n  (http\S+)$", done.output, re.MULTILINE))

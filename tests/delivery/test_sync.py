@@ -161,7 +161,7 @@ def test_a_trainer_on_another_machine_counts_as_running_without_ended(
     assert journal.exists() is not ended
     if not ended:
         assert code == 1
-        assert "another-machine; if that is over, add --ended" in out
+        assert "another-machine; if that trainer has ended, add --ended" in out
 
 
 def test_a_kept_journal_stays_and_is_not_sent_again(tmp_path: Path, sqlite_uri: str) -> None:

@@ -1,4 +1,4 @@
-"""`orbiter-mlflow bless`: runs become the baseline, by tags or as a file, and only fit ones do."""
+"""`orbiter-mlflow bless`: fit runs become the baseline, by tags or as a file."""
 
 import json
 import math
@@ -85,10 +85,10 @@ def content(path: str) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-# -- by tags -------------------------------------------------------------------------------------
+# -- by tags ---------------------------------------------------------------------------------------
 
 
-def test_tags_say_what_who_when_why_and_by_which_policy(
+def test_tags_record_baseline_person_time_reason_and_policy(
     bless: Bless, shelf: Shelf, policy: Path
 ) -> None:
     given = ["good 0", shelf.ids["good 1"][:12], "--name", "release/2"]
@@ -112,7 +112,7 @@ def test_to_bless_twice_changes_nothing_and_another_reason_does(bless: Bless, sh
     shelf.tag("good 2", **{names.BLESSED_BY: "somebody else"})
     before = tags(shelf, "good 2")
     code, out = bless("good 2", "good 2", "--name", "twice")
-    assert (code, "was part of the baseline twice already" in out) == (0, True)
+    assert (code, "is already part of the baseline twice" in out) == (0, True)
     assert tags(shelf, "good 2") == before
     bless("good 2", "--name", "twice", reason="better than ever")
     after = tags(shelf, "good 2")
@@ -120,12 +120,10 @@ def test_to_bless_twice_changes_nothing_and_another_reason_does(bless: Bless, sh
     assert after[names.BLESSED_BY] != "somebody else"
 
 
-def test_a_run_belongs_to_one_baseline_and_leaving_the_other_is_said(
-    bless: Bless, shelf: Shelf
-) -> None:
+def test_a_run_belongs_to_one_baseline_and_a_move_is_reported(bless: Bless, shelf: Shelf) -> None:
     bless("good 2", "--name", "one")
     code, out = bless("good 2", "--name", "other")
-    assert (code, "part of the baseline other, and no more of one" in out) == (0, True)
+    assert (code, "part of the baseline other, and no longer of one" in out) == (0, True)
     assert tags(shelf, "good 2")[names.BASELINE] == "other"
 
 
@@ -135,7 +133,7 @@ def test_by_default_the_baseline_is_main(bless: Bless, shelf: Shelf) -> None:
     assert tags(shelf, "good 1")[names.BASELINE] == "main"
 
 
-# -- what is refused -----------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,7 +143,7 @@ def test_by_default_the_baseline_is_main(bless: Bless, shelf: Shelf) -> None:
         (["goes on"], "is RUNNING: only FINISHED runs"),
         (["sick"], "has train/x = nan"),
         (["endless"], "has eval/loss = -1.79"),
-        (["lossy"], "is not whole: 2 lines of its journal"),
+        (["lossy"], "is incomplete: 2 lines of its journal"),
         (["other data", "same data"], "the runs differ in datasets.eval (test_data:0123abcd, "),
         (["empty"], "has no metrics"),
         (["nobody"], "the name 'nobody'"),
@@ -153,7 +151,7 @@ def test_by_default_the_baseline_is_main(bless: Bless, shelf: Shelf) -> None:
         (["red\x1b[31m [b]"], "(red [b]) is KILLED"),
     ],
 )
-def test_runs_that_make_no_baseline_are_refused_all_together(
+def test_unfit_runs_are_all_refused_at_once(
     bless: Bless, shelf: Shelf, runs: list[str], said: str
 ) -> None:
     code, out = bless("good 0", *runs, "--name", "refused")
@@ -164,7 +162,7 @@ def test_runs_that_make_no_baseline_are_refused_all_together(
     assert (code, Path("b.json").exists()) == (1, False)
 
 
-def test_each_fault_is_told_on_a_line_of_its_own(bless: Bless) -> None:
+def test_each_fault_is_reported_on_its_own_line(bless: Bless) -> None:
     code, out = bless("died", "sick", "lossy")
     assert code == 1
     assert len(out.splitlines()) == 3
@@ -186,32 +184,32 @@ def test_with_a_policy_its_metrics_and_fields_count(bless: Bless, policy: Path) 
         (["good 0"], " ", "--reason is empty"),
         ([], "why", "Missing argument"),
         (["good 0", "--name", "a'b"], "why", "--name"),
-        (["good 0", "--name", "a", "--file", "b.json"], "why", "leave one out"),
+        (["good 0", "--name", "a", "--file", "b.json"], "why", "use one of them"),
         (["good 0", "--policy", "nowhere.toml"], "why", "nowhere.toml: cannot be read"),
         (["tags.a == 'b'"], "why", "tags.a == 'b'"),
     ],
 )
-def test_wrong_use_is_told_with_exit_code_2(
+def test_wrong_usage_exits_with_2(
     bless: Bless, arguments: list[str], reason: str | None, said: str
 ) -> None:
     code, out = bless(*arguments, reason=reason)
     assert (code, said in out) == (2, True), out
 
 
-def test_a_folder_that_is_not_there_is_told(bless: Bless) -> None:
+def test_a_missing_folder_is_reported(bless: Bless) -> None:
     code, out = bless("good 0", "--file", "no/b.json")
     assert (code, "no/" in out, "Traceback" in out) == (1, True, False)
     assert "no/b.json cannot be written: there is no folder no" in out
 
 
-# -- as a file -----------------------------------------------------------------------------------
+# -- as a file -------------------------------------------------------------------------------------
 
 
-def test_the_file_holds_values_by_seed_and_who_and_why(
+def test_the_file_has_values_by_seed_person_and_reason(
     bless: Bless, shelf: Shelf, policy: Path
 ) -> None:
     code, out = bless("good 2", "good 0", "good 1", "--file", "b.json", "--policy", policy)
-    assert (code, "b.json now holds 3 runs and 2 metrics" in out) == (0, True), out
+    assert (code, "b.json now has 3 runs and 2 metrics" in out) == (0, True), out
     found = content("b.json")
     assert found["schema"] == 1
     assert found["blessed"]["reason"] == "it is good"
@@ -250,13 +248,13 @@ def test_the_file_is_the_same_however_the_runs_are_named(
     assert text == json.dumps(content("a.json"), indent=2, sort_keys=True) + "\n"
 
 
-def test_to_write_a_file_twice_leaves_it_as_it_is(bless: Bless, policy: Path) -> None:
+def test_writing_a_file_twice_changes_nothing(bless: Bless, policy: Path) -> None:
     given = ("good 0", "good 1", "--file", "b.json", "--policy", policy)
     assert bless(*given)[0] == 0
     Path("b.json").write_text(Path("b.json").read_text().replace('"by": "', '"by": "not '))
     before = Path("b.json").read_bytes()
     code, out = bless(*given)
-    assert (code, "b.json is as it was" in out) == (0, True)
+    assert (code, "b.json is unchanged" in out) == (0, True)
     assert Path("b.json").read_bytes() == before
     assert bless(*given, reason="another")[0] == 0
     assert content("b.json")["blessed"]["reason"] == "another"
@@ -268,8 +266,8 @@ def test_without_seeds_the_runs_go_by_their_ids(bless: Bless, shelf: Shelf) -> N
     assert set(content("b.json")["runs"]) == {shelf.ids["same data"], shelf.ids["bigger"]}
 
 
-def test_what_is_no_baseline_file_is_not_written_over(bless: Bless) -> None:
+def test_another_file_is_not_overwritten(bless: Bless) -> None:
     Path("notes.json").write_text('{"my": "notes"}')
     code, out = bless("good 0", "--file", "notes.json")
-    assert (code, "notes.json is no baseline file" in out) == (1, True)
+    assert (code, "notes.json is not a baseline file" in out) == (1, True)
     assert content("notes.json") == {"my": "notes"}

@@ -1,4 +1,4 @@
-"""`orbiter-mlflow check` on real stores: its exit codes, its reports, what it does in trouble."""
+"""`orbiter-mlflow check` on real stores: its exit codes, its reports, and failures."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def read_reports() -> dict[str, Any]:
     return texts | {"json": json.loads(texts["json"]), "junit": ET.fromstring(texts["junit"])}
 
 
-# -- exit codes, and the reports of each ---------------------------------------------------------
+# -- exit codes, and the reports of each -----------------------------------------------------------
 
 OUTCOMES = {
     "pass": ({}, ["tags.change = 'good'"], 0, "pass"),
@@ -144,7 +144,7 @@ def test_a_bound_fails_without_the_baseline_too(
     assert [len(list(junit.iter(kind))) for kind in ("failure", "error")] == [1, 1]
 
 
-def test_what_a_pattern_means_may_be_known_to_the_missing_baseline_alone(
+def test_a_pattern_may_match_metrics_of_the_missing_baseline_only(
     check: Check, policy: Callable[..., Path]
 ) -> None:
     path = policy('file = "b.json"')
@@ -177,7 +177,7 @@ def test_a_baseline_of_one_run_and_several_ways_to_name_candidates(
     assert (code, "1 run: good 0" in out) == (0, True)
 
 
-def test_the_baseline_is_looked_for_where_the_candidates_are_unless_told(
+def test_the_baseline_is_searched_in_the_candidates_experiments_by_default(
     check: Check, policy: Callable[..., Path], shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lenient = policy(f"{BY_TAG}\nmin_runs = 1")
@@ -195,7 +195,7 @@ def test_the_baseline_is_looked_for_where_the_candidates_are_unless_told(
     assert (code, "there is no experiment 'nowhere'" in out) == (3, True)
 
 
-def test_a_baseline_that_was_deleted_is_none(
+def test_a_deleted_run_is_not_a_baseline(
     check: Check, policy: Callable[..., Path], shelf: Shelf
 ) -> None:
     gone = shelf.add("gone", {"eval/accuracy": 0.1})
@@ -214,7 +214,7 @@ def test_names_from_outside_do_nothing(check: Check, policy: Callable[..., Path]
     assert "@everyone" not in reports["markdown"]
 
 
-# -- used wrongly --------------------------------------------------------------------------------
+# -- used wrongly ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -232,14 +232,17 @@ def test_names_from_outside_do_nothing(check: Check, policy: Callable[..., Path]
         (["blank.toml", "--candidate", "good 0"], "no run has a metric that matches"),
         (["gate.toml", "--candidate", "x", "--html", "no/r.html"], "--html no/r.html cannot be"),
         (["gate.toml", "--candidate", "x", "--json", "."], "--json . is a folder"),
-        (["gate.toml", "--candidate", "x", "--json", "./gate.toml"], "are judged by: name another"),
-        (["gate.toml", "--candidate", "params.lr=0.5"], "of such a name is given by its id"),
+        (
+            ["gate.toml", "--candidate", "x", "--json", "./gate.toml"],
+            "input of the gate: name another",
+        ),
+        (["gate.toml", "--candidate", "params.lr=0.5"], "looks like a filter, give its id"),
         (["gate.toml", "--candidate", "x", "--json", "r", "--html", "./r"], "also the file of"),
         (["gate.toml", "--candidate", "x", "--tracking-uri", ""], "tracking_uri: is empty"),
         (["gate.toml", "--candidate"], "requires an argument"),
     ],
 )
-def test_wrong_use_is_told_with_exit_code_2(
+def test_wrong_usage_exits_with_2(
     check: Check, policy: Callable[..., Path], arguments: list[str], said: str
 ) -> None:
     good = policy().read_text()
@@ -251,7 +254,7 @@ def test_wrong_use_is_told_with_exit_code_2(
     assert not any(Path(name).exists() for name in REPORTS.values())
 
 
-# -- in trouble ----------------------------------------------------------------------------------
+# -- in trouble ------------------------------------------------------------------------------------
 
 
 def test_a_store_that_is_not_there_is_could_not_compare(
@@ -262,7 +265,7 @@ def test_a_store_that_is_not_there_is_could_not_compare(
     assert not (tmp_path / "no.db").exists()
 
 
-def test_a_server_that_is_down_is_told_soon_in_the_reports_and_with_no_secret(
+def test_a_server_that_is_down_is_reported_within_seconds_and_without_secrets(
     policy: Callable[..., Path],
 ) -> None:
     ended = subprocess.run(
@@ -285,7 +288,7 @@ def test_a_server_that_is_down_is_told_soon_in_the_reports_and_with_no_secret(
     assert "hunter2" not in written + ended.stdout + ended.stderr
 
 
-def test_a_fault_of_the_gate_itself_is_no_pass(
+def test_a_bug_in_the_gate_never_passes(
     check: Check, policy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
@@ -323,7 +326,7 @@ def test_the_step_summary_is_added_to_and_any_other_file_replaced(
         assert "PASS" in text
 
 
-# -- as the README has it ------------------------------------------------------------------------
+# -- as the README has it --------------------------------------------------------------------------
 
 
 def fenced(language: str) -> list[str]:
@@ -362,11 +365,11 @@ def test_the_jobs_and_the_policy_of_the_readme_work(
     assert {"summary.md", "gate.xml"} <= {path.name for path in Path().iterdir()}
 
 
-# -- over HTTP -----------------------------------------------------------------------------------
+# -- over HTTP -------------------------------------------------------------------------------------
 
 
 @pytest.mark.server
-def test_a_server_is_asked_as_a_file_is(
+def test_a_server_gives_the_same_answer_as_a_file(
     check: Check, policy: Callable[..., Path], server_uri: str
 ) -> None:
     shelf = Shelf(server_uri)
@@ -399,7 +402,7 @@ def test_a_reader_that_is_gone_changes_no_verdict(
         assert process.wait(60) == 3
 
 
-# -- with real trainers --------------------------------------------------------------------------
+# -- with real trainers ----------------------------------------------------------------------------
 
 
 async def scored(uri: str, value: float) -> Tracked:
@@ -431,7 +434,7 @@ async def test_a_candidate_of_which_a_part_still_waits_is_not_judged(
     await waiting.evaluate()
     code, out = check(policy(), "--candidate", "good 0", "good 1")
     assert code == 3
-    assert "is not whole: part of it waits on this machine: orbiter-mlflow sync" in out
+    assert "is incomplete: part of it waits on this machine: orbiter-mlflow sync" in out
 
 
 def test_the_delivery_tags_of_a_baseline_run_leave_it_out(

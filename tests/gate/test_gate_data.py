@@ -71,7 +71,7 @@ def verdict(
     more: str = "",
     comparable: str = "",
 ) -> tuple[int, str]:
-    """What the gate says of the run `new` against `old 0` to `old 2`."""
+    """The gate's result for the run `new` against `old 0` to `old 2`."""
     policy = folder / "gate.toml"
     policy.write_text(
         "[gate]\nschema = 1\n[baseline]\nfilter = \"attributes.run_name LIKE 'old %'\"\n"
@@ -118,7 +118,7 @@ async def test_a_test_score_is_not_taken_for_one_of_validation(
     assert (code, "1 of 1 candidate runs have no value of it" in said) == (1, True), said
 
 
-async def test_the_step_of_an_evaluation_is_the_one_that_was_said(
+async def test_an_evaluation_is_logged_at_the_step_of_its_call(
     sqlite_uri: str, tmp_path: Path
 ) -> None:
     async def curve(trainer: Scored, score: float) -> None:
@@ -133,7 +133,7 @@ async def test_the_step_of_an_evaluation_is_the_one_that_was_said(
     assert (code, "worse by 0.8" in said) == (1, True), said
 
 
-async def test_what_a_callback_evaluated_counts(sqlite_uri: str, tmp_path: Path) -> None:
+async def test_evaluations_in_a_callback_count(sqlite_uri: str, tmp_path: Path) -> None:
     async def with_callback(trainer: Scored, score: float) -> None:
         trainer.accuracy = 0.1  # before training, all are alike
         await trainer.evaluate()
@@ -169,7 +169,9 @@ async def test_the_mean_over_a_training_does_not_hide_its_end(
     assert code == 0
 
 
-async def test_what_was_never_measured_does_not_pass(sqlite_uri: str, tmp_path: Path) -> None:
+async def test_a_metric_that_was_never_measured_does_not_pass(
+    sqlite_uri: str, tmp_path: Path
+) -> None:
     async def training(trainer: Scored, _: float) -> None:
         await trainer.evaluate()
 
@@ -194,8 +196,8 @@ async def test_a_prefix_of_other_data_is_not_compared_unless_the_policy_says_so(
     await made(sqlite_uri, old, in_another_order, (0.5, 0.9))
     code, said = verdict(sqlite_uri, tmp_path, "eval/2/accuracy")
     assert code == 3, said
-    assert "eval/2/ was measured on other data" in said
-    assert "put data.eval/2 into comparable.allow_differ" in said
+    assert "eval/2/ was measured on different data" in said
+    assert "add data.eval/2 to comparable.allow_differ" in said
     allowed = 'allow_differ = ["data.eval/*"]'
     assert verdict(sqlite_uri, tmp_path, "eval/2/accuracy", comparable=allowed)[0] == 0
 
@@ -220,7 +222,7 @@ async def test_a_continued_run_with_data_in_another_order_is_not_compared(
     code, said = verdict(
         sqlite_uri, tmp_path, "eval/2/accuracy", comparable="allow_differ = ['datasets.eval']"
     )
-    assert (code, "eval/2/ was measured on other data" in said) == (3, True), said
+    assert (code, "eval/2/ was measured on different data" in said) == (3, True), said
 
 
 async def test_a_failed_evaluation_leaves_no_score(sqlite_uri: str) -> None:
@@ -234,7 +236,7 @@ async def test_a_failed_evaluation_leaves_no_score(sqlite_uri: str) -> None:
     assert stored(sqlite_uri, trainer).data.metrics == {}
 
 
-# -- the rule ------------------------------------------------------------------------------------
+# -- the rule --------------------------------------------------------------------------------------
 
 
 def gate_run(
@@ -328,7 +330,7 @@ def test_other_data_keep_bounds_and_other_metrics_judged() -> None:
     assert result(*trained, key="train/m").verdict is Verdict.PASS
 
 
-# -- where it stands -----------------------------------------------------------------------------
+# -- where it stands -------------------------------------------------------------------------------
 
 
 def told(name: str, digest: str) -> dict[str, str]:
@@ -348,7 +350,7 @@ def told(name: str, digest: str) -> dict[str, str]:
             {"eval": "t:aa", "eval/2": "u:bb,v:c"},
         ),
         ({"": {"eval": told("t", "aa"), "...": "3 more"}}, {"eval": "t:aa", "...": ""}),
-        ({"": "changed by hand"}, {"...": ""}),
+        ({"": "was edited"}, {"...": ""}),
         ({"": {"eval": "changed"}}, {"...": ""}),
     ],
 )
@@ -366,11 +368,11 @@ def test_the_tags_of_a_run_are_read(
 def test_a_baseline_file_keeps_them() -> None:
     blessing = baseline_file.Blessing(at="now", by="me", reason="good")
     runs = [gate_run("b", "eval/m", A)]
-    text = baseline_file.of_runs(runs, {"eval/m": None}, blessing).text()
-    (again,) = baseline_file.read(text.encode(), "file").gate_runs()
+    text = baseline_file.make_baseline(runs, {"eval/m": None}, blessing).text()
+    (again,) = baseline_file.parse_baseline(text.encode(), "file").gate_runs()
     assert again.data == A
     older = json.loads(text)
     for run in older["runs"].values():
         del run["data"]
-    (again,) = baseline_file.read(json.dumps(older).encode(), "file").gate_runs()
+    (again,) = baseline_file.parse_baseline(json.dumps(older).encode(), "file").gate_runs()
     assert again.data == {}

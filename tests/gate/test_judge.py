@@ -1,4 +1,4 @@
-"""Verdicts: each edge case by its name, the outcome of all of them, and what must not matter."""
+"""Verdicts: edge cases by name, the outcome over all metrics, and invariances."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from orbiter_mlflow.errors import PolicyError
 from orbiter_mlflow.gate.judge import judge
 from orbiter_mlflow.gate.model import (
     BaselineSource,
-    Difference,
     Direction,
+    FieldDifference,
     GateReport,
     GateRun,
     LeftOut,
@@ -95,7 +95,7 @@ def test_missing_from_some_seeds_of_the_candidate_fails() -> None:
     assert (found.candidate.n, found.candidate.missing) == (2, ("c1",))
 
 
-def test_missing_at_the_step_that_was_asked_for_fails() -> None:
+def test_missing_at_the_step_of_the_policy_fails() -> None:
     found = only(judged([None], FIVE, for_one(max_drop=0.01, at="step=100")))
     assert found.reason == "1 of 1 candidate runs have no value of it at step 100: c0"
     assert found.at == "step=100"
@@ -111,13 +111,13 @@ def test_missing_from_the_baseline_is_new_and_only_bounds_count() -> None:
     assert only(report).verdict is Verdict.NEW
     assert only(report).test is Test.BOUNDS
     assert only(report).reason == (
-        "no run of the baseline has it: its bounds held, and nothing else could be judged"
+        "no run of the baseline has it: it is within its bounds, and nothing else could be judged"
     )
     assert verdict([0.7], [None], for_one(max_drop=0.01, min=0.8)) is Verdict.FAIL
     assert "it has no bounds" in only(judged([0.7], [None])).reason
 
 
-def test_missing_from_some_runs_of_the_baseline_is_said() -> None:
+def test_missing_from_some_baseline_runs_is_reported() -> None:
     found = only(judged([0.81] * 3, [*THREE, None, None]))
     assert found.verdict is Verdict.PASS
     assert (found.baseline.n, found.baseline.missing) == (3, ("b3", "b4"))
@@ -126,20 +126,20 @@ def test_missing_from_some_runs_of_the_baseline_is_said() -> None:
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF, 1.797e308, -1.797e308])
 @pytest.mark.parametrize("direction", ["higher", "lower"])
-def test_a_candidate_that_is_no_number_fails(value: float, direction: Direction) -> None:
+def test_a_candidate_that_is_not_finite_fails(value: float, direction: Direction) -> None:
     report = judged([0.9, value], FIVE, for_one(direction, max_drop=100.0))
     assert report.outcome is Outcome.REGRESSION
     kind = "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
     assert only(report).reason == f"value is {kind} in 1 of 2 runs: c1"
 
 
-def test_a_candidate_that_is_no_number_fails_with_bounds_alone() -> None:
+def test_a_candidate_that_is_not_finite_fails_with_bounds_alone() -> None:
     assert verdict([NAN], FIVE, for_one(min=0.0)) is Verdict.FAIL
     assert verdict([-INF], FIVE, for_one(max=0.0)) is Verdict.FAIL
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF, 1.797e308, -1.797e308])
-def test_a_baseline_that_is_no_number_cannot_be_compared(value: float) -> None:
+def test_a_baseline_that_is_not_finite_cannot_be_compared(value: float) -> None:
     report = judged([0.9], [*THREE, value])
     assert report.outcome is Outcome.CANNOT_COMPARE
     assert only(report).verdict is Verdict.CANNOT_COMPARE
@@ -147,6 +147,16 @@ def test_a_baseline_that_is_no_number_cannot_be_compared(value: float) -> None:
     assert only(report).reason.endswith(" in 1 of 4 runs: b3")
     assert verdict([0.9], [NAN], for_one(max_drop=0.01, min=1.0)) is Verdict.FAIL
     assert verdict([0.9], [NAN], for_one(min=0.5)) is Verdict.PASS
+
+
+@pytest.mark.parametrize("value", [1.1e150, -1e300])
+def test_a_value_too_large_for_the_statistics_is_refused(value: float) -> None:
+    fault = "value is beyond 1e+150, too large for the statistics, in 1 of"
+    found = only(judged([0.9, value], FIVE, for_one(max_drop=100.0)))
+    assert (found.verdict, found.reason) == (Verdict.FAIL, f"{fault} 2 runs: c1")
+    found = only(judged([0.9], [*THREE, value]))
+    reason = f"the baseline's {fault} 4 runs: b3"
+    assert (found.verdict, found.reason) == (Verdict.CANNOT_COMPARE, reason)
 
 
 RELATIVE = for_one("lower", max_drop_rel=0.1)
@@ -169,7 +179,7 @@ def test_worse_than_zero_with_an_absolute_limit_is_held_against_that() -> None:
     both = for_one("lower", max_drop_rel=0.1, max_drop=1.0)
     found = only(judged([0.5], [0.0], both))
     assert found.verdict is Verdict.PASS
-    assert "the baseline is 0, of which max_drop_rel is no part" in found.reason
+    assert "max_drop_rel has no meaning for a baseline of 0" in found.reason
     assert verdict([1.5], [0.0], both) is Verdict.FAIL
 
 
@@ -189,19 +199,19 @@ def test_a_negative_baseline_counts_by_its_size() -> None:
 def test_a_candidate_that_is_not_finished_cannot_be_compared(status: str) -> None:
     report = judged([0.9, run("x", 0.9, status=status)], FIVE)
     assert report.outcome is Outcome.CANNOT_COMPARE
-    assert report.problems == (f"candidate run x is not whole: it is {status}, not FINISHED",)
+    assert report.problems == (f"candidate run x is incomplete: it is {status}, not FINISHED",)
     assert only(report).verdict is Verdict.CANNOT_COMPARE
 
 
-def test_a_candidate_that_is_not_all_delivered_cannot_be_compared() -> None:
+def test_an_incomplete_candidate_cannot_be_compared() -> None:
     waiting = run("x", 0.1, undelivered="part of it waits on this machine")
     report = judged([waiting], FIVE, for_one(max_drop=0.01, min=0.5))
     assert report.outcome is Outcome.CANNOT_COMPARE
-    assert report.problems == ("candidate run x is not whole: part of it waits on this machine",)
-    assert only(report).reason == "not judged: the candidate is not whole"
+    assert report.problems == ("candidate run x is incomplete: part of it waits on this machine",)
+    assert only(report).reason == "not judged: the candidate is incomplete"
 
 
-def test_what_an_unfinished_candidate_lacks_may_still_come() -> None:
+def test_an_unfinished_candidate_may_still_log_a_missing_metric() -> None:
     assert verdict([run("x", None, status="RUNNING")], FIVE) is Verdict.CANNOT_COMPARE
 
 
@@ -228,7 +238,7 @@ def test_baseline_runs_that_are_not_whole_are_left_out_and_counted() -> None:
     assert report.notes == (), "each report lists them by itself"
 
 
-def test_the_candidate_is_no_part_of_its_baseline() -> None:
+def test_the_candidate_is_never_part_of_its_baseline() -> None:
     candidate = run("c0", 0.5)
     report = judged([candidate], [candidate, *THREE])
     assert report.outcome is Outcome.REGRESSION
@@ -242,11 +252,11 @@ def test_runs_that_were_left_out_before_are_counted_too() -> None:
     assert [one.run_id for one in report.left_out] == ["x", "f"]
 
 
-def test_a_run_that_is_given_twice_counts_once() -> None:
+def test_a_run_that_is_named_twice_counts_once() -> None:
     one, other = run("c", 0.81), run("b", 0.81)
     report = judged([one, one], [other, other])
     assert (only(report).candidate.n, only(report).baseline.n) == (1, 1)
-    assert report.notes == ("1 candidate runs were given more than once",)
+    assert report.notes == ("1 candidate runs were named more than once",)
 
 
 # -- bounds and tolerance --------------------------------------------------------------------------
@@ -295,7 +305,7 @@ def test_past_any_one_limit_is_past_tolerance() -> None:
         ("target", {"target": 8.0, "max_drop": 1.0}, (5.0, 11.0)),
     ],
 )
-def test_what_is_allowed_is_told_as_numbers(
+def test_the_allowed_range_is_given_as_numbers(
     direction: Direction, limits: dict[str, float], allowed: tuple[float | None, float | None]
 ) -> None:
     assert only(judged([10.0], [10.0], for_one(direction, **limits))).allowed == allowed
@@ -356,8 +366,8 @@ def test_one_against_one_is_tolerance_only_and_says_so() -> None:
     assert (found.verdict, found.test) == (Verdict.FAIL, Test.TOLERANCE)
     assert (found.p_value, found.interval, found.confidence) == (None, None, None)
     assert found.reason == (
-        "worse by 0.1 (12.50%), past max_drop = 0.01; tolerance only, as it is 1 against 1 runs: "
-        "3 on each side, or 5 on one, permit a test"
+        "worse by 0.1 (12.50%), past max_drop = 0.01; tolerance only, because 1 against 1 runs are "
+        "too few for a test: it takes 3 on each side, or 5 on one"
     )
     assert "tolerance only" in only(judged([0.80], [0.80])).reason
 
@@ -411,10 +421,10 @@ def test_the_same_seeds_are_paired() -> None:
     ],
     ids=["another", "one more", "none", "the same thrice"],
 )
-def test_other_seeds_are_not_paired_and_it_is_said(candidate: list[GateRun]) -> None:
+def test_different_seeds_are_not_paired_and_the_reason_says_so(candidate: list[GateRun]) -> None:
     found = only(judged(candidate, seeded("b", SEEDS), BY_SEED))
     assert found.test is Test.WELCH
-    assert "not paired: the values of params.extra.seed are not the same" in found.reason
+    assert "not paired: the values of params.extra.seed differ between the sides" in found.reason
     forced = for_one(max_drop=0.01, paired_by="params.extra.seed", test="paired")
     report = judged(candidate, seeded("b", SEEDS), forced)
     assert report.outcome is Outcome.CANNOT_COMPARE
@@ -422,7 +432,7 @@ def test_other_seeds_are_not_paired_and_it_is_said(candidate: list[GateRun]) -> 
     assert "needs the same values of params.extra.seed on both sides" in only(report).reason
 
 
-def test_a_seed_without_the_metric_makes_no_pair() -> None:
+def test_a_seed_without_the_metric_is_not_paired() -> None:
     baseline = [*seeded("b", SEEDS), run("b4", None, params={"extra.seed": "4"})]
     candidate = seeded("c", SEEDS)
     assert only(judged(candidate, baseline, BY_SEED)).test is Test.EXACT  # paired, no difference
@@ -432,22 +442,22 @@ def test_constant_on_both_sides_is_exact() -> None:
     found = only(judged([0.75] * 3, [0.80] * 3))
     assert (found.verdict, found.test) == (Verdict.FAIL, Test.EXACT)
     assert (found.p_value, found.p_adjusted, found.interval) == (None, None, None)
-    assert "there is no spread to test against" in found.reason
+    assert "there is no spread to test" in found.reason
     assert verdict([0.80] * 3, [0.80] * 3) is Verdict.PASS
 
 
-def test_a_test_that_was_forbidden_is_not_taken() -> None:
+def test_test_none_runs_no_test() -> None:
     found = only(judged([0.70, 0.80, 0.81], THREE, for_one(max_drop=0.01, test="none")))
     assert (found.verdict, found.test, found.p_value) == (Verdict.FAIL, Test.TOLERANCE, None)
-    assert found.reason.endswith("; tolerance only, as test = 'none' asks")
+    assert found.reason.endswith("; tolerance only, because test = 'none'")
 
 
-def test_a_test_that_too_few_runs_permit_is_no_other_one_instead() -> None:
+def test_a_requested_test_with_too_few_runs_is_not_replaced() -> None:
     welch = for_one(max_drop=0.01, test="welch")
     report = judged([0.70], FIVE, welch)
     assert only(report).verdict is Verdict.CANNOT_COMPARE
     assert only(report).reason.endswith(
-        "; test = 'welch' needs 2 runs on each side, but there are 1 and 5: run more, or take "
+        "; test = 'welch' needs 2 runs on each side, but there are 1 and 5: add runs, or set "
         "test = 'auto'"
     )
     assert report.outcome is Outcome.CANNOT_COMPARE
@@ -574,14 +584,14 @@ def test_another_dataset_cannot_be_compared(tmp_path: Path) -> None:
     policy = from_toml(tmp_path, LIMIT, comparable=EQUAL)
     report = judged([run("c", 0.9, **fields(digest="d2"))], runs("b", THREE, **fields()), policy)
     assert report.outcome is Outcome.CANNOT_COMPARE
-    assert report.differences == (Difference("datasets.eval", ("d2",), ("d1",)),)
+    assert report.differences == (FieldDifference("datasets.eval", ("d2",), ("d1",)),)
     assert list(report.problems) == [
         (
-            "the runs differ where they must be equal, in datasets.eval: narrow the baseline down "
-            "to runs like the candidate, or change comparable.require_equal"
+            "the runs differ in datasets.eval, which must be equal: restrict the baseline to runs "
+            "like the candidate, or change comparable.require_equal"
         )
     ]
-    assert only(report).reason == "not compared: see what keeps the runs from it"
+    assert only(report).reason == "not compared: the problems of the whole report say why"
     assert only(report).change is None
 
 
@@ -590,7 +600,7 @@ def test_another_eval_dataset_cannot_be_compared_unless_the_policy_says_so(tmp_p
     baseline = runs("b", THREE, **fields())
     assert judged(candidate, baseline).outcome is Outcome.CANNOT_COMPARE
     without = judged([run("c", 0.8)], baseline)  # has none, where the baseline has one
-    assert without.differences == (Difference("datasets.eval", (None,), ("d1",)),)
+    assert without.differences == (FieldDifference("datasets.eval", (None,), ("d1",)),)
     for comparable in ("require_equal = []", "allow_differ = ['datasets.eval']"):
         policy = from_toml(tmp_path, LIMIT, comparable=comparable)
         assert judged(candidate, baseline, policy).outcome is Outcome.PASS
@@ -599,7 +609,7 @@ def test_another_eval_dataset_cannot_be_compared_unless_the_policy_says_so(tmp_p
 def test_another_param_cannot_be_compared(tmp_path: Path) -> None:
     policy = from_toml(tmp_path, LIMIT, comparable=EQUAL)
     report = judged([run("c", 0.8, **fields("v2"))], runs("b", THREE, **fields(lr="1")), policy)
-    assert report.differences == (Difference("params.extra.eval_set", ("v2",), ("v1",)),)
+    assert report.differences == (FieldDifference("params.extra.eval_set", ("v2",), ("v1",)),)
     assert report.outcome is Outcome.CANNOT_COMPARE
 
 
@@ -607,7 +617,7 @@ def test_candidates_that_differ_among_themselves_cannot_be_compared(tmp_path: Pa
     policy = from_toml(tmp_path, LIMIT, comparable=EQUAL)
     candidate = [run("c", 0.8, **fields()), run("d", 0.8, **fields("v2"))]
     report = judged(candidate, runs("b", THREE, **fields()), policy)
-    assert report.differences == (Difference("params.extra.eval_set", ("v1", "v2"), ("v1",)),)
+    assert report.differences == (FieldDifference("params.extra.eval_set", ("v1", "v2"), ("v1",)),)
     assert report.outcome is Outcome.CANNOT_COMPARE
 
 
@@ -620,7 +630,7 @@ def test_a_bound_fails_even_where_nothing_can_be_compared(tmp_path: Path) -> Non
     assert verdict([NAN], [], policy) is Verdict.FAIL
 
 
-def test_a_field_that_nobody_has_is_a_problem(tmp_path: Path) -> None:
+def test_a_field_that_no_run_has_is_a_problem(tmp_path: Path) -> None:
     policy = from_toml(
         tmp_path, LIMIT, comparable='require_equal = ["params.evalset", "params.x*"]'
     )
@@ -639,14 +649,14 @@ def test_patterns_of_fields_have_exceptions(tmp_path: Path) -> None:
     assert judged([run("c", 0.8, **alike[0])], runs("b", THREE, **alike[1]), policy).problems == ()
     other = fields(size="16", lr="1")
     report = judged([run("c", 0.8, **other)], runs("b", THREE, **alike[1]), policy)
-    assert report.differences == (Difference("params.size", ("16",), ("8",)),)
+    assert report.differences == (FieldDifference("params.size", ("16",), ("8",)),)
     named = 'require_equal = ["params.extra.eval_set"]\nallow_differ = ["params.extra.*"]'
     policy = from_toml(tmp_path, LIMIT, comparable=named)
     report = judged([run("c", 0.8, **alike[0])], runs("b", THREE, **alike[1]), policy)
     assert [one.field for one in report.differences] == ["params.extra.eval_set"]
 
 
-def test_what_differs_and_nobody_asked_about_is_noted(tmp_path: Path) -> None:
+def test_differing_fields_that_the_policy_does_not_name_are_noted(tmp_path: Path) -> None:
     policy = from_toml(tmp_path, LIMIT, comparable=EQUAL)
     report = judged(
         [run("c", 0.8, **fields(lr="2", size="16", seed="1"))],
@@ -659,21 +669,21 @@ def test_what_differs_and_nobody_asked_about_is_noted(tmp_path: Path) -> None:
     assert report.outcome is Outcome.PASS
     assert list(report.notes) == [
         (
-            "candidate and baseline also differ in params.size (16; 8 | missing): put each into "
+            "candidate and baseline also differ in params.size (16; 8 | missing): add each to "
             "comparable.require_equal or comparable.allow_differ"
         )
     ]
     many = {f"p{n}": "x" * 100 for n in range(20)}
     note = judged([run("c", 0.8, **fields(**many))], runs("b", THREE, **fields())).notes[0]
-    assert ", and 12 more: put each" in note
+    assert ", and 12 more: add each" in note
     assert len(note) < 1000
 
 
-def test_what_pairs_the_runs_may_differ() -> None:
+def test_the_field_that_pairs_runs_may_differ() -> None:
     assert judged(seeded("c", {7: 0.8}), seeded("b", SEEDS), BY_SEED).notes == ()
 
 
-def test_pairs_that_were_asked_for_and_do_not_match_are_told_where_it_passes() -> None:
+def test_unmatched_pairs_are_noted_even_if_the_metric_passes() -> None:
     others = {seed + 100: value for seed, value in SEEDS.items()}
     report = judged(seeded("c", others), seeded("b", SEEDS), BY_SEED)
     assert (report.metrics[0].verdict, report.metrics[0].test) == (Verdict.PASS, Test.WELCH)
@@ -698,7 +708,7 @@ def test_no_baseline_yet_cannot_be_compared(tmp_path: Path) -> None:
     assert (report.outcome, report.outcome.exit_code) == (Outcome.CANNOT_COMPARE, 3)
     assert list(report.problems) == [
         (
-            "the baseline has no run that can be compared with, and needs 3 runs: bless some, or "
+            "the baseline has no usable run, but needs 3 runs: bless more runs, or "
             "let the bounds alone decide for now (--bootstrap)"
         )
     ]
@@ -710,7 +720,7 @@ def test_too_small_a_baseline_cannot_be_compared(tmp_path: Path) -> None:
     bad = run("x", 0.8, status="FAILED")
     report = judged([0.9], [0.8, 0.8, bad], policy)
     assert report.outcome is Outcome.CANNOT_COMPARE
-    assert report.problems[0].startswith("the baseline has 2 runs only, and needs 3 runs: ")
+    assert report.problems[0].startswith("the baseline has only 2 usable runs, but needs 3 runs: ")
     assert judged([0.9], [0.8, 0.8, 0.8, bad], policy).outcome is Outcome.PASS
     assert judged([0.9], [0.8]).outcome is Outcome.PASS  # the one that was named
 
@@ -736,7 +746,9 @@ def test_bootstrap_with_a_baseline_judges_all(tmp_path: Path) -> None:
     policy = from_toml(tmp_path, LIMIT)
     report = judged([0.7] * 3, THREE, policy, bootstrap=True)
     assert (report.outcome, report.bootstrap) == (Outcome.REGRESSION, False)
-    assert report.notes == ("the baseline is there: all was judged, and --bootstrap can go",)
+    assert report.notes == (
+        "the baseline is complete and everything was judged: remove --bootstrap",
+    )
 
 
 def test_bounds_alone_pass_with_bootstrap(tmp_path: Path) -> None:
@@ -750,7 +762,7 @@ def test_bounds_alone_pass_with_bootstrap(tmp_path: Path) -> None:
 # -- the report ------------------------------------------------------------------------------------
 
 
-def test_the_report_names_what_it_is_made_of() -> None:
+def test_the_report_names_its_policy_and_runs() -> None:
     policy = for_one(max_drop=0.01)
     links = {"Compare": "http://localhost/#/compare-runs"}
     report = judged([0.8], [0.8], policy, links=links)
@@ -810,7 +822,9 @@ def test_the_order_of_the_runs_does_not_matter(
 
 @settings(max_examples=40, deadline=None)
 @given(SIDE, SIDE)
-def test_what_is_no_worse_never_fails(candidate: list[float], baseline: list[float]) -> None:
+def test_a_candidate_that_is_no_worse_never_fails(
+    candidate: list[float], baseline: list[float]
+) -> None:
     better = [value + max(baseline) for value in candidate]
     assert verdict(better, baseline, for_one(max_drop=0.0, max_drop_rel=0.0)) is Verdict.PASS
 
@@ -820,7 +834,7 @@ ANY = st.lists(st.floats() | st.sampled_from([0.0, 1.0, 1e-300, 1e300]), min_siz
 
 @settings(max_examples=100, deadline=None)
 @given(ANY, ANY, st.sampled_from(["higher", "lower", "target"]))
-def test_whatever_was_logged_is_judged(
+def test_any_logged_values_are_judged(
     candidate: list[float], baseline: list[float], direction: Direction
 ) -> None:
     target = {"target": 1.0} if direction == "target" else {}

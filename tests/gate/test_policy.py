@@ -1,4 +1,4 @@
-"""The policy file: the example of the documentation, every refusal, and what a pattern means."""
+"""The policy file: the documented example, every refusal, and patterns."""
 
 import hashlib
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert found.digest == hashlib.sha256(FULL.encode()).hexdigest()
 
 
-def test_what_is_left_out(tmp_path: Path) -> None:
+def test_defaults(tmp_path: Path) -> None:
     found = policy(tmp_path, HEAD + METRIC)
     assert (found.gate.alpha, found.gate.on_inconclusive) == (0.05, "warn")
     assert (found.baseline.last, found.baseline.min_runs) == (10, 3)
@@ -112,11 +112,14 @@ def test_the_digest_is_of_the_text(tmp_path: Path) -> None:
     assert len(digests) == 2
 
 
-# -- what is refused -------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 REFUSED = {
-    "no TOML": ("[gate\n", "is no TOML: Expected ']' at the end of a table declaration (at line 1"),
-    "a broken line": (HEAD + "a = \n", "is no TOML: Invalid value (at line 5, column 5)"),
+    "no TOML": (
+        "[gate\n",
+        "is not TOML: Expected ']' at the end of a table declaration (at line 1",
+    ),
+    "a broken line": (HEAD + "a = \n", "is not TOML: Invalid value (at line 5, column 5)"),
     "no tables": (METRIC, "[gate] is missing: add it with schema = 1; [baseline] is missing: add"),
     "no schema": (
         HEAD.replace("schema = 1", "") + METRIC,
@@ -143,7 +146,7 @@ REFUSED = {
     ),
     "no direction": (
         HEAD + "[metrics.m]\nmax_drop = 1\n",
-        "metrics.m.direction is missing: say 'higher', 'lower' or 'target'; it is never guessed",
+        "metrics.m.direction is missing: set it to 'higher', 'lower' or 'target'; it is never gu",
     ),
     "wrong direction": (
         HEAD + METRIC.replace("higher", "up"),
@@ -164,7 +167,7 @@ REFUSED = {
     ),
     "a percentage": (
         HEAD + METRIC + "max_drop_rel = 2\n",
-        "metrics.m: max_drop_rel = 2 is more than all of the baseline: write a fraction (0.02",
+        "metrics.m: max_drop_rel = 2 is more than the whole baseline: write a fraction (0.02",
     ),
     "a negative relative limit": (HEAD + METRIC + "max_drop_rel = -1\n", "metrics.m.max_drop_rel"),
     "bool for a limit": (HEAD + METRIC.replace("= 1", "= true"), "metrics.m.max_drop = true sho"),
@@ -172,7 +175,7 @@ REFUSED = {
     "a limit past floats": (HEAD + METRIC.replace("= 1", f"= 1{'0' * 400}"), "metrics.m.max_dro"),
     "a number past counting": (
         HEAD + METRIC + f"min = {'9' * 5000}\n",
-        "holds a value that is none: Exceeds",
+        "has an invalid value: Exceeds",
     ),
     "min above max": (
         HEAD + METRIC + "min = 2\nmax = 1\n",
@@ -180,11 +183,15 @@ REFUSED = {
     ),
     "target without one": (
         HEAD + METRIC.replace("higher", "target"),
-        "metrics.m: direction = 'target' needs the target: add target = <number>",
+        "metrics.m: direction = 'target' needs a target: add target = <number>",
     ),
     "a target that is none": (
         HEAD + METRIC + "target = 1\n",
         "metrics.m: target = 1 belongs to direction = 'target', not to 'higher'",
+    ),
+    "a target past the statistics": (
+        HEAD + METRIC.replace("higher", "target") + "target = -1e151\n",
+        "metrics.m: target = -1e+151 is beyond 1e+150",
     ),
     "paired by nothing": (
         HEAD + METRIC + 'test = "paired"\n',
@@ -192,15 +199,15 @@ REFUSED = {
     ),
     "paired without a test": (
         HEAD + METRIC + 'test = "none"\npaired_by = "params.seed"\n',
-        "metrics.m: paired_by means nothing with test = 'none': take one out",
+        "metrics.m: paired_by has no effect with test = 'none': remove one",
     ),
     "paired for Welch": (
         HEAD + METRIC + 'test = "welch"\npaired_by = "params.seed"\n',
-        "metrics.m: paired_by means nothing with test = 'welch'",
+        "metrics.m: paired_by has no effect with test = 'welch'",
     ),
     "paired by no param": (
         HEAD + METRIC + 'paired_by = "seed"\n',
-        "metrics.m.paired_by: 'seed' names no param: write params.<key>",
+        "metrics.m.paired_by: 'seed' is not a param: write params.<key>",
     ),
     "paired by a pattern": (HEAD + METRIC + 'paired_by = "params.*"\n', "metrics.m.paired_by: 'p"),
     "a test of bounds": (
@@ -230,19 +237,19 @@ REFUSED = {
     "an empty run": (HEAD.replace('"r"', '""') + METRIC, "baseline.run = '' should have at least"),
     "too few taken": (
         HEAD.replace('run = "r"', 'filter = "f"\nlast = 2') + METRIC,
-        "baseline: last = 2 takes fewer runs than min_runs = 3 asks for: raise the one or lower",
+        "baseline: last = 2 takes fewer runs than min_runs = 3 needs: raise last or lower min_",
     ),
     "no field": (
         HEAD + METRIC + '[comparable]\nrequire_equal = ["eval_set"]\n',
-        "comparable.require_equal: 'eval_set' is no field: write params.<key> or datasets.<cont",
+        "comparable.require_equal: 'eval_set' is not a field: write params.<key> or datasets.<cont",
     ),
     "data that must be equal": (
         HEAD + METRIC + '[comparable]\nrequire_equal = ["data.eval"]\n',
-        "comparable.require_equal: 'data.eval' must be equal without being named: take it out",
+        "comparable.require_equal: 'data.eval' is always required to be equal: remove it",
     ),
     "no field to allow": (
         HEAD + METRIC + '[comparable]\nallow_differ = ["eval"]\n',
-        "comparable.allow_differ: 'eval' is no field: write params.<key> or datasets.<context>, or",
+        "comparable.allow_differ: 'eval' is not a field: write params.<key> or datasets.<context>,",
     ),
     "no list": (
         HEAD + METRIC + '[comparable]\nallow_differ = "params.x"\n',
@@ -250,7 +257,7 @@ REFUSED = {
     ),
     "a contradiction": (
         HEAD + METRIC + '[comparable]\nrequire_equal = ["params.x"]\nallow_differ = ["params.x"]\n',
-        "comparable: 'params.x' stands in require_equal and in allow_differ: take one out",
+        "comparable: 'params.x' is in require_equal and in allow_differ: remove one",
     ),
     "a long value": (
         HEAD + METRIC + f'severity = "{"x" * 1000}"\n',
@@ -265,7 +272,7 @@ def test_a_policy_that_is_refused(tmp_path: Path, text: str, message: str) -> No
     assert refusal(tmp_path, text).startswith(message)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     text = HEAD.replace("= 1", "= 2") + METRIC.replace("= 1", "= -1") + "x = 1\n"
     found = refusal(tmp_path, text).split("; ")
     assert [one.split(" ")[0] for one in found] == [
@@ -284,7 +291,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"latin\.toml: is not UTF-8 text \(byte 2\)"):
         load_policy(tmp_path / "latin.toml")
     (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
-    with pytest.raises(PolicyError, match=r"deep\.toml: is no TOML"):
+    with pytest.raises(PolicyError, match=r"deep\.toml: is not TOML"):
         load_policy(tmp_path / "deep.toml")
 
 
@@ -334,7 +341,7 @@ def expanded(tmp_path: Path, patterns: list[str], keys: list[str]) -> dict[str, 
     return {key: wanted.max_drop for key, wanted in found.items()}
 
 
-def test_a_full_name_goes_before_a_pattern_and_the_first_pattern_before_the_next(
+def test_a_full_name_overrides_patterns_and_the_first_pattern_the_next(
     tmp_path: Path,
 ) -> None:
     patterns = ["eval/*", "eval/b", "*"]
@@ -350,7 +357,7 @@ def test_all_kinds_of_patterns(tmp_path: Path) -> None:
     assert expanded(tmp_path, ["x[12]"], keys).keys() == {"x1", "x2"}
 
 
-def test_a_name_that_nobody_has_is_kept(tmp_path: Path) -> None:
+def test_a_name_that_no_run_has_is_kept(tmp_path: Path) -> None:
     assert expanded(tmp_path, ["a", "b*"], ["b1"]) == {"a": 0, "b1": 1}
 
 
@@ -359,5 +366,5 @@ def test_a_pattern_that_matches_nothing(tmp_path: Path) -> None:
         expanded(tmp_path, ["a", "evil/*"], ["a", "eval/b"])
     assert str(caught.value) == (
         f'{tmp_path / "policy.toml"}: metrics."evil/*": no run has a metric that matches: check '
-        "the pattern, or that the metrics were logged"
+        "the pattern, and that the metrics were logged"
     )

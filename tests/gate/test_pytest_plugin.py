@@ -61,7 +61,7 @@ def run(pytester: pytest.Pytester, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
     return invoke
 
 
-def test_a_good_run_passes_and_is_told_at_the_end(run: Run) -> None:
+def test_a_good_run_passes_and_is_listed_at_the_end(run: Run) -> None:
     result = run(
         """
         def test_it(metric_gate):
@@ -75,7 +75,7 @@ def test_a_good_run_passes_and_is_told_at_the_end(run: Run) -> None:
     )
 
 
-def test_what_is_worse_or_cannot_be_judged_fails_with_the_table(run: Run) -> None:
+def test_worse_or_unjudgeable_runs_fail_with_the_table(run: Run) -> None:
     result = run(
         """
         import pytest
@@ -87,7 +87,7 @@ def test_what_is_worse_or_cannot_be_judged_fails_with_the_table(run: Run) -> Non
     )
     result.assert_outcomes(failed=4)
     result.stdout.fnmatch_lines(
-        ["REGRESSION: *", "eval/accuracy * FAIL *", "CANNOT COMPARE: *", "*died is not whole*"]
+        ["REGRESSION: *", "eval/accuracy * FAIL *", "CANNOT COMPARE: *", "*died is incomplete*"]
     )
     result.stdout.fnmatch_lines(["*[[]died]: CANNOT COMPARE*", "*[[]nobody]: CANNOT COMPARE*"])
     result.stdout.no_fnmatch_line("*pytest_plugin.py*")
@@ -140,7 +140,7 @@ def test_one_metric_of_runs_against_others(run: Run, shelf: Shelf) -> None:
     result.assert_outcomes(passed=9, failed=3)
 
 
-def test_what_is_asked_wrongly_fails_in_one_line(run: Run) -> None:
+def test_a_wrong_request_fails_in_one_line(run: Run) -> None:
     result = run(
         """
         from types import SimpleNamespace
@@ -179,13 +179,13 @@ def test_what_is_asked_wrongly_fails_in_one_line(run: Run) -> None:
     result.stdout.no_fnmatch_line("*another exception*")
     result.stdout.fnmatch_lines(
         [
-            "no policy: give `policy=...` to metric_gate.check, or --orbiter-policy FILE",
+            "no policy: pass `policy=...` to metric_gate.check, or --orbiter-policy FILE",
             "*nowhere.toml: cannot be read*",
             "*direction*",
             "the filter *tags.a == 'b'*",
-            "*no candidate was given*",
-            "*no baseline run was given*",
-            "*no baseline run was given*",
+            "*no candidate is given*",
+            "*no baseline run is given*",
+            "*no baseline run is given*",
             "*has no run id (yet)*",
         ]
     )
@@ -242,16 +242,16 @@ def test_bootstrap_is_an_option_and_an_argument(run: Run, pytester: pytest.Pytes
     result.stdout.fnmatch_lines(["*NOT JUDGED*"])
 
 
-def test_a_report_that_cannot_be_written_is_told_before_any_test(run: Run) -> None:
+def test_an_unwritable_report_is_an_error_before_any_test(run: Run) -> None:
     result = run(TWO, "--orbiter-html=no/r.html")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--orbiter-html *no/r.html cannot be written*"])
     result = run(TWO, "--orbiter-policy=gate.toml", "--orbiter-json=gate.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--orbiter-json *gate.toml is what the candidates are judged*"])
+    result.stderr.fnmatch_lines(["*--orbiter-json *gate.toml is an input of the gate*"])
 
 
-def test_a_report_of_nothing_is_told(run: Run) -> None:
+def test_a_report_without_judgements_is_mentioned(run: Run) -> None:
     result = run("def test_it(): pass", "--orbiter-html=r.html")
     result.stdout.fnmatch_lines(["*r.html was not written: no test has judged a run"])
 
@@ -263,7 +263,7 @@ def test_reports_of_workers_reach_the_summary(run: Run, pytester: pytest.Pyteste
     assert (pytester.path / "r-2.json").exists()
 
 
-def test_who_does_not_use_it_loads_nothing(pytester: pytest.Pytester) -> None:
+def test_without_the_fixture_nothing_is_loaded(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import sys

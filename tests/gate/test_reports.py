@@ -1,4 +1,4 @@
-"""The gate's reports: they answer first, show everything, and let no name in them act."""
+"""The gate's reports: the outcome comes first, everything is shown, and no name acts."""
 
 import json
 import re
@@ -20,7 +20,7 @@ import gate_reports as examples
 from gate_reports import EXAMPLES, GOLDEN, HOSTILE, golden, named
 from orbiter_mlflow.gate.model import (
     BaselineSource,
-    Difference,
+    FieldDifference,
     GateReport,
     GateRun,
     LeftOut,
@@ -28,9 +28,14 @@ from orbiter_mlflow.gate.model import (
     Sample,
     Verdict,
 )
-from orbiter_mlflow.gate.reports import figures, html, junit, markdown, terminal, to_json
-from orbiter_mlflow.gate.reports import terminal_text as as_text
+from orbiter_mlflow.gate.reports import figures
+from orbiter_mlflow.gate.reports.html import render as html
+from orbiter_mlflow.gate.reports.json import render as to_json
+from orbiter_mlflow.gate.reports.junit import render as junit
 from orbiter_mlflow.gate.reports.markdown import MAX_LENGTH
+from orbiter_mlflow.gate.reports.markdown import render as markdown
+from orbiter_mlflow.gate.reports.terminal import render as as_text
+from orbiter_mlflow.gate.reports.terminal import renderable
 
 FORMATS: dict[str, Callable[[GateReport], str]] = {
     "terminal": as_text,
@@ -51,7 +56,7 @@ ANY_TEXT = st.text(
 
 
 class Page(HTMLParser):
-    """What a page consists of; refuses one whose elements are not closed in order."""
+    """The elements and texts of a page; fails if elements are not closed in order."""
 
     VOID = frozenset({"meta"})
 
@@ -93,11 +98,11 @@ def strict_json(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-# -- what they look like -------------------------------------------------------------------------
+# -- golden files ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", golden())
-def test_a_report_looks_as_it_did(name: str) -> None:
+def test_a_report_matches_its_golden_file(name: str) -> None:
     """After an intended change run `python tests/support/gate_reports.py` and read the diff."""
     assert golden()[name] == (GOLDEN / name).read_text(encoding="utf-8")
 
@@ -168,13 +173,13 @@ def test_everything_that_was_found_is_shown(kind: str) -> None:
         "max_drop = 0.01",
         "higher is better",
         "lower is better",
-        "not compared: see what keeps the runs from it",
+        "not compared: the problems of the whole report say why",
         "datasets.eval differs between the candidate and the baseline",
         "gsm8k:77aa",
-        "(not there), test",
+        "(missing), test",
         "candidate and baseline also differ in params.batch_size (8; 16)",
         "it is FAILED, not FINISHED: 1 run, main-10 (aaaaaaaa)",
-        "Not as at the git ref: baseline.json differs from main",
+        "Different from the git ref: baseline.json differs from main",
         "filter tags.baseline = 'main' in experiment agents, last 10",
         "gate.toml",
         "5e" * 32,
@@ -187,7 +192,7 @@ def test_everything_that_was_found_is_shown(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "html"])
-def test_what_is_worst_comes_first(kind: str) -> None:
+def test_the_worst_metrics_come_first(kind: str) -> None:
     warned, failed, inconclusive, passed = (
         replace(examples.ACCURACY, metric=f"metric/{name}") for name in "abcd"
     )
@@ -203,7 +208,7 @@ def test_what_is_worst_comes_first(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "html", "junit"])
-def test_what_was_not_judged_says_so(kind: str) -> None:
+def test_an_unjudged_report_says_so(kind: str) -> None:
     assert "UNJUDGED: there is no baseline to judge by yet." in FORMATS[kind](examples.BOOTSTRAP)
     assert "UNJUDGED" not in FORMATS[kind](examples.REGRESSION)
 
@@ -211,7 +216,7 @@ def test_what_was_not_judged_says_so(kind: str) -> None:
 def test_a_terminal_that_can_has_colours_and_links() -> None:
     console = Console(file=StringIO(), force_terminal=True, color_system="truecolor", width=100)
     with console.capture() as captured:
-        console.print(terminal(examples.REGRESSION))
+        console.print(renderable(examples.REGRESSION))
     shown = captured.get()
     assert "\x1b[1;31mREGRESSION" in shown
     assert re.search(r"\x1b\]8;id=\d+;https://mlflow.example/#/compare-runs\?", shown)
@@ -227,7 +232,7 @@ def test_a_terminal_report_keeps_to_its_width(report: GateReport, width: int) ->
     assert sorted(box.sub("", shown)) == sorted(box.sub("", wide))  # folded, and nothing lost
 
 
-# -- figures -------------------------------------------------------------------------------------
+# -- figures ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -284,11 +289,11 @@ def test_the_largest_float_counts_as_infinite_in_a_mean() -> None:
     assert figures.mean(Sample({})) is None
 
 
-def test_a_mean_is_no_infinity_where_no_value_is_one() -> None:
+def test_a_mean_of_finite_values_is_finite() -> None:
     assert figures.mean(Sample({"a": 1e308, "b": 1.5e308})) == 1.25e308
 
 
-def test_a_very_small_p_value_is_no_equation() -> None:
+def test_a_very_small_p_value_is_an_inequality() -> None:
     metric = replace(examples.ACCURACY, p_value=0.00001, p_adjusted=0.00002)
     shown = as_text(replace(examples.REGRESSION, metrics=(metric,)))
     assert "p < 0.0001" in shown
@@ -296,7 +301,7 @@ def test_a_very_small_p_value_is_no_equation() -> None:
     assert "= <" not in shown
 
 
-# -- JUnit ---------------------------------------------------------------------------------------
+# -- JUnit -----------------------------------------------------------------------------------------
 
 COUNTED = {"failures": "failure", "errors": "error", "skipped": "skipped"}
 
@@ -336,7 +341,7 @@ def said(report: GateReport) -> dict[str, str]:
 
 
 @every_example
-def test_junit_is_what_services_read(report: GateReport) -> None:
+def test_junit_has_the_structure_that_services_read(report: GateReport) -> None:
     suite_of(report)
 
 
@@ -352,17 +357,17 @@ def test_a_metric_is_a_test_case() -> None:
     }
 
 
-def test_what_cannot_be_compared_at_all_is_an_error_of_its_own() -> None:
+def test_an_incomparable_candidate_is_an_error_of_its_own() -> None:
     whole = "candidate and baseline can be compared"
     assert said(examples.UNREADABLE) == {whole: "error"}
     assert said(examples.DIFFERENT)[whole] == "error"
     unexplained = replace(examples.UNREADABLE, problems=())
     assert said(unexplained) == {whole: "error"}
     (error,) = suite_of(examples.DIFFERENT).findall("testcase[1]/error")
-    assert "candidate has (not there), test; baseline has test" in (error.text or "")
+    assert "candidate has (missing), test; baseline has test" in (error.text or "")
 
 
-def test_what_only_warns_turns_no_build_red() -> None:
+def test_warnings_fail_no_build() -> None:
     for severity in ("warn", "info"):
         metric = replace(examples.ACCURACY, severity=severity)
         report = replace(examples.WARN, metrics=(examples.LOSS, metric))
@@ -370,7 +375,7 @@ def test_what_only_warns_turns_no_build_red() -> None:
         assert metric.reason in junit(report)
 
 
-# -- JSON ----------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 @every_example
@@ -385,7 +390,7 @@ def test_json_holds_every_field(report: GateReport) -> None:
         (MetricResult, found["metrics"]),
         (GateRun, found["candidate"] + found["baseline"]),
         (LeftOut, found["left_out"]),
-        (Difference, found["differences"]),
+        (FieldDifference, found["differences"]),
         (BaselineSource, [found["baseline_source"]]),
     ):
         names = [field.name for field in fields(kind)]
@@ -398,7 +403,7 @@ def test_json_holds_every_field(report: GateReport) -> None:
     ]
 
 
-def test_json_says_what_is_no_number() -> None:
+def test_json_spells_out_nan_and_infinities() -> None:
     metrics = {m["metric"]: m for m in strict_json(to_json(examples.ODD))["metrics"]}
     assert "NaN" in metrics["eval/nan"]["candidate"]["values"].values()
     assert metrics["eval/nan"]["change"] == "NaN"
@@ -412,7 +417,7 @@ def test_json_says_what_is_no_number() -> None:
     }
 
 
-# -- Markdown ------------------------------------------------------------------------------------
+# -- Markdown --------------------------------------------------------------------------------------
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 OURS = {"<br>", "<span>", "</span>", "<details><summary>What was compared, and how</summary>"}
@@ -447,7 +452,7 @@ def test_a_comment_never_grows_too_long() -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "$", "|", "@a", "\x00"])
-def test_nor_does_one_full_of_long_texts(character: str) -> None:
+def test_nor_does_a_comment_with_long_texts(character: str) -> None:
     report = named(character * 3000, character * 6000)
     many = replace(
         report,
@@ -466,7 +471,7 @@ def test_nor_does_one_full_of_long_texts(character: str) -> None:
     assert shown.endswith("</details>\n")
 
 
-# -- the page ------------------------------------------------------------------------------------
+# -- the page --------------------------------------------------------------------------------------
 
 
 @every_example
@@ -509,7 +514,7 @@ def test_the_plot_runs_from_the_oldest_to_the_latest() -> None:
     )
 
 
-def test_what_has_no_height_is_marked_at_the_edge() -> None:
+def test_runs_without_a_finite_value_are_marked_at_the_edge() -> None:
     page = Page(html(examples.ODD))
     lost = [a for tag, a in page.elements if tag == "path" and a.get("class") == "lost"]
     # new: 3 + 1 missing; some: 2 missing; nan: 1; inf: 3 of the baseline and 1
@@ -566,7 +571,7 @@ def test_a_plot_can_be_drawn_of_any_numbers(
     strict_json(to_json(report))
 
 
-# -- names from outside --------------------------------------------------------------------------
+# -- names from outside ----------------------------------------------------------------------------
 
 
 def assert_harmless(report: GateReport) -> None:

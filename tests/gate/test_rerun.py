@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from orbiter.train.policy_gradient.trainer import PolicyGradientConfig, SoftmaxPolicy
 from orbiter_mlflow import MLflowSettings, load_config
-from orbiter_mlflow.cli.demo import ACTIONS, DemoTrainer, digits
+from orbiter_mlflow.cli.demo_runs import ACTIONS, DemoTrainer, load_digits
 from orbiter_mlflow.config.codec.equality import same
 from orbiter_mlflow.runs.diff import diff_runs
 from orbiter_mlflow.runs.store import RunStore
@@ -15,8 +15,8 @@ from trainers import stored
 
 
 async def demo_run(uri: str, config: PolicyGradientConfig) -> str:
-    """What the demo does, on fewer images; gives the run's id."""
-    (features, labels), test_data = digits()
+    """Train like the demo, on fewer images; returns the run's id."""
+    (features, labels), test_data = load_digits()
     trainer = DemoTrainer(config, mlflow=MLflowSettings(tracking_uri=uri, experiment="rerun"))
     trainer.check_agent(SoftmaxPolicy(features.shape[1], ACTIONS))
     trainer.check_dataset((features[:400], labels[:400]), test_data)

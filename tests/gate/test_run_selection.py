@@ -1,4 +1,4 @@
-"""What the gate reads of a real store: candidates, the baseline, values, what is not whole."""
+"""Run selection in a real store: candidates, the baseline, values, and incomplete runs."""
 
 import math
 from collections.abc import Collection
@@ -56,7 +56,7 @@ def store(shelf: Shelf) -> RunStore:
 
 
 def found(shelf: Shelf, store: RunStore, *texts: str, experiment: str = "Default") -> list[str]:
-    runs = run_selection.named(store, texts, experiment=experiment)
+    runs = run_selection.find_runs(store, texts, experiment=experiment)
     return names_of(shelf, [run.run_id for run in runs])
 
 
@@ -66,7 +66,7 @@ def policy(**metrics: dict[str, Any]) -> Policy:
     )
 
 
-# -- which runs are meant ------------------------------------------------------------------------
+# -- which runs are meant --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def policy(**metrics: dict[str, Any]) -> Policy:
         "tags.'a b' =\n'c'",
     ],
 )
-def test_a_filter_is_told_from_a_name(text: str) -> None:
+def test_a_filter_is_distinguished_from_a_name(text: str) -> None:
     assert run_selection.is_filter(text)
 
 
@@ -93,7 +93,7 @@ def test_a_filter_is_told_from_a_name(text: str) -> None:
     "text",
     ["3f2a", "learning_rate=0.5 seed=0", "run.5", "tags.x", "a = 'b'", "status", "", "my run > 5"],
 )
-def test_a_name_is_no_filter(text: str) -> None:
+def test_a_name_is_not_a_filter(text: str) -> None:
     assert not run_selection.is_filter(text)
 
 
@@ -108,10 +108,10 @@ def test_runs_are_found_by_id_start_name_and_filter_each_once(
     assert found(shelf, store, shelf.ids["far"]) == ["far"]
 
 
-def test_what_is_not_there_or_not_clear_is_said(shelf: Shelf, store: RunStore) -> None:
+def test_missing_or_ambiguous_runs_are_reported(shelf: Shelf, store: RunStore) -> None:
     with pytest.raises(RunNotFoundError, match=r"no run of experiment 'Default' .* 'nobody'"):
         found(shelf, store, "nobody")
-    with pytest.raises(RunNotFoundError, match="could be any of"):
+    with pytest.raises(RunNotFoundError, match="matches "):
         found(shelf, store, "twin")
     with pytest.raises(CannotCompareError, match=r"no run .* matches \"params.seed = '99'\""):
         found(shelf, store, "params.seed = '99'")
@@ -130,7 +130,7 @@ def test_the_experiment_is_that_of_the_settings(shelf: Shelf, store: RunStore) -
     assert of(experiment_id=shelf.experiment("elsewhere")) == "elsewhere"
 
 
-# -- the baseline --------------------------------------------------------------------------------
+# -- the baseline ----------------------------------------------------------------------------------
 
 
 def latest(
@@ -145,7 +145,7 @@ def latest(
     return names_of(shelf, [run.run_id for run in got.runs]), left_out
 
 
-def test_the_latest_finished_and_whole_runs_are_taken_and_the_others_told(
+def test_the_latest_finished_complete_runs_are_used_and_the_others_reported(
     shelf: Shelf, store: RunStore
 ) -> None:
     taken, left_out = latest(shelf, store, 3)
@@ -165,7 +165,7 @@ def test_a_candidate_in_the_baselines_filter_makes_room_for_another(
     assert left_out["old 5"] == "it is a candidate itself"
 
 
-def test_fewer_than_asked_for_are_all_there_are(shelf: Shelf, store: RunStore) -> None:
+def test_fewer_matching_runs_than_last_are_all_used(shelf: Shelf, store: RunStore) -> None:
     assert len(latest(shelf, store, 100)[0]) == 6
     assert latest(shelf, store, 5, filter_string="tags.baseline = 'x'") == ([], {})
     with pytest.raises(FilterError):
@@ -180,14 +180,14 @@ def test_the_search_ends_where_thousands_are_not_fit(shelf: Shelf, store: RunSto
         last=3,
         candidates=(),
         waiting={},
-        looked_at=2,
+        max_skipped=2,
     )
     assert not got.runs
     assert len(got.left_out) == 2
-    assert "not found among the latest 2 that match" in got.described
+    assert "only 0 found among the latest 2 that match" in got.described
 
 
-# -- values --------------------------------------------------------------------------------------
+# -- values ----------------------------------------------------------------------------------------
 
 
 def values(shelf: Shelf, store: RunStore, name: str, asked: Policy | None) -> dict[str, float]:
@@ -217,7 +217,7 @@ def test_a_step_that_is_not_there_is_a_metric_that_is_missing(
     assert "score" not in values(shelf, store, "curve", asked)
 
 
-def test_nan_on_the_way_is_no_best_value(shelf: Shelf, store: RunStore) -> None:
+def test_a_history_with_nan_has_no_best_value(shelf: Shelf, store: RunStore) -> None:
     for direction in ("higher", "lower"):
         asked = policy(sick={"direction": direction, "min": 0, "at": "best"})
         assert math.isnan(values(shelf, store, "curve", asked)["sick"])
@@ -240,19 +240,19 @@ def test_a_pattern_that_matches_nothing_is_refused(shelf: Shelf, store: RunStore
     run_selection.gate_runs(store, asked, runs, [], {}, also={"nothing/at all"})
 
 
-def test_datasets_are_told_by_context(shelf: Shelf, store: RunStore) -> None:
+def test_datasets_are_grouped_by_context(shelf: Shelf, store: RunStore) -> None:
     (run,), _ = run_selection.gate_runs(store, None, [store.get(shelf.ids["curve"])], [], {})
     assert run.datasets == {"train": "x:1", "eval": "y:2"}
 
 
-# -- what is not whole ---------------------------------------------------------------------------
+# -- incomplete runs -------------------------------------------------------------------------------
 
 
 def undelivered(run: StoredRun, spool: Path) -> str:
     return run_selection.undelivered(run, run_selection.waiting_here(spool))
 
 
-def test_tags_tell_what_did_not_arrive(shelf: Shelf, store: RunStore, tmp_path: Path) -> None:
+def test_tags_show_which_records_are_missing(shelf: Shelf, store: RunStore, tmp_path: Path) -> None:
     said = {
         name: undelivered(store.get(shelf.ids[name]), tmp_path)
         for name in ("old 0", "kept", "damaged", "gone")
@@ -283,7 +283,7 @@ def test_a_journal_that_waits_here_makes_its_run_incomplete(
     assert undelivered(run, tmp_path) == ""
 
 
-def test_what_is_no_journal_in_the_spool_says_nothing_of_a_run(
+def test_other_files_in_the_spool_are_ignored(
     shelf: Shelf, store: RunStore, tmp_path: Path
 ) -> None:
     (tmp_path / "b.jsonl").write_text("no journal\n")

@@ -1,4 +1,4 @@
-"""What differs between runs: decided on data, shown harmlessly, and run as a command."""
+"""`diff`: the comparison of runs, its reports, and the command."""
 
 import hashlib
 import json
@@ -116,7 +116,7 @@ def test_a_redacted_value_is_neither_equal_nor_different() -> None:
     found = of_extras(secret, {**secret, "n": 2})
     assert rows(found.config) == {"extra.n": ("1", "2")}
     assert found.redacted == ("extra.hf_token", "extra.url")
-    assert "redacted, so that nobody knows whether they differ: extra.hf_token" in printed(found)
+    assert "redacted, so it is unknown whether they differ: extra.hf_token" in printed(found)
     found = of_extras(secret, {"hf_token": None, "n": 1})
     assert rows(found.config)["extra.hf_token"] == ("redacted", "None")
     assert rows(found.config)["extra.url"] == ("redacted: 'https://[redacted]@host/a'", None)
@@ -158,13 +158,13 @@ def test_a_value_is_shown_as_python_would(value: Any, text: str) -> None:
         *('{"$type": 1, "a": 2}', '{"$dict": [1]}', '{"$str": [1]}', "[" * 100_000, ""),
     ],
 )
-def test_what_only_looks_like_a_marker_is_shown_all_the_same(text: str) -> None:
+def test_text_that_looks_like_a_marker_is_shown(text: str) -> None:
     assert as_python(text)
 
 
 @given(configs, configs)
 @settings(thorough, max_examples=25)
-def test_what_differs_is_shown_to_differ(one: Any, two: Any) -> None:
+def test_different_values_look_different(one: Any, two: Any) -> None:
     found = diff_runs([run_with(one), run_with(two)])
     columns = [join_values(run_with(config).params) for config in (one, two)]
     differing = {
@@ -182,14 +182,14 @@ def test_the_order_of_a_dict_is_a_difference() -> None:
     assert rows(more.config) == {"extra.w.c": (None, "0")}
 
 
-def test_of_a_run_that_kept_no_order_none_is_claimed() -> None:
+def test_no_order_is_claimed_for_a_run_that_recorded_none() -> None:
     params, tags = params_and_tags(TrainConfig(extra={"w": {"b": 1, "a": 2}}))
     older = {key: text for key, text in params.items() if key != names.KEY_ORDER}
     old = as_stored(older, tags | {names.CONFIG_CODEC: "1"})
     assert diff_runs([old, as_stored(params, tags)]).config == ()
 
 
-def test_params_of_other_tools_are_compared_as_they_are() -> None:
+def test_params_of_other_tools_are_compared_as_text() -> None:
     one, two = as_stored({"lr": "1e-5", "a:1": "x"}), as_stored({"lr": "1e-05", "a:1": "y"})
     assert rows(diff_runs([one, two]).config) == {"lr": ("1e-5", "1e-05"), "a:1": ("'x'", "'y'")}
 
@@ -248,7 +248,7 @@ def test_code_and_machine_differ() -> None:
     assert not any("code" in note for note in found.notes)
 
 
-def test_what_is_not_known_of_the_code_is_said() -> None:
+def test_unknown_code_is_noted() -> None:
     undigested = {names.GIT_COMMIT: "a" * 40, names.GIT_DIRTY: "true"}
     found = with_tags(CLEAN, undigested, {})
     assert [note[:12] for note in found.notes if "code" in note] == ["run 00000000"] * 2
@@ -267,7 +267,7 @@ def test_later_lives_of_a_run_are_compared_too() -> None:
     found = with_tags({**again, names.in_life(names.PACKAGES, 2): "p"}, changed)
     assert rows(found.packages) == {"all, life 2": ("p", None)}
     assert rows(found.code) == {"commit, life 2": ("b" * 40, None)}
-    assert found.notes[0] == "run 00000000 was continued with other params than it shows: epochs"
+    assert found.notes[0] == "run 00000000 was resumed with params that it does not show: epochs"
     found = with_tags(CLEAN, {**CLEAN, names.in_life(names.GIT_COMMIT, 3): "b" * 40})
     assert rows(found.code) == {"commit, life 3": (None, "b" * 40)}  # the second recorded none
 
@@ -287,12 +287,12 @@ def test_packages_differ() -> None:
     assert not packages_differ(same)
 
 
-def test_packages_that_are_not_listed_are_said_to_differ() -> None:
+def test_packages_without_a_list_differ_by_digest() -> None:
     found = with_tags({names.PACKAGES: "1"}, {names.PACKAGES: "2"}, {}, r0="a==1\n", r1=None)
     assert rows(found.packages) == {"all": ("1", "2", None)}
     assert [note for note in found.notes if "packages" in note] == [
         "run 00000000 recorded no packages",
-        "run 00000000 has no list of its packages any more",
+        "run 00000000 has lost the list of its packages",
     ]
     assert any("packages" in note for note in with_tags({}, {}).notes)
 
@@ -337,7 +337,7 @@ def test_nothing_acts_in_markdown() -> None:
     assert "](<" not in markdown_report(hostile(), "javascript:alert(1)")
 
 
-def test_markdown_fits_into_a_comment_and_says_what_it_leaves_out() -> None:
+def test_markdown_fits_into_a_comment_and_says_how_much_is_missing() -> None:
     many = {f"k{number}": "x" * 500 for number in range(400)}
     text = markdown_report(of_extras(many, {}))
     assert "and 301 more: `--format json` has them all" in text
@@ -361,7 +361,7 @@ def test_the_json_has_everything() -> None:
     }
 
 
-def test_no_differences_are_said() -> None:
+def test_no_differences_are_reported() -> None:
     runs: list[StoredRun] = [run_with(TrainConfig())] * 2
     assert printed(diff_runs(runs)).startswith("no differences\n")
     assert markdown_report(diff_runs(runs)).startswith("- no differences\n")
@@ -428,7 +428,7 @@ def test_runs_of_a_store(sqlite_uri: str) -> None:
         (["a", "b", "--tracking-uri", "sqlite:///none.db"], 1, "none.db"),
     ],
 )
-def test_wrong_use_is_told(
+def test_wrong_usage_is_reported(
     arguments: list[str], code: int, named: str, sqlite_uri: str, tmp_path: Path
 ) -> None:
     given = [*arguments, *([] if "--tracking-uri" in arguments else ["--tracking-uri", sqlite_uri])]

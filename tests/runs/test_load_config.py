@@ -1,4 +1,4 @@
-"""`load_config`: the config that was logged, or all that stands in its way."""
+"""`load_config`: the logged config, or an error that lists every problem."""
 
 import base64
 import logging
@@ -29,7 +29,7 @@ from trainers import stored, tracked, trained
 
 
 def problems_of(run: StoredRun, config_type: Any = None, **options: Any) -> dict[str, str]:
-    """What is in the way of rebuilding the run's config."""
+    """The problems that keep the run's config from being rebuilt."""
     with pytest.raises(ConfigError) as caught:
         config_of(run, config_type, **options)
     assert run.run_id in str(caught.value)
@@ -171,7 +171,7 @@ def test_a_run_that_was_continued_with_other_params_says_so(
     run = changed(run_with(TrainConfig(epochs=3)), tags={tag: '{"epochs": ["3", "4"]}'})
     assert config_of(run) == TrainConfig(epochs=3)
     (message,) = caplog.messages
-    assert message.endswith(f"the run was continued with other params, which are in {tag}")
+    assert message.endswith(f"the run was resumed with other params, which are in {tag}")
 
 
 def test_a_run_of_ours_whose_config_is_not_there_yet() -> None:
@@ -191,12 +191,12 @@ def named(name: str) -> StoredRun:
     [
         ("antigravity:Config", "import antigravity first, or pass config_type="),
         ("configs:Missing", "import configs first, or pass config_type="),
-        ("__main__:Config", "was defined in the script that was run: pass config_type="),
-        ("configs:Lora", "is no TrainConfig: pass config_type="),
-        ("json:JSONDecoder", "is no TrainConfig: pass config_type="),
+        ("__main__:Config", "was defined in the script itself: pass the class as config_type="),
+        ("configs:Lora", "is not a TrainConfig: pass config_type="),
+        ("json:JSONDecoder", "is not a TrainConfig: pass config_type="),
         ("os:system", "pass config_type="),
         ("", "orbiter.config.type is missing; pass config_type="),
-        ("\x1b[31mx:Y", "is not there: import"),
+        ("\x1b[31mx:Y", "is not imported: import"),
     ],
 )
 def test_a_tag_imports_nothing(name: str, reason: str) -> None:
@@ -207,12 +207,12 @@ def test_a_tag_imports_nothing(name: str, reason: str) -> None:
     assert same(config_of(named(name), TrainConfig), TrainConfig())
 
 
-def test_another_class_may_be_given(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_class_can_be_passed(caplog: pytest.LogCaptureFixture) -> None:
     run = run_with(TrainConfig(epochs=3))
     twin = make_dataclass("Twin", [], bases=(TrainConfig,), slots=True)
     assert type(config_of(run, twin)) is twin
     (message,) = caplog.messages
-    assert "it was a orbiter.train.trainer:TrainConfig, and is read as a" in message
+    assert "it was logged as a orbiter.train.trainer:TrainConfig, and is loaded as a" in message
     assert f"run {run.run_id}" in message
 
 
@@ -257,7 +257,7 @@ def log_again(params: Mapping[str, str], tags: Mapping[str, str]) -> StoredRun:
 # -- secrets ---------------------------------------------------------------------------------------
 
 
-def test_all_secrets_are_asked_for_at_once_and_then_put_in() -> None:
+def test_all_secrets_are_requested_at_once_and_then_filled_in() -> None:
     run = run_with(SECRETIVE)
     assert S not in str(run)
     problems = problems_of(run)
@@ -284,7 +284,7 @@ secretive_trees: st.SearchStrategy[Any] = st.recursive(
 
 
 def at(config: Any, path: str) -> Any:
-    """What stands in a config at a path."""
+    """The value at a path in a config."""
     found = config
     for name, number in re.findall(r"(\w+)|\[(\d+)\]", path):
         if number:
@@ -313,7 +313,7 @@ def test_a_whole_secret_may_be_anything() -> None:
     assert loaded.extra == {"credentials": secret, "pat": 1}
 
 
-def test_secrets_that_were_none_are_refused_by_name() -> None:
+def test_unknown_secrets_are_refused_by_name() -> None:
     run = run_with(TrainConfig(extra={"api_key": "x", "list": [{"token": "y"}]}))
     given = {"extra.api_key": "x", "extra.list[].token": S, "epochs": S}
     problems = problems_of(run, secrets=given)
@@ -337,7 +337,7 @@ def test_a_secret_inside_may_be_anything() -> None:
     assert loaded.extra == {"list": [{"token": secret}, (1,)]}
 
 
-def test_what_pydantic_wrote_it_reads_with_its_secrets() -> None:
+def test_pydantic_models_are_read_back_with_their_secrets() -> None:
     cls = make_dataclass("urls", [("paths", list[Path]), ("levels", dict[Color, list[Path]])])
     config = cls(
         [Path("/ok"), Path(f"https:/u:{S}@h")], {Color.RED: [Path(f"https:/u:{S}@h/2"), Path("x")]}
@@ -365,7 +365,7 @@ def test_a_text_that_looks_like_a_secrets_mark() -> None:
     assert same(config_of(run_with(config)), config)
 
 
-def test_what_was_logged_as_text_only_is_listed() -> None:
+def test_values_logged_only_as_text_are_listed() -> None:
     config = TrainConfig(extra={"fn": lambda: 0, "list": [object(), {"password": S}], "token": S})
     problems = problems_of(run_with(config))
     assert problems.keys() == {
@@ -394,7 +394,7 @@ def test_fields_added_since_take_their_defaults(caplog: pytest.LogCaptureFixture
     assert "no default" in problems_of(run_with(old(5)), needy)["b"]
 
 
-def test_a_field_added_since_is_what_the_class_makes_of_it() -> None:
+def test_a_field_added_later_gets_its_default() -> None:
     def post_init(self: Any) -> None:
         self.a += 1
         self.total = self.a * 10 if self.total is None else self.total
@@ -463,7 +463,7 @@ def test_nested_classes_may_change_as_well(
         assert "needed" in reason
 
 
-def test_a_type_that_makes_another_value_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_type_that_changes_the_value_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     def typed(numbers: Any, path: Any, pairs: Any) -> Any:
         members = [("numbers", numbers, ()), ("path", path, ""), ("pairs", pairs, ())]
         return make_dataclass("Typed", members)

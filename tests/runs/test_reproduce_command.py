@@ -1,4 +1,4 @@
-"""`orbiter-mlflow reproduce`: the config of a real run, and the way back to its code."""
+"""`orbiter-mlflow reproduce`: the config of a real run, and the steps that restore its code."""
 
 import json
 import os
@@ -148,7 +148,7 @@ def _assert_check_tells(project: Project, monkeypatch: pytest.MonkeyPatch) -> No
     same = as_typed(project.run_id, *store, cwd=project.folder)
     assert (same.returncode, same.stderr) == (0, ""), same.stdout
     assert same.stdout.startswith(f"as in run {project.run_id}: ")
-    assert "not compared: what is in untracked files" in same.stdout
+    assert "not compared: the content of untracked files" in same.stdout
 
     monkeypatch.chdir(project.folder.parent / "origin")
     other = reproduce(project.run_id, *store)
@@ -180,7 +180,7 @@ def test_each_format_comes_from_a_store(sqlite_uri: str) -> None:
     ended = reproduce(changed, "--tracking-uri", sqlite_uri)
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert "epochs: was changed" in ended.stderr
-    assert "The way back to run" in ended.stderr
+    assert "Restore run" in ended.stderr
 
 
 def test_a_run_of_another_tool_has_steps_but_no_config(sqlite_uri: str) -> None:
@@ -188,7 +188,7 @@ def test_a_run_of_another_tool_has_steps_but_no_config(sqlite_uri: str) -> None:
     ended = reproduce(run_id, "--tracking-uri", sqlite_uri)
     assert (ended.exit_code, ended.stdout) == (1, "")
     assert "not logged by a tracked trainer" in ended.stderr
-    assert "The way back" in ended.stderr
+    assert "Restore run" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,9 @@ def test_a_run_of_another_tool_has_steps_but_no_config(sqlite_uri: str) -> None:
         (["x", "--tracking-uri", "sqlite:///none.db"], 1, "none.db"),
     ],
 )
-def test_wrong_use_is_told(arguments: list[str], code: int, named: str, sqlite_uri: str) -> None:
+def test_wrong_usage_is_reported(
+    arguments: list[str], code: int, named: str, sqlite_uri: str
+) -> None:
     given = [*arguments, *([] if "--tracking-uri" in arguments else ["--tracking-uri", sqlite_uri])]
     ended = reproduce(*given)
     assert (ended.exit_code, ended.stdout) == (code, "")
@@ -249,7 +251,7 @@ def test_check_on_the_same_machine_finds_nothing() -> None:
         ({"PACKAGES": None}, "packages", (None, "p")),
     ],
 )
-def test_check_finds_what_differs_or_was_not_recorded(
+def test_check_finds_differences_and_unrecorded_facts(
     changed: dict[str, str | None], name: str, values: tuple[str | None, str | None]
 ) -> None:
     assert check(run_of(**changed), HERE, None) == (Difference(name, values),)
@@ -300,7 +302,7 @@ def test_check_names_the_packages_where_the_run_lists_them() -> None:
     assert found == (Difference("numpy", ("2", "1")), Difference("scipy", ("1", None)))
 
 
-def test_what_nobody_knows_is_not_the_same() -> None:
+def test_unknown_values_never_count_as_equal() -> None:
     here = Machine({}, "")
     nothing = as_stored({})
     names_found = [row.name for row in check(nothing, here, None)]
@@ -331,7 +333,7 @@ def test_this_machine_outside_of_any_repository(
     assert "numpy==" in here.requirements
 
 
-def test_the_steps_say_what_a_run_lacks() -> None:
+def test_the_steps_say_what_a_run_did_not_record() -> None:
     tags = {
         names.GIT_COMMIT: "a" * 40,
         names.GIT_DIRTY: "true",
@@ -341,11 +343,11 @@ def test_the_steps_say_what_a_run_lacks() -> None:
     }
     text = "\n".join(steps(as_stored({}, tags), {}, "uri", "mlflow"))
     for said in (
-        "continued (lives: 2)",
+        "resumed (lives: 2)",
         "go to a clone",
-        "did not record what was not committed",
-        "changes inside submodules, which were not kept: lib",
-        "did not record which Python",
+        "uncommitted changes that it did not record",
+        "changes inside submodules, which it did not record: lib",
+        "did not record its Python version",
         "the run recorded none",
         "not recorded; the program was ?",
         "dataset: none was recorded",
@@ -354,7 +356,7 @@ def test_the_steps_say_what_a_run_lacks() -> None:
     kept = {names.DIFF_FILE: b"+key = [redacted]\n", names.REQUIREMENTS_FILE: b"# a==1 from x\n"}
     text = "\n".join(steps(as_stored({}, tags), kept, "sqlite:///a b.db", "mlflow"))
     assert "\nMLFLOW_TRACKING_URI='sqlite:///a b.db' mlflow artifacts download " in text
-    assert "Only the start of the uncommitted diff was kept, 1 of 2 bytes" in text
+    assert "Only the start of the uncommitted diff was recorded, 1 of 2 bytes" in text
     assert "Secrets in the diff were replaced" in text
     assert "# not from an index: a==1 from x\n" in text
 

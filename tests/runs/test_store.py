@@ -1,4 +1,4 @@
-"""Reading a tracking store: runs by id, by the start of it, by name; and what is not there."""
+"""Read a tracking store: runs by id, start of an id, or name; and missing runs."""
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,7 +11,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 
 from orbiter_mlflow import load_config, names
 from orbiter_mlflow.errors import RunNotFoundError, StoreError
-from orbiter_mlflow.runs.model import Point
+from orbiter_mlflow.runs.model import MetricPoint
 from orbiter_mlflow.runs.store import RunStore
 from orbiter_mlflow.text.suggestions import did_you_mean
 from servers import free_port
@@ -76,7 +76,7 @@ def test_a_run_is_read_whole(where: str, request: pytest.FixtureRequest, tmp_pat
         ("images", "abc", "train"),
         ("bare", "d", ""),
     }
-    assert store.history(run.run_id, "loss") == [Point(1, 1, 1.0), Point(2, 2, 0.5)]
+    assert store.history(run.run_id, "loss") == [MetricPoint(1, 1, 1.0), MetricPoint(2, 2, 0.5)]
     assert store.history(run.run_id, "none") == []
     assert store.artifact(run.run_id, "provenance/requirements.txt") == b"flask==3\n"
     assert store.artifact(run.run_id, "provenance/other.txt") is None
@@ -111,7 +111,7 @@ def test_a_name_means_just_itself(filled: Filled) -> None:
     with pytest.raises(RunNotFoundError, match="a name needs its experiment"):
         store.find("plain")
     twin = filled.run("plain")
-    with pytest.raises(RunNotFoundError, match="could be any of") as caught:
+    with pytest.raises(RunNotFoundError, match="matches ") as caught:
         store.find("plain", experiment=filled.experiment)
     assert twin in str(caught.value)
     assert runs["plain"] in str(caught.value)
@@ -133,7 +133,7 @@ def test_the_start_of_an_id(filled: Filled) -> None:
     assert store.get(filled.run_id).run_id == filled.run_id
 
 
-def test_what_is_no_id(filled: Filled) -> None:
+def test_an_invalid_id(filled: Filled) -> None:
     store = RunStore(filled.uri)
     for text in ("", "a/b", "../x", "-rf", "x" * 300, "a b", "%"):
         with pytest.raises(RunNotFoundError, match="no id"):
@@ -155,7 +155,7 @@ def test_searching_reads_page_by_page(filled: Filled) -> None:
         list(store.search("nonsense = ", [filled.experiment_id]))
 
 
-def test_what_may_have_been_meant_is_named(filled: Filled) -> None:
+def test_similar_runs_are_suggested(filled: Filled) -> None:
     store = RunStore(filled.uri)
     accurate = filled.run("Accurate-1")
     client = filled.client
@@ -188,7 +188,7 @@ def test_near_names() -> None:
     assert did_you_mean("run", many).count(" or ") == 2
 
 
-def test_a_page_is_no_answer_of_mlflows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_html_page_is_not_an_answer_of_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A single sign-on in front of the server answers 200 and a page of its own."""
     page = f"<!DOCTYPE html><html><head><title>Sign in</title></head>{'x' * 24_000}</html>"
 

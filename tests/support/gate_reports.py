@@ -1,4 +1,4 @@
-"""Reports of the gate as a test wants them, built by hand: one of each kind."""
+"""Reports of the gate for tests, built by hand: one for each outcome."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from math import inf, nan
 
 from orbiter_mlflow.gate.model import (
     BaselineSource,
-    Difference,
+    FieldDifference,
     GateReport,
     GateRun,
     LeftOut,
@@ -16,7 +16,9 @@ from orbiter_mlflow.gate.model import (
     Test,
     Verdict,
 )
-from orbiter_mlflow.gate.reports import junit, markdown, terminal_text
+from orbiter_mlflow.gate.reports.junit import render as junit
+from orbiter_mlflow.gate.reports.markdown import render as markdown
+from orbiter_mlflow.gate.reports.terminal import render as terminal_text
 from paths import ROOT
 
 START = 1_760_000_000_000
@@ -27,7 +29,7 @@ LOSSES = (0.512, 0.53, 0.498, 0.507, 0.521, 0.515, 0.509, 0.533, 0.5, 0.511)
 
 
 def a_run(name: str, day: int, **metrics: float) -> GateRun:
-    """A finished run, started that many days after the first one."""
+    """A finished run that started this many days after the first one."""
     return GateRun(
         run_id=name.encode()[::-1].hex().ljust(32, "0"),
         name=name,
@@ -50,7 +52,7 @@ CANDIDATE = tuple(
 
 
 def sample(runs: Sequence[GateRun], metric: str) -> Sample:
-    """What the runs have of a metric."""
+    """The values of a metric in these runs."""
     return Sample(
         {run.run_id: run.metrics[metric] for run in runs if metric in run.metrics},
         tuple(run.run_id for run in runs if metric not in run.metrics),
@@ -120,7 +122,7 @@ REGRESSION = GateReport(
     alpha=0.05,
     notes=(
         (
-            "candidate and baseline also differ in params.batch_size (8; 16): put each into "
+            "candidate and baseline also differ in params.batch_size (8; 16): add each to "
             "comparable.require_equal or comparable.allow_differ"
         ),
     ),
@@ -161,7 +163,7 @@ DIFFERENT = replace(
         replace(
             metric,
             verdict=Verdict.CANNOT_COMPARE,
-            reason="not compared: see what keeps the runs from it",
+            reason="not compared: the problems of the whole report say why",
             change=None,
             change_rel=None,
             worse_by=None,
@@ -173,8 +175,8 @@ DIFFERENT = replace(
     ),
     problems=("datasets.eval differs between the candidate and the baseline",),
     differences=(
-        Difference("datasets.eval", ("gsm8k:77aa",), ("gsm8k:1f0e",)),
-        Difference("params.extra.eval_set", (None, "test"), ("test",)),
+        FieldDifference("datasets.eval", ("gsm8k:77aa",), ("gsm8k:1f0e",)),
+        FieldDifference("params.extra.eval_set", (None, "test"), ("test",)),
     ),
 )
 UNREADABLE = replace(
@@ -194,7 +196,7 @@ BOOTSTRAP = replace(
         replace(
             metric,
             verdict=Verdict.UNJUDGED,
-            reason="not judged: there is no baseline yet; its bounds held",
+            reason="not judged: there is no baseline yet; it is within its bounds",
             test=Test.BOUNDS,
             baseline=Sample({}),
             change=None,
@@ -211,8 +213,8 @@ BOOTSTRAP = replace(
     left_out=(),
     notes=(
         (
-            "NOT JUDGED AGAINST A BASELINE: it has 0 runs of 3, and --bootstrap was given, so only "
-            "bounds could fail; leave it out as soon as there is a baseline"
+            "NOT JUDGED AGAINST A BASELINE: it has 0 runs of 3, and with --bootstrap only bounds "
+            "can fail; remove it as soon as there is a baseline"
         ),
     ),
     bootstrap=True,
@@ -295,7 +297,7 @@ HOSTILE = (
     "**bold** _under_ </details> --> &amp; \\| \x1b[31mred\x1b]8;;http://evil.example\x07link "
     "\x00\x07\r\n- item\n# head\n/close\n1. one \u202eright\u2066 \ud800 \ufffe \x9b2J"
 )
-"""What a run could be called by someone who wants to break a report."""
+"""A run's name that tries to break a report."""
 
 
 def named(text: str, other: str = "") -> GateReport:
@@ -325,7 +327,7 @@ def named(text: str, other: str = "") -> GateReport:
         problems=(text, other),
         notes=(other, text),
         left_out=(LeftOut(text, text, other), LeftOut(other, other, text)),
-        differences=(Difference(text, (text, None), (other,)),),
+        differences=(FieldDifference(text, (text, None), (other,)),),
         links={text: other, "web": f"http://x/{text}", "page": text},
     )
 
@@ -344,7 +346,7 @@ EXAMPLES = {
 
 
 GOLDEN = ROOT / "tests/gate/golden"
-"""What some reports look like, to be read by people; written anew by running this module."""
+"""Some reports as golden files for people to read; run this module to write them again."""
 
 
 def golden() -> dict[str, str]:

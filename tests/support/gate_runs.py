@@ -1,4 +1,4 @@
-"""Runs made straight in a store, for tests of what the gate reads of them."""
+"""Runs written directly to a store, for tests of the gate."""
 
 import itertools
 from collections.abc import Mapping, Sequence

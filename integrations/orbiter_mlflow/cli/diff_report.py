@@ -1,6 +1,6 @@
-"""What differs between runs, for a terminal, as Markdown for a comment, and as JSON for programs.
+"""Reports of a diff: for a terminal, as Markdown for a comment, and as JSON for programs.
 
-Names and values are shown as text, whatever they hold: nothing acts on a terminal or a page.
+Names and values are shown as text: whatever they contain, nothing acts on a terminal or a page.
 """
 
 import json
@@ -21,27 +21,27 @@ from orbiter_mlflow.text.escaping import in_json, markdown_code, markdown_text, 
 __all__ = ["SCHEMA", "json_report", "markdown_report", "terminal_report"]
 
 SCHEMA = 1
-"""Of the JSON; another number where a program that reads it must be changed."""
+"""Version of the JSON; increases with any change that could break a reader."""
 
 _SECTIONS = ("status", "config", "code", "machine", "packages", "datasets")
 _HASH = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})")
 _HASH_SHOWN = 12
-_LONGEST = 100
-"""Characters that are shown of a value; of the JSON it has them all."""
-_BEFORE = 20
-"""Characters that are shown before the first one that differs."""
-_MOST_ROWS = 100
-"""Of a section in Markdown, so that the whole fits into a comment."""
+_MAX_LENGTH = 100
+"""Characters of a value that are shown; the JSON has all."""
+_CONTEXT = 20
+"""Characters that are shown before the first difference."""
+_MAX_ROWS = 100
+"""Rows of a section in Markdown, so that the report fits into a comment."""
 _MISSING = "-"
 
 _Row = tuple[str, list[str]]
 
 
-# -- what is shown -------------------------------------------------------------------------------
+# -- rows ------------------------------------------------------------------------------------------
 
 
 def _rows(diff: RunDiff) -> Iterator[tuple[str, list[_Row]]]:
-    """Each section that has differences: its title, and the name and texts of each row."""
+    """The sections with differences: title, and name and texts of each row."""
     for title in _SECTIONS:
         found: tuple[Difference, ...] = getattr(diff, title)
         if found:
@@ -51,26 +51,26 @@ def _rows(diff: RunDiff) -> Iterator[tuple[str, list[_Row]]]:
 
 
 def _excerpts(values: Sequence[str | None]) -> list[str]:
-    """The values, long ones from shortly before they begin to differ."""
+    """The values; long ones start shortly before they begin to differ."""
     texts = [text[:_HASH_SHOWN] if text and _HASH.fullmatch(text) else text for text in values]
     present = [text for text in texts if text is not None]
     start = 0
-    if len(present) > 1 and max(map(len, present)) > _LONGEST:
+    if len(present) > 1 and max(map(len, present)) > _MAX_LENGTH:
         alike = takewhile(lambda column: len(set(column)) == 1, zip(*present, strict=False))
-        start = max(0, sum(1 for _ in alike) - _BEFORE)
+        start = max(0, sum(1 for _ in alike) - _CONTEXT)
     return [_MISSING if text is None else _excerpt(text, start) for text in texts]
 
 
 def _excerpt(text: str, start: int) -> str:
-    shown = f"{'...' if start else ''}{text[start : start + _LONGEST]}"
-    rest = len(text) - start - _LONGEST
+    shown = f"{'...' if start else ''}{text[start : start + _MAX_LENGTH]}"
+    rest = len(text) - start - _MAX_LENGTH
     return f"{shown}... ({len(text)} characters)" if rest > 0 else shown
 
 
 def _measured(row: MetricDifference) -> list[str]:
     first, *others = (_MISSING if value is None else f"{value:.6g}" for value in row.values)
     alike = len({first, *others}) < len({repr(value) for value in row.values})
-    if alike:  # six digits do not tell them apart
+    if alike:  # six digits do not show the difference
         first, *others = (_MISSING if value is None else repr(value) for value in row.values)
     changed = zip(others, row.changes[1:], strict=True)
     return [first, *(f"{text}{_change(change)}" for text, change in changed)]
@@ -85,13 +85,13 @@ def _change(change: Change) -> str:
 
 
 def _closing(diff: RunDiff) -> list[str]:
-    """What is to be said below the rows."""
+    """The lines below the rows."""
     lines = []
     if not any(True for _ in _rows(diff)):
         lines.append("no differences")
     if diff.redacted:
         paths = ", ".join(diff.redacted)
-        lines.append(f"redacted, so that nobody knows whether they differ: {paths}")
+        lines.append(f"redacted, so it is unknown whether they differ: {paths}")
     return [*lines, *dict.fromkeys(diff.notes)]
 
 
@@ -99,11 +99,11 @@ def _heading(run: StoredRun) -> str:
     return f"{run.name} ({run.run_id[:8]})" if run.name else run.run_id[:8]
 
 
-# -- terminal ------------------------------------------------------------------------------------
+# -- terminal --------------------------------------------------------------------------------------
 
 
 def terminal_report(diff: RunDiff) -> RenderableType:
-    """For `rich.console.Console.print`: one table, and below it what cannot be known."""
+    """For `rich.console.Console.print`: one table, and notes below it."""
     parts: list[RenderableType] = []
     table = Table()
     table.add_column("")
@@ -124,7 +124,7 @@ def _text(text: str) -> Text:
     return Text(plain(text))
 
 
-# -- Markdown ------------------------------------------------------------------------------------
+# -- Markdown --------------------------------------------------------------------------------------
 
 
 def markdown_report(diff: RunDiff, link: str | None = None) -> str:
@@ -132,7 +132,7 @@ def markdown_report(diff: RunDiff, link: str | None = None) -> str:
 
     Args:
         diff: what differs.
-        link: address of the page that compares the runs in MLflow's UI.
+        link: address of the page of the MLflow UI that compares the runs.
     """
     blocks = [
         _markdown_table(title, diff.runs, rows, metrics=title == "metrics")
@@ -153,11 +153,11 @@ def _markdown_table(
         _markdown_row([markdown_text(text) for text in headings]),
         _markdown_row(["---"] * len(headings)),
     ]
-    for name, texts in rows[:_MOST_ROWS]:
+    for name, texts in rows[:_MAX_ROWS]:
         cells = [text if metrics or text == _MISSING else markdown_code(text) for text in texts]
         lines.append(_markdown_row([markdown_code(name), *cells]))
-    if len(rows) > _MOST_ROWS:
-        more = f"and {len(rows) - _MOST_ROWS} more: `--format json` has them all"
+    if len(rows) > _MAX_ROWS:
+        more = f"and {len(rows) - _MAX_ROWS} more: `--format json` has them all"
         lines.append(_markdown_row([more, *([""] * len(runs))]))
     return "\n".join(lines)
 
@@ -166,11 +166,11 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-# -- JSON ----------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 def json_report(diff: RunDiff, link: str | None = None) -> str:
-    """For programs: nothing is cut. Values that are not finite are the strings nan, inf, -inf."""
+    """For programs: nothing is cut; NaN and infinities are the strings nan, inf, -inf."""
     runs = [
         {
             "run_id": run.run_id,

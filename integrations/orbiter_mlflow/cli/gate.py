@@ -1,7 +1,7 @@
-"""`orbiter-mlflow check` and `bless`: judge runs by a policy, make runs the baseline.
+"""`orbiter-mlflow check` and `bless`: judge runs by a policy, and make runs the baseline.
 
-Exit codes of `check`: 0 pass or warn, 1 regression, 2 used wrongly or a wrong policy, 3 could not
-compare, 4 inconclusive where the policy calls that a failure.
+Exit codes of `check`: 0 pass or warn, 1 regression, 2 wrong usage or policy, 3 cannot compare,
+4 inconclusive if the policy makes that a failure.
 """
 
 import re
@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 from orbiter_mlflow import names
-from orbiter_mlflow.cli.options import console, store_settings, unforeseen, with_options
-from orbiter_mlflow.gate.options import JUDGING, STORE, TRACKING_URI, Option
+from orbiter_mlflow.cli.options import (
+    console,
+    store_options,
+    store_settings,
+    unexpected_error,
+    with_options,
+)
+from orbiter_mlflow.gate.options import JUDGING, STORE
 from orbiter_mlflow.text.escaping import plain
 
 if TYPE_CHECKING:
@@ -45,24 +51,24 @@ def check(
 ) -> None:
     """Judge runs by a policy file, against its baseline.
 
-    Exit code: 0 pass or warn, 1 regression, 2 wrong use or policy, 3 could not compare,
-    4 inconclusive where the policy says that this fails.
+    Exit code: 0 pass or warn, 1 regression, 2 wrong usage or policy, 3 cannot compare,
+    4 inconclusive if the policy makes that a failure.
     """
     from orbiter_mlflow.errors import FilterError, PolicyError, ReportFileError
-    from orbiter_mlflow.gate.check import Question, answer, refused
+    from orbiter_mlflow.gate.check import CheckRequest, cannot_compare, run_check
     from orbiter_mlflow.gate.policy import load_policy
-    from orbiter_mlflow.gate.reports.files import require_writable
+    from orbiter_mlflow.gate.reports.formats import require_writable
 
-    wanted = {kind: path for kind, path in files.items() if path is not None}
+    reports = {name: path for name, path in files.items() if path is not None}
     texts = [*candidates, *more]
     if not all(text.strip() for text in texts) or not texts:
         what = "one of the candidates is empty" if texts else "there is no candidate"
         raise click.UsageError(f"{what}: name the runs to judge with --candidate")
     try:
         loaded = load_policy(policy)
-        read = [policy, policy.parent / (loaded.baseline.file or policy.name)]
-        require_writable(wanted, read=read)
-        question = Question(
+        inputs = [policy, policy.parent / (loaded.baseline.file or policy.name)]
+        require_writable(reports, inputs=inputs)
+        request = CheckRequest(
             policy=loaded,
             candidates=texts,
             settings=store_settings(tracking_uri, experiment),
@@ -73,61 +79,57 @@ def check(
     except (PolicyError, ReportFileError) as error:
         raise click.UsageError(plain(str(error))) from error
     try:
-        report = answer(question)
+        report = run_check(request)
     except (PolicyError, FilterError) as error:
         raise click.UsageError(plain(str(error))) from error
     except Exception as error:
-        # A fault of ours is no reason to let a change through, nor to keep quiet about it.
-        report = refused(question, f"the gate itself failed: {unforeseen(error)}")
-    sys.exit(_given_out(report, wanted))
+        # A bug in the gate must not let a change through, and must be reported.
+        report = cannot_compare(request, f"the gate itself failed: {unexpected_error(error)}")
+    sys.exit(_publish(report, reports))
 
 
-def _given_out(report: "GateReport", files: Mapping[str, Path]) -> int:
-    """Write all reports and show the table; the exit code.
+def _publish(report: "GateReport", files: Mapping[str, Path]) -> int:
+    """Write all report files and print the report; returns the exit code.
 
-    The files first, each whatever becomes of the others: a full disk or a closed pipe turns no
-    regression into anything else, and a pass that could not be told into a failure.
+    Each file is written even if another one fails. A full disk or a closed pipe never changes a
+    regression, and turns a pass into a failure if its report could not be written.
     """
     from orbiter_mlflow.gate.reports import terminal
-    from orbiter_mlflow.gate.reports.files import render, write
+    from orbiter_mlflow.gate.reports.formats import render, write
 
     code = report.outcome.exit_code
-    for kind, path in files.items():
+    for name, path in files.items():
         try:
-            write(path, render(report, [kind])[kind])
+            write(path, render(report, name))
         except Exception as error:
-            click.echo(f"orbiter-mlflow: --{kind} {path} was not written: {error}", err=True)
+            click.echo(f"orbiter-mlflow: --{name} {path} was not written: {error}", err=True)
             code = code or 2
-    # rich exits with 1 where the reader of a pipe is gone: `check ... | head`.
+    # rich exits with 1 if the reader of a pipe has gone: `check ... | head`.
     with suppress(OSError, SystemExit):
-        console().print(terminal(report))
+        console().print(terminal.renderable(report))
     return code
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN_OR_FILTER...")
-@click.option("--reason", required=True, help="Why: for those who ask later.")
+@click.option("--reason", required=True, help="Why these runs are the baseline.")
 @click.option(
     "--name",
-    help="Of the baseline: the value of the tag `baseline`, as a policy's filter has it.  "
+    help="The baseline's name: the value of the tag `baseline`, for a policy's filter.  "
     "[default: main]",
 )
 @click.option(
     "--file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write them there, as JSON to review and commit, in place of tagging them.",
+    help="Write the runs to this file, as JSON to review and commit, instead of tagging them.",
 )
 @click.option(
     "--policy",
     type=click.Path(path_type=Path),
-    help="Only these metrics are needed, at the points and with the fields that it names.",
+    help="The runs need only the metrics, points and fields of this policy.",
 )
-@with_options(
-    TRACKING_URI,
-    Option(
-        "experiment",
-        "Where names and filters are looked up.  [default: $MLFLOW_EXPERIMENT_NAME, else Default]",
-    ),
+@store_options(
+    "Where names and filters are looked up.  [default: $MLFLOW_EXPERIMENT_NAME, else Default]"
 )
 def bless(
     runs: tuple[str, ...],
@@ -140,7 +142,8 @@ def bless(
 ) -> None:
     """Make runs the baseline.
 
-    They must be FINISHED and whole, on the same data, without NaN. To do it twice changes nothing.
+    The runs must be FINISHED and complete, on the same data, without NaN. Blessing twice changes
+    nothing.
     """
     from orbiter_mlflow.errors import (
         BlessError,
@@ -149,17 +152,17 @@ def bless(
         PolicyError,
         StoreError,
     )
-    from orbiter_mlflow.gate.bless import Order, carry_out
+    from orbiter_mlflow.gate.bless import BlessRequest, bless_runs
     from orbiter_mlflow.gate.policy import load_policy
 
     if not reason.strip():
         raise click.UsageError("--reason is empty: say why these runs are the baseline")
     if name is not None and file is not None:
-        raise click.UsageError("--name is for tags, --file for a file: leave one out")
+        raise click.UsageError("--name is for tags, --file for a file: use one of them")
     if name is not None and not re.fullmatch(r"[\w./-]+", name):
-        raise click.UsageError(f"--name {name!r}: take letters, digits, and any of . _ / -")
+        raise click.UsageError(f"--name {name!r}: use letters, digits, and . _ / -")
     try:
-        order = Order(
+        request = BlessRequest(
             runs=runs,
             reason=reason,
             name=name or names.BASELINE_NAME,
@@ -167,7 +170,7 @@ def bless(
             policy=None if policy is None else load_policy(policy),
             settings=store_settings(tracking_uri, experiment),
         )
-        lines = carry_out(order)
+        lines = bless_runs(request)
     except (PolicyError, FilterError) as error:
         raise click.UsageError(plain(str(error))) from error
     except (BlessError, CannotCompareError, StoreError, OSError) as error:

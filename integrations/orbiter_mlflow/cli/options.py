@@ -1,6 +1,6 @@
-"""What the commands share: options of a store, the settings in force, the console for a report.
+"""Shared by the commands: store options, the settings in force, and the console for reports.
 
-A setting is what was given to the command, else the environment's.
+A setting comes from the command line, else from the environment.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
-from orbiter_mlflow.gate.options import Option
+from orbiter_mlflow.gate.options import TRACKING_URI, Option
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings, resolve
 from orbiter_mlflow.text.escaping import message
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDTH = 120
-"""Columns of a table where there is no terminal: a log of CI scrolls."""
+"""Columns of a table where there is no terminal: a CI log scrolls."""
 
 DEBUG = "ORBITER_MLFLOW_DEBUG"
-"""Environment variable: show the traceback of an error that nobody has foreseen."""
+"""Environment variable: print the traceback of an unexpected error."""
 
 
-class NoAnswer(click.ClickException):
-    """A question whose answers are exit codes 0 and 1 could not be answered."""
+class NoAnswerError(click.ClickException):
+    """A command that answers with exit code 0 or 1 could not find the answer."""
 
     exit_code = 3
 
@@ -39,63 +39,68 @@ _Command = Callable[..., None]
 
 
 def with_options(*options: Option) -> Callable[[_Command], _Command]:
-    """Give a command these options, in this order."""
+    """Decorate a command with these options, in this order."""
 
     def add(command: _Command) -> _Command:
-        for one in reversed(options):
-            # Not `is_flag=False`: click then takes the value for one that may be left out.
-            kind: dict[str, Any] = {"is_flag": True} if one.kind == "flag" else {}
-            if one.kind == "path":
+        for option in reversed(options):
+            # `is_flag=False` would let click accept the option without a value.
+            kind: dict[str, Any] = {"is_flag": True} if option.kind == "flag" else {}
+            if option.kind == "path":
                 kind = {"type": click.Path(path_type=Path)}
-            command = click.option(f"--{one.name}", metavar=one.metavar, help=one.help, **kind)(
-                command
-            )
+            command = click.option(
+                f"--{option.name}", metavar=option.metavar, help=option.help, **kind
+            )(command)
         return command
 
     return add
 
 
-def settings(given: Mapping[str, str | None]) -> MLflowSettings:
-    """The settings; a field that is given as None has no value, whatever the environment says.
+def store_options(experiment_help: str) -> Callable[[_Command], _Command]:
+    """Decorate a command with `--tracking-uri` and `--experiment`."""
+    return with_options(TRACKING_URI, Option("experiment", experiment_help))
+
+
+def settings_from(options: Mapping[str, str | None]) -> MLflowSettings:
+    """The settings in force; an option that is None switches off the environment's value.
 
     Raises:
-        click.UsageError: a value is wrong; it names the field.
+        click.UsageError: a value is invalid; the message names the field.
     """
     try:
-        return resolve(MLflowSettings.model_validate(given), None)
+        return resolve(MLflowSettings.model_validate(options), None)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in fault["loc"]) or "settings"
-        what = fault["msg"].removeprefix("Value error, ")
-        told = Redactor().text(f"{where}: {what} (given: {fault['input']!r})")
-        raise click.UsageError(message(told)) from error
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "settings"
+        reason = first["msg"].removeprefix("Value error, ")
+        text = Redactor().text(f"{field}: {reason} (given: {first['input']!r})")
+        raise click.UsageError(message(text)) from error
 
 
 def store_settings(tracking_uri: str | None, experiment: str | None = None) -> MLflowSettings:
-    """The settings of a command that reads runs; None stands for an option that was not given.
+    """The settings of a command that reads runs; None stands for an option that was left out.
 
     Raises:
-        click.UsageError: a value is wrong; it names the field.
+        click.UsageError: a value is invalid; the message names the field.
     """
-    given = {"tracking_uri": tracking_uri, "experiment": experiment}
-    # Without a run id: one from the environment is for what trains.
-    return settings(
-        {key: text for key, text in given.items() if text is not None} | {"run_id": None}
+    options = {"tracking_uri": tracking_uri, "experiment": experiment}
+    # Without a run id: one in the environment is for training.
+    return settings_from(
+        {name: text for name, text in options.items() if text is not None} | {"run_id": None}
     )
 
 
-def unforeseen(error: Exception) -> str:
-    """What is told of an error that nobody has foreseen; where it came from, only if asked for."""
+def unexpected_error(error: Exception) -> str:
+    """The message for an error that no code handles; prints the traceback if `DEBUG` is set."""
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
-    what = message(Redactor().text(f"{type(error).__name__}: {error}"))
-    return f"{what} (not foreseen: {DEBUG}=1 shows where)"
+    text = message(Redactor().text(f"{type(error).__name__}: {error}"))
+    return f"{text} (unexpected error; set {DEBUG}=1 to see the traceback)"
 
 
 def console() -> "Console":
-    """Where a report is shown: as wide as the terminal or `$COLUMNS`, whatever it can write."""
+    """A console for reports: as wide as the terminal or `$COLUMNS`, else 120 columns."""
     from rich.console import Console
 
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # names may be more than the locale can write
+        sys.stdout.reconfigure(errors="replace")  # a name may not fit the locale's encoding
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH)

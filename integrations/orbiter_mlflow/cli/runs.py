@@ -1,7 +1,7 @@
-"""`orbiter-mlflow reproduce` and `diff`: get back to a run, and see what runs do not share.
+"""`orbiter-mlflow reproduce` and `diff`: restore a run, and show what differs between runs.
 
-Exit codes of both: 0 done, 1 it failed, 2 used wrongly, or no such run. Of `reproduce --check`:
-1 this machine differs, 3 it could not be compared.
+Exit codes of both: 0 success, 1 failure, 2 wrong usage or no such run. `reproduce --check` exits
+with 1 if this machine differs, and with 3 if it cannot be compared.
 """
 
 import json
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from orbiter_mlflow import names
-from orbiter_mlflow.cli.options import NoAnswer, console, store_settings, with_options
+from orbiter_mlflow.cli.options import NoAnswerError, console, store_options, store_settings
 from orbiter_mlflow.config.codec.markers import REDACTED, TEXT
 from orbiter_mlflow.config.codec.splitting import join_value
 from orbiter_mlflow.errors import ConfigError, RunNotFoundError, StoreError
-from orbiter_mlflow.gate.options import TRACKING_URI, Option
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.text.escaping import plain
 
@@ -26,12 +25,8 @@ if TYPE_CHECKING:
     from orbiter_mlflow.runs.diff import Difference, RunDiff
     from orbiter_mlflow.runs.store import RunStore
 
-_store_options = with_options(
-    TRACKING_URI,
-    Option(
-        "experiment",
-        "Where a run is looked up that is given by its name.  [default: $MLFLOW_EXPERIMENT_NAME]",
-    ),
+_store_options = store_options(
+    "Where a run is looked up by its name.  [default: $MLFLOW_EXPERIMENT_NAME]"
 )
 
 
@@ -39,45 +34,45 @@ _store_options = with_options(
 @click.argument("run")
 @click.option(
     "--format",
-    "form",
+    "output_format",
     type=click.Choice(["yaml", "json", "python"]),
     default="yaml",
     show_default=True,
-    help="Of the config: to be read by config_from_text, or a program that makes `config`.",
+    help="Format of the config: text for config_from_text, or a program that creates `config`.",
 )
-@click.option("--check", is_flag=True, help="Compare this machine with the run, and nothing else.")
+@click.option("--check", is_flag=True, help="Only compare this machine with the run.")
 @_store_options
 def reproduce(
-    run: str, form: str, check: bool, tracking_uri: str | None, experiment: str | None
+    run: str, output_format: str, check: bool, tracking_uri: str | None, experiment: str | None
 ) -> None:
-    """Print the config of RUN, and the steps back to its code and packages.
+    """Print the config of RUN, and the steps that restore its code and packages.
 
-    RUN is an id, the start of one, or its name in the experiment. The config goes to the standard
-    output, the steps to the standard error. With --check: exit code 0 where commit, uncommitted
-    diff, Python and packages are those of the run; 1 where one is not, or was not recorded; 3
-    where that could not be found out.
+    RUN is an id, the start of an id, or a name in the experiment. The config goes to standard
+    output, the steps to standard error. With --check the exit code is 0 if commit, uncommitted
+    diff, Python and packages are the run's; 1 if one differs or was not recorded; 3 if that cannot
+    be determined.
     """
     if check:
         try:
             store, (found,) = _opened(tracking_uri, experiment, [run])
-            sys.exit(_checked(store, found))
+            sys.exit(_check(store, found))
         except click.UsageError:
             raise
         except click.ClickException as error:
-            raise NoAnswer(error.message) from error
+            raise NoAnswerError(error.message) from error
     store, (found,) = _opened(tracking_uri, experiment, [run])
     try:
-        config = _config(found, form)
+        config = _config(found, output_format)
     except ConfigError as error:
-        _tell(_way_back(store, found))
+        _print_notes(_restore_steps(store, found))
         lines = str(error).splitlines()
         raise click.ClickException("\n".join(map(plain, lines))) from error
     click.echo(config.encode(), nl=False)
     sys.stdout.flush()
-    _tell(["", *_way_back(store, found), *_to_fill_in(found)])
+    _print_notes(["", *_restore_steps(store, found), *_placeholders(found)])
 
 
-def _config(run: StoredRun, form: str) -> str:
+def _config(run: StoredRun, output_format: str) -> str:
     from orbiter_mlflow.config.text import json_text, python_text, yaml_text
     from orbiter_mlflow.runs.load_config import config_params
 
@@ -85,14 +80,14 @@ def _config(run: StoredRun, form: str) -> str:
     if problems:
         raise ConfigError(f"the config of run {run.run_id}", problems)
     fields = _listed(run, names.CONFIG_FIELDS)
-    if form == "python":
+    if output_format == "python":
         return python_text(params, run.tags.get(names.CONFIG_TYPE, ""), fields)
-    return (json_text if form == "json" else yaml_text)(params, fields)
+    return (json_text if output_format == "json" else yaml_text)(params, fields)
 
 
-def _way_back(store: "RunStore", run: StoredRun) -> list[str]:
+def _restore_steps(store: "RunStore", run: StoredRun) -> list[str]:
     from orbiter_mlflow.runs.reproduction import ARTIFACTS, steps
-    from orbiter_mlflow.ui.pages import installed
+    from orbiter_mlflow.ui.pages import command_path
 
     artifacts: dict[str, bytes] = {}
     problem = ""
@@ -101,36 +96,36 @@ def _way_back(store: "RunStore", run: StoredRun) -> list[str]:
             try:
                 content = store.artifact(run.run_id, f"{names.PROVENANCE}/{name}")
             except StoreError as error:
-                problem = f"# The artifacts of the run cannot be had: {error}"
+                problem = f"# The artifacts of the run cannot be read: {error}"
             else:
                 artifacts |= {} if content is None else {name: content}
-    mlflow = installed("mlflow")
+    mlflow = command_path("mlflow")
     mlflow = str(Path(mlflow).absolute()) if os.sep in mlflow else mlflow
     lines = steps(run, artifacts, store.shown_uri, mlflow)
     return [*lines, *([plain(problem)] if problem else [])]
 
 
-def _to_fill_in(run: StoredRun) -> list[str]:
-    """What the config lacks that was printed."""
+def _placeholders(run: StoredRun) -> list[str]:
+    """Notes about placeholders in the printed config."""
     lines = []
     if redacted := _listed(run, names.CONFIG_REDACTED):
         lines += [
             "",
             f'# Secrets in the config were redacted: put them in place of {{"{REDACTED}": ...}},',
-            "# or give them to load_config, in `secrets`:",
+            "# or pass them to load_config as `secrets`:",
             *(f"#   {path}" for path in redacted),
         ]
     if unencodable := _listed(run, names.CONFIG_UNENCODABLE):
         lines += [
             "",
-            f'# Kept as text only: put values in place of {{"{TEXT}": ...}}:',
+            f'# Logged only as text: put values in place of {{"{TEXT}": ...}}:',
             *(f"#   {path}" for path in unencodable),
         ]
     return [plain(line) for line in lines]
 
 
 def _listed(run: StoredRun, tag: str) -> list[str]:
-    """A tag that is a JSON list, perhaps over several tags; empty where it is none."""
+    """A JSON list in a tag, or in the pieces of a split tag; empty if it is not a list."""
     try:
         found = json.loads(join_value(run.tags, tag) or "[]")
     except ValueError:
@@ -138,57 +133,57 @@ def _listed(run: StoredRun, tag: str) -> list[str]:
     return [str(item) for item in found] if type(found) is list else []
 
 
-def _tell(lines: Iterable[str]) -> None:
+def _print_notes(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(plain(line), err=True)
 
 
-def _checked(store: "RunStore", run: StoredRun) -> int:
+def _check(store: "RunStore", run: StoredRun) -> int:
     from orbiter_mlflow.runs.reproduction import check, this_machine
 
     try:
         here = this_machine(Path.cwd())
     except OSError as error:
-        raise click.ClickException(f"this machine cannot be looked at: {error}") from error
+        raise click.ClickException(f"this machine cannot be described: {error}") from error
     listed = None
     if run.tags.get(names.PACKAGES, here.tags[names.PACKAGES]) != here.tags[names.PACKAGES]:
         listed = _requirements(store, run)
     found = check(run, here, listed)
     for row in found:
-        click.echo(plain(_said(row)))
+        click.echo(plain(_difference_line(row)))
     if here.problem:
-        click.echo(f"of this machine not known: {plain(here.problem)}")
+        click.echo(f"unknown about this machine: {plain(here.problem)}")
     if not found:
-        click.echo(f"as in run {run.run_id}: commit, uncommitted diff, Python and packages")
+        click.echo(f"same as in run {run.run_id}: commit, uncommitted diff, Python and packages")
     if here.untracked:
-        click.echo("not compared: what is in untracked files; a run records their names only")
+        click.echo("not compared: the content of untracked files; a run records only their names")
     return 1 if found else 0
 
 
-def _said(row: "Difference") -> str:
+def _difference_line(row: "Difference") -> str:
     then, now = row.values
     known = "not recorded" if then is None else f"run {then}"
-    return f"{row.name}: {known}, here {now or 'not known'}"
+    return f"{row.name}: {known}, here {now or 'unknown'}"
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option(
     "--format",
-    "form",
+    "output_format",
     type=click.Choice(["table", "markdown", "json"]),
     default="table",
     show_default=True,
-    help="For a terminal, for a comment, for a program (its `schema` is 1).",
+    help="For a terminal, for a comment, or for a program (`schema` 1).",
 )
 @_store_options
 def diff(
-    runs: tuple[str, ...], form: str, tracking_uri: str | None, experiment: str | None
+    runs: tuple[str, ...], output_format: str, tracking_uri: str | None, experiment: str | None
 ) -> None:
     """Show only what differs between runs: status, config, code, packages, data, metrics.
 
-    A run is given by its id, the start of one, or its name in the experiment. Changes of metrics
-    are against the first. The exit code is 0 whether or not they differ.
+    A run is given by its id, the start of its id, or its name in the experiment. Changes of metrics
+    are against the first run. The exit code is 0 whether or not the runs differ.
     """
     from orbiter_mlflow.cli.diff_report import json_report, markdown_report
     from orbiter_mlflow.runs.diff import diff_runs, packages_differ
@@ -196,7 +191,7 @@ def diff(
     from orbiter_mlflow.ui.pages import server_command, ui_address
 
     if len(runs) < 2:
-        raise click.UsageError("one run alone does not differ: give two or more")
+        raise click.UsageError("one run has nothing to differ from: give two or more")
     store, found = _opened(tracking_uri, experiment, runs)
     lists: Mapping[str, str | None] = {}
     if packages_differ(found):
@@ -207,11 +202,11 @@ def diff(
         ui_address(uri), [run.experiment_id for run in found], [run.run_id for run in found]
     )
     serve = server_command(uri)
-    if form == "table":
+    if output_format == "table":
         _show(result, link, serve)
     else:
-        write = json_report if form == "json" else markdown_report
-        # Others read it: a link to a server on this machine would lead them nowhere.
+        write = json_report if output_format == "json" else markdown_report
+        # For other people, a link to a server on this machine leads nowhere.
         click.echo(write(result, link if serve is None else None).encode(), nl=False)
 
 
@@ -240,9 +235,9 @@ def _opened(
     from orbiter_mlflow.runs.store import RunStore
 
     try:
-        given = store_settings(tracking_uri, experiment)
-        store = RunStore(given.tracking_uri)
-        return store, [store.find(text, experiment=given.experiment) for text in texts]
+        settings = store_settings(tracking_uri, experiment)
+        store = RunStore(settings.tracking_uri)
+        return store, [store.find(text, experiment=settings.experiment) for text in texts]
     except RunNotFoundError as error:
         raise click.UsageError(plain(str(error))) from error
     except StoreError as error:

@@ -1,4 +1,4 @@
-"""What `orbiter-mlflow sync` and `status` show in the terminal."""
+"""The output of `orbiter-mlflow sync` and `status`."""
 
 import sys
 import time
@@ -21,17 +21,17 @@ from orbiter_mlflow.delivery.writer_lock import is_alive
 from orbiter_mlflow.text.escaping import message, plain
 from orbiter_mlflow.text.urls import without_userinfo
 
-_LONG = 1 << 20
-"""Bytes from which on a journal gets a progress bar."""
+_BAR_SIZE = 1 << 20
+"""Bytes; a larger journal gets a progress bar."""
 
 
 def show(journals: Sequence[Path]) -> None:
-    """A table of journals and what waits in them."""
-    shown_on = console()
+    """Print a table of journals and what waits in them."""
+    out = console()
     if not journals:
-        shown_on.print("no journals: everything is delivered")
+        out.print("no journals: everything is delivered")
         return
-    table = Table(  # 80 columns hold it
+    table = Table(  # fits into 80 columns
         box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False
     )
     for heading in ("journal", "run", "state", "points", "age", "refused"):
@@ -49,10 +49,10 @@ def show(journals: Sequence[Path]) -> None:
             age,
             str(backlog.refused),
         )
-    shown_on.print(table)
+    out.print(table)
     for backlog in backlogs:
         if backlog.problem:
-            _say(shown_on, backlog.journal, backlog.problem)
+            _print_line(out, backlog.journal, backlog.problem)
 
 
 def _age(seconds: float) -> str:
@@ -64,12 +64,12 @@ def _age(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where journals may be delivered to.
+    """Where journals may be delivered.
 
     Attributes:
         in_force: the tracking URI of this environment.
-        instead: one that was given, in place of those in the journals.
-        trust: those in the journals are all trusted.
+        instead: the URI to use instead of those in the journals.
+        trust: trust all URIs in the journals.
     """
 
     in_force: str
@@ -80,23 +80,23 @@ class Destination:
 def sync_all(
     journals: Sequence[Path], destination: Destination, *, ended: bool, wait: float
 ) -> int:
-    """Deliver journals one after the other; gives the exit code: 1 where something still waits."""
-    shown_on = console()
+    """Deliver journals one after the other; returns the exit code: 1 if something still waits."""
+    out = console()
     if not journals:
-        shown_on.print("no journals: everything is delivered")
+        out.print("no journals: everything is delivered")
         return 0
     undelivered = 0
     trust = _Trust(destination)
     for journal in journals:
-        backlog = _deliver(journal, destination, trust, ended, wait, shown_on)
+        backlog = _deliver(journal, destination, trust, ended, wait, out)
         undelivered += backlog.state != "delivered"
-        _say(shown_on, journal, _outcome(backlog, destination))
+        _print_line(out, journal, _outcome(backlog, destination))
     return 1 if undelivered else 0
 
 
 class _Trust:
-    """Whether journals may be sent to a URI that nobody but them speaks of; a person is asked once
-    for each, where there is one."""
+    """Whether journals may be sent to a URI that only they name; on a terminal, the user is asked
+    once for each URI."""
 
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
@@ -110,18 +110,18 @@ class _Trust:
         return self._answers[uri]
 
     def _ask(self, uri: str) -> bool:
-        shown, in_force = _shown(uri), _shown(self._destination.in_force)
+        shown, in_force = _display_uri(uri), _display_uri(self._destination.in_force)
         click.echo(f"A journal names the tracking URI {shown}; in force here is {in_force}.")
         return click.confirm(f"Send it, and the credentials of this environment, to {shown}?")
 
 
-def _shown(uri: str) -> str:
+def _display_uri(uri: str) -> str:
     return plain(without_userinfo(uri))
 
 
-def _say(shown_on: Console, journal: Path, text: str) -> None:
+def _print_line(out: Console, journal: Path, text: str) -> None:
     line = f"{plain(journal.name)}: {message(text)}"
-    shown_on.print(line, highlight=False, markup=False, soft_wrap=True)
+    out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _deliver(
@@ -130,15 +130,15 @@ def _deliver(
     trust: _Trust,
     ended: bool,
     wait: float,
-    shown_on: Console,
+    out: Console,
 ) -> Backlog:
     size = journal.stat().st_size
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=shown_on, transient=True, disable=size < _LONG)
+    progress = Progress(*columns, console=out, transient=True, disable=size < _BAR_SIZE)
     task = progress.add_task(plain(journal.name), total=size)
 
     def on_progress(ack: Ack) -> None:
-        progress.start()  # not before: a question may come first
+        progress.start()  # not earlier: the user may be asked something first
         progress.update(task, completed=ack.offset)
 
     try:
@@ -163,21 +163,22 @@ def _outcome(backlog: Backlog, destination: Destination) -> str:
         return f"delivered, {run}" + (f"; {refused} entries are in quarantine" if refused else "")
     if backlog.state == "delivering":
         return (
-            f"left alone: {backlog.ack.drainer or 'another process'} is delivering it; it gives up "
-            "some minutes after its trainer's end, or when it is ended"
+            f"skipped: {backlog.ack.drainer or 'another process'} is delivering it; it gives up "
+            "some minutes after its trainer has ended, or when it is stopped"
         )
     if backlog.state == "refused" and backlog.head is not None:
+        named, here = map(_display_uri, (backlog.head.tracking_uri, destination.in_force))
         return (
-            f"not delivered: it names the tracking URI {_shown(backlog.head.tracking_uri)}, but "
-            f"{_shown(destination.in_force)} is in force here; if that is right, add --trust-uri "
-            "(it is sent this environment's credentials), else --tracking-uri URI for another"
+            f"not delivered: it names the tracking URI {named}, but {here} is in force here; pass "
+            "--trust-uri to send it there with this environment's credentials, or --tracking-uri "
+            "URI to send it elsewhere"
         )
     if backlog.problem:
         done = f"{run} is complete, but " if backlog.ack.settled else ""
         return f"{done}not delivered: {backlog.problem}"
     if backlog.head is not None and not is_alive(backlog.journal, backlog.head.writer):
         return (
-            f"all of it is in {run}, which still counts as running: its trainer ran on "
-            f"{backlog.head.writer.host}; if that is over, add --ended"
+            f"all of it is in {run}, which still counts as running, as its trainer ran on "
+            f"{backlog.head.writer.host}; if that trainer has ended, add --ended"
         )
     return f"all of it so far is in {run}; its trainer is still running"

@@ -1,7 +1,7 @@
-"""A baseline as a file to be reviewed and committed: JSON, sorted, one value a line.
+"""A baseline as a file to review and commit: JSON, sorted, one value on each line.
 
-It names each run by its seed where the seeds tell them apart, so that a later blessing changes
-the values and little else. Reading it checks what was written by hand.
+Runs are labelled by their seeds if those are unique, so that blessing again changes the values and
+little else. Parsing validates the file, as people may edit it.
 """
 
 import json
@@ -10,18 +10,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orbiter_mlflow.errors import CannotCompareError
 from orbiter_mlflow.gate.model import GateRun
 from orbiter_mlflow.gate.policy import MetricPolicy
-from orbiter_mlflow.gate.statistics import mean_of
+from orbiter_mlflow.gate.statistics import MAX_VALUE, mean_of
 from orbiter_mlflow.redaction.redactor import Redactor
 
 _Text = Annotated[str, Field(min_length=1)]
-_Value = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _comparable(value: float) -> float:
+    if abs(value) > MAX_VALUE:
+        raise ValueError(f"{value:g} is beyond {MAX_VALUE:g}")
+    return value
+
+
+_Value = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_comparable)]
 _SEEDS = ("seed", "extra.seed")
-"""Params that hold the seed where no policy says which does."""
+"""Params that may hold the seed, unless the policy names one."""
 
 
 class _Part(BaseModel):
@@ -29,9 +37,11 @@ class _Part(BaseModel):
 
 
 class Blessing(_Part):
-    """Who made runs the baseline, when (UTC, ISO 8601), why, and by which policy.
+    """The record of a blessing: person, time, reason and policy.
 
-    `policy` is the SHA-256 of its text, None where none was named.
+    Attributes:
+        at: UTC, in ISO 8601.
+        policy: SHA-256 of the policy's text; None without a policy.
     """
 
     at: _Text
@@ -41,7 +51,7 @@ class Blessing(_Part):
 
 
 class BlessedRun(_Part):
-    """A run of the baseline; `start_time` in milliseconds since the epoch."""
+    """A run of the baseline; `start_time` is in milliseconds since the epoch."""
 
     run_id: _Text
     name: str
@@ -49,13 +59,15 @@ class BlessedRun(_Part):
     params: dict[str, str]
     datasets: dict[str, str]
     data: dict[str, str] = {}
-    """Prefix of metric keys -> the data they were measured on, as in `GateRun`."""
+    """Prefix of metric keys -> data they were measured on, as in `GateRun`."""
 
 
 class BlessedMetric(_Part):
-    """The values of a metric, each under the key of its run in `runs`.
+    """The values of a metric.
 
-    `point` says which value of a run it is, as `point_of` does.
+    Attributes:
+        point: which value of a run's history it is, as `point_of` words it.
+        values: label of the run in `BaselineFile.runs` -> value.
     """
 
     point: str
@@ -70,14 +82,14 @@ class BlessedMetric(_Part):
         mean = mean_of([*self.values.values()])
         if self.n != len(self.values) or not math.isclose(self.mean, mean, rel_tol=1e-9):
             raise ValueError(
-                f"n = {self.n} and mean = {self.mean} are not those of its values "
-                f"({len(self.values)}, {mean}): it was changed by hand, bless the runs again"
+                f"n = {self.n} and mean = {self.mean} do not match its values "
+                f"({len(self.values)}, {mean}): it was edited, so bless the runs again"
             )
         return self
 
 
 class BaselineFile(_Part):
-    """What `bless --file` writes and `baseline.file` of a policy names."""
+    """The file that `bless --file` writes and `baseline.file` of a policy names."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     blessed: Blessing
@@ -87,19 +99,19 @@ class BaselineFile(_Part):
     @model_validator(mode="after")
     def _is_whole(self) -> "BaselineFile":
         for key, metric in self.metrics.items():
-            if strangers := metric.values.keys() - self.runs.keys():
-                raise ValueError(f"{key} has values of {sorted(strangers)}, which are not in runs")
+            if unknown := metric.values.keys() - self.runs.keys():
+                raise ValueError(f"{key} has values of {sorted(unknown)}, which are not in runs")
         if len({run.run_id for run in self.runs.values()}) < len(self.runs):
-            raise ValueError("two of the runs are one: each counts once")
+            raise ValueError("has the same run twice")
         return self
 
     def text(self) -> str:
-        """As it is written: the same content gives the same text."""
+        """The text of the file; equal content gives equal text."""
         content = self.model_dump(mode="json", by_alias=True)
         return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def gate_runs(self) -> list[GateRun]:
-        """The runs as the gate compares with them."""
+        """The runs, as the gate compares with them."""
         return [
             GateRun(
                 run_id=run.run_id,
@@ -119,28 +131,28 @@ class BaselineFile(_Part):
         ]
 
 
-def of_runs(
+def make_baseline(
     runs: Sequence[GateRun],
     metrics: Mapping[str, MetricPolicy | None],
     blessing: Blessing,
     *,
     paired_by: str | None = None,
 ) -> BaselineFile:
-    """The file of these runs.
+    """Make the baseline file of these runs.
 
     Args:
-        metrics: the keys to keep, with what the policy says of each, None where it says nothing.
-        paired_by: the field that tells the runs apart, as in a policy: `params.seed`.
+        metrics: keys to keep -> their entries in the policy; None without a policy.
+        paired_by: the field that labels the runs, as in a policy: `params.seed`.
     """
     labels = _labels(runs, paired_by)
     kept: dict[str, BlessedMetric] = {}
-    for key, wanted in metrics.items():
+    for key, expected in metrics.items():
         pairs = zip(labels, runs, strict=True)
         values = {label: run.metrics[key] for label, run in pairs if key in run.metrics}
         if values:
             mean = mean_of([*values.values()])
             kept[key] = BlessedMetric(
-                point=point_of(wanted), n=len(values), mean=mean, values=values
+                point=point_of(expected), n=len(values), mean=mean, values=values
             )
     return BaselineFile(
         blessed=blessing,
@@ -159,53 +171,53 @@ def of_runs(
     )
 
 
-def point_of(wanted: MetricPolicy | None) -> str:
-    """Which value of a run's history a policy asks for, in words."""
-    if wanted is None or wanted.at != "best":
-        return "last" if wanted is None else wanted.at
-    aim = f"target {wanted.target}" if wanted.direction == "target" else wanted.direction
+def point_of(expected: MetricPolicy | None) -> str:
+    """Which value of a run's history a policy uses, in words."""
+    if expected is None or expected.at != "best":
+        return "last" if expected is None else expected.at
+    aim = f"target {expected.target}" if expected.direction == "target" else expected.direction
     return f"best ({aim})"
 
 
-def read(content: bytes, shown: str) -> BaselineFile:
-    """The baseline in a file.
+def parse_baseline(content: bytes, path: str) -> BaselineFile:
+    """Parse and validate a baseline file.
 
     Args:
-        content: of the file.
-        shown: where it lies, for messages.
+        content: the content of the file.
+        path: the path of the file, for messages.
 
     Raises:
-        CannotCompareError: it is no such file, or does not add up.
+        CannotCompareError: it is not a baseline file, or contradicts itself.
     """
     try:
         return BaselineFile.model_validate_json(content)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in fault["loc"])
-        what = fault["msg"].removeprefix("Value error, ")
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
         raise CannotCompareError(
-            f"{shown} is no baseline file: {f'{where}: ' if where else ''}{what} "
+            f"{path} is not a baseline file: {f'{key}: ' if key else ''}{reason} "
             "(`orbiter-mlflow bless RUN... --file` writes one)"
         ) from error
 
 
-def difference(there: BaselineFile, here: BaselineFile) -> str:
-    """What the file here says otherwise than the one there, in words; empty where nothing."""
+def summarize_changes(judging: BaselineFile, here: BaselineFile) -> str:
+    """How the file here differs from the one that judges, in words; empty if it does not."""
     changes = [
-        f"{key} {_summary(there.metrics.get(key))} there, {_summary(here.metrics.get(key))} here"
-        for key in sorted(there.metrics.keys() | here.metrics.keys())
-        if there.metrics.get(key) != here.metrics.get(key)
+        f"{key} {_summary(judging.metrics.get(key))} there, {_summary(here.metrics.get(key))} here"
+        for key in sorted(judging.metrics.keys() | here.metrics.keys())
+        if judging.metrics.get(key) != here.metrics.get(key)
     ]
-    ids = [{run.run_id for run in file.runs.values()} for file in (there, here)]
+    ids = [{run.run_id for run in file.runs.values()} for file in (judging, here)]
     if ids[0] != ids[1]:
         changes.append(f"{len(ids[1] - ids[0])} runs added, {len(ids[0] - ids[1])} removed")
-    if not changes and there.runs != here.runs:
-        changes.append("what it says of the runs")
-    more = len(changes) - _CHANGES
-    return "; ".join(changes[:_CHANGES] + ([f"and {more} more"] if more > 0 else []))
+    if not changes and judging.runs != here.runs:
+        changes.append("names, params or data of its runs")
+    more = len(changes) - _MAX_CHANGES
+    return "; ".join(changes[:_MAX_CHANGES] + ([f"and {more} more"] if more > 0 else []))
 
 
-_CHANGES = 5
+_MAX_CHANGES = 5
 
 
 def _summary(metric: BlessedMetric | None) -> str:
@@ -222,7 +234,7 @@ def _labels(runs: Sequence[GateRun], paired_by: str | None) -> list[str]:
 
 
 def _without_secrets(params: Mapping[str, str]) -> dict[str, str]:
-    """The params, for a file that many will read: the store may hold those of other tools too."""
+    """Redact the params: many people read the file, and other tools may have logged secrets."""
     redactor = Redactor()
     return {
         redactor.text(key): redactor.value(key.rpartition(".")[2], text)
@@ -230,14 +242,14 @@ def _without_secrets(params: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def load(file: Path) -> BaselineFile | None:
-    """The baseline in a file on disk; None where there is no such file.
+def load_baseline(file: Path) -> BaselineFile | None:
+    """Read a baseline file; None if there is no such file.
 
     Raises:
-        CannotCompareError: it cannot be read.
+        CannotCompareError: it cannot be read, or is not a baseline file.
     """
     try:
-        return read(file.read_bytes(), str(file))
+        return parse_baseline(file.read_bytes(), str(file))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -1,14 +1,17 @@
-"""One judgement, from the store to the report: what the command and the pytest fixture share.
+"""One check, from the store to the report: shared by the command and the pytest fixture.
 
-Whatever keeps the gate from comparing ends up in the report as a problem; raised is only what is
-wrong with the question itself.
+Whatever keeps the gate from comparing becomes a problem in the report; only errors in the request
+itself are raised.
 """
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orbiter_mlflow.delivery.hosts.environment import DELIVERY_DEFAULTS
 from orbiter_mlflow.errors import CannotCompareError, FilterError, PolicyError, StoreError
 from orbiter_mlflow.gate import baseline_file, git, run_selection
 from orbiter_mlflow.gate.baseline_file import BaselineFile
@@ -26,18 +29,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of the gate.
+class CheckRequest:
+    """A request to judge runs.
 
     Attributes:
         candidates: ids, starts of ids, names, or filters of the runs to judge.
-        baseline: the same for the runs to compare with, in place of the policy's; None for those.
-        settings: where the store, the experiment and the spool are. Names and filters are looked
-            up in its experiment; without one, in `Default`, and the policy's filter in the
-            experiments of the candidates.
-        bootstrap: that there is no baseline yet is known.
-        baseline_ref: git ref at which a baseline file is read.
-        policy_file: where the policy was read, None for one made in code.
+        settings: tracking URI, experiment and spool. Names and filters are looked up in the
+            experiment; without one, in `Default`, and the policy's filter in the experiments of
+            the candidates.
+        baseline: the runs to compare with, given like `candidates`; None for those of the policy.
+        bootstrap: let the bounds alone decide if there is no baseline yet.
+        baseline_ref: git ref at which the baseline file is read.
+        policy_file: the path of the policy; None for one made in code.
     """
 
     policy: Policy
@@ -50,78 +53,90 @@ class Question:
 
     @property
     def folder(self) -> Path:
-        """What the path of a baseline file is relative to, and where git is asked."""
+        """The folder that a baseline file's path is relative to, and where git runs."""
         return Path.cwd() if self.policy_file is None else self.policy_file.parent
 
 
-def answer(question: Question) -> GateReport:
+def run_check(request: CheckRequest) -> GateReport:
     """Judge the candidates.
 
     Raises:
-        PolicyError: the policy does not fit what is there.
+        PolicyError: the policy does not fit the runs.
         FilterError: MLflow does not understand a filter.
     """
-    # Here: a store costs seconds of imports, and `check --help` needs none.
+    # Imported here because it takes seconds, which `check --help` need not wait for.
     from orbiter_mlflow.runs.store import RunStore
 
     try:
-        store = RunStore(question.settings.tracking_uri)
-        return _judged(question, store)
+        with _short_timeouts():
+            return _judged(request, RunStore(request.settings.tracking_uri))
     except FilterError:
         raise
     except (CannotCompareError, StoreError) as error:
-        return refused(question, str(error))
+        return cannot_compare(request, str(error))
 
 
-def refused(question: Question, problem: str) -> GateReport:
-    """The report where nothing could be compared."""
+@contextmanager
+def _short_timeouts() -> Iterator[None]:
+    """Report a store that does not answer after seconds, not after MLflow's minutes of retries."""
+    defaults = {name: text for name, text in DELIVERY_DEFAULTS.items() if name not in os.environ}
+    os.environ.update(defaults)
+    try:
+        yield
+    finally:
+        for name in defaults:
+            os.environ.pop(name, None)
+
+
+def cannot_compare(request: CheckRequest, problem: str) -> GateReport:
+    """The report if nothing could be compared."""
     return GateReport(
         outcome=Outcome.CANNOT_COMPARE,
         metrics=(),
         candidate=(),
         baseline=(),
-        source=BaselineSource(_described(question)),
-        policy=question.policy.path,
-        policy_digest=question.policy.digest,
-        alpha=question.policy.gate.alpha,
+        source=BaselineSource(_described(request)),
+        policy=request.policy.path,
+        policy_digest=request.policy.digest,
+        alpha=request.policy.gate.alpha,
         problems=(problem,),
     )
 
 
-def _described(question: Question) -> str:
-    given = question.policy.baseline
-    if question.baseline is not None:
-        return f"runs {', '.join(question.baseline)}"
-    if given.run is not None:
-        return f"run {given.run}"
-    return f"filter {given.filter}" if given.filter is not None else f"file {given.file}"
+def _described(request: CheckRequest) -> str:
+    source = request.policy.baseline
+    if request.baseline is not None:
+        return f"runs {', '.join(request.baseline)}"
+    if source.run is not None:
+        return f"run {source.run}"
+    return f"filter {source.filter}" if source.filter is not None else f"file {source.file}"
 
 
-def _judged(question: Question, store: "RunStore") -> GateReport:
-    if not question.candidates:
-        raise CannotCompareError("no candidate was given: name the runs to judge")
-    experiment = run_selection.experiment_of(question.settings, store)
-    stored = run_selection.named(store, question.candidates, experiment=experiment)
+def _judged(request: CheckRequest, store: "RunStore") -> GateReport:
+    if not request.candidates:
+        raise CannotCompareError("no candidate is given: name the runs to judge")
+    experiment = run_selection.experiment_of(request.settings, store)
+    stored = run_selection.find_runs(store, request.candidates, experiment=experiment)
     try:
-        sides = _sides(question, store, stored)
+        sides = _sides(request, store, stored)
     except FilterError:
         raise
     except (CannotCompareError, StoreError) as error:
-        return _alone(question, store, stored, str(error))
+        return _without_baseline(request, store, stored, str(error))
     return judge(
-        question.policy,
+        request.policy,
         sides.candidate,
         sides.baseline,
         source=sides.source,
         left_out=sides.left_out,
-        bootstrap=question.bootstrap,
+        bootstrap=request.bootstrap,
         links=_links(store, sides.stored),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """What is compared; `stored` are the runs of it that the store has."""
+    """The runs to compare; `stored` are those that come from the store."""
 
     candidate: Sequence[GateRun]
     baseline: Sequence[GateRun]
@@ -130,94 +145,94 @@ class _Sides:
     left_out: Sequence[LeftOut] = ()
 
 
-def _sides(question: Question, store: "RunStore", stored: Sequence[StoredRun]) -> _Sides:
-    if question.baseline is not None and not question.baseline:
-        raise CannotCompareError("no baseline run was given: name the runs to compare with")
+def _sides(request: CheckRequest, store: "RunStore", stored: Sequence[StoredRun]) -> _Sides:
+    if request.baseline is not None and not request.baseline:
+        raise CannotCompareError("no baseline run is given: name the runs to compare with")
     ref = None
-    if question.baseline_ref is not None:
-        ref = git.resolve(question.baseline_ref, question.folder)
-    by_file = question.policy.baseline.file is not None and question.baseline is None
-    return (_beside_file if by_file else _beside_runs)(question, store, stored, ref)
+    if request.baseline_ref is not None:
+        ref = git.resolve(request.baseline_ref, request.folder)
+    by_file = request.policy.baseline.file is not None and request.baseline is None
+    return (_against_file if by_file else _against_runs)(request, store, stored, ref)
 
 
-def _alone(
-    question: Question, store: "RunStore", stored: Sequence[StoredRun], problem: str
+def _without_baseline(
+    request: CheckRequest, store: "RunStore", stored: Sequence[StoredRun], problem: str
 ) -> GateReport:
-    """The report where the baseline cannot be had: bounds hold all the same."""
-    waiting = run_selection.waiting_here(*question.settings.spool_folders)
+    """The report if the baseline cannot be read: only bounds are checked."""
+    waiting = run_selection.waiting_here(*request.settings.spool_folders)
     try:
-        candidate, _ = run_selection.gate_runs(store, question.policy, stored, [], waiting)
+        candidate, _ = run_selection.gate_runs(store, request.policy, stored, [], waiting)
         return judge(
-            question.policy,
+            request.policy,
             candidate,
             [],
-            source=BaselineSource(_described(question)),
+            source=BaselineSource(_described(request)),
             problems=[problem],
         )
-    except PolicyError:  # what a pattern means, the baseline may have told
-        return refused(question, problem)
+    except PolicyError:  # a pattern may match metrics of the baseline only
+        return cannot_compare(request, problem)
 
 
-def _beside_runs(
-    question: Question, store: "RunStore", stored: Sequence[StoredRun], ref: GitRef | None
+def _against_runs(
+    request: CheckRequest, store: "RunStore", stored: Sequence[StoredRun], ref: GitRef | None
 ) -> _Sides:
     """Candidates and baseline, both from the store."""
-    given = question.policy.baseline
-    waiting = run_selection.waiting_here(*question.settings.spool_folders)
+    source = request.policy.baseline
+    waiting = run_selection.waiting_here(*request.settings.spool_folders)
     left_out: Sequence[LeftOut] = ()
-    described = _described(question)
-    if question.baseline is not None or given.run is not None:
-        texts = [given.run or ""] if question.baseline is None else question.baseline
-        experiment = run_selection.experiment_of(question.settings, store)
-        runs = run_selection.named(store, texts, experiment=experiment)
+    described = _described(request)
+    if request.baseline is not None or source.run is not None:
+        texts = [source.run or ""] if request.baseline is None else request.baseline
+        experiment = run_selection.experiment_of(request.settings, store)
+        runs = run_selection.find_runs(store, texts, experiment=experiment)
     else:
         found = run_selection.latest_finished(
             store,
-            given.filter or "",
-            _experiments(question, store, stored),
-            last=given.last,
+            source.filter or "",
+            _experiments(request, store, stored),
+            last=source.last,
             candidates={run.run_id for run in stored},
             waiting=waiting,
         )
         runs, left_out, described = list(found.runs), found.left_out, found.described
-    candidate, baseline = run_selection.gate_runs(store, question.policy, stored, runs, waiting)
+    candidate, baseline = run_selection.gate_runs(store, request.policy, stored, runs, waiting)
     if ref is not None:
-        described += f", as the store has them now: {ref.ref} says nothing of that"
-    told = BaselineSource(described, _policy_change(question, ref))
-    return _Sides(candidate, baseline, [*stored, *runs], told, left_out)
+        described += f", as they are in the store now, not at {ref.ref}"
+    baseline_source = BaselineSource(described, _policy_change(request, ref))
+    return _Sides(candidate, baseline, [*stored, *runs], baseline_source, left_out)
 
 
 def _experiments(
-    question: Question, store: "RunStore", stored: Sequence[StoredRun]
+    request: CheckRequest, store: "RunStore", stored: Sequence[StoredRun]
 ) -> dict[str, str]:
-    """Where the policy's filter looks: in the experiment that was named, else in those of the
-    candidates."""
-    settings = question.settings
+    """The experiments in which the policy's filter is applied: the one in the settings, else those
+    of the candidates."""
+    settings = request.settings
     if settings.experiment is not None or settings.experiment_id is not None:
         name = run_selection.experiment_of(settings, store)
         return {store.experiment_id(name): name}
     ids = {run.experiment_id for run in stored}
-    return {one: store.experiment_name(one) for one in sorted(ids)}
+    return {experiment_id: store.experiment_name(experiment_id) for experiment_id in sorted(ids)}
 
 
-def _beside_file(
-    question: Question, store: "RunStore", stored: Sequence[StoredRun], ref: GitRef | None
+def _against_file(
+    request: CheckRequest, store: "RunStore", stored: Sequence[StoredRun], ref: GitRef | None
 ) -> _Sides:
-    """Candidates from the store, the baseline from a file here or at a git ref."""
-    policy, path = question.policy, question.folder / (question.policy.baseline.file or "")
-    waiting = run_selection.waiting_here(*question.settings.spool_folders)
+    """Candidates from the store, and the baseline from a file here or at a git ref."""
+    policy, path = request.policy, request.folder / (request.policy.baseline.file or "")
+    waiting = run_selection.waiting_here(*request.settings.spool_folders)
     if ref is None:
-        file, described = baseline_file.load(path), f"file {path}"
+        file, described = baseline_file.load_baseline(path), f"file {path}"
     else:
-        content = ref.read(path)
+        content = ref.read_file(path)
         described = f"file {path} at {ref.shown}"
-        file = None if content is None else baseline_file.read(content, described)
-    if file is None and not question.bootstrap:
+        file = None if content is None else baseline_file.parse_baseline(content, described)
+    if file is None and not request.bootstrap:
         raise CannotCompareError(
             f"there is no {described}: write it with `orbiter-mlflow bless RUN... --file` and "
-            "commit it; for the first time there is --bootstrap"
+            "commit it, or pass --bootstrap until there is one"
         )
-    changed = [_policy_change(question, ref)]
+    changed = [_policy_change(request, ref)]
     if ref is not None:
         changed.insert(0, _file_change(file, path, ref))
     keys = set(file.metrics) if file is not None else set()
@@ -226,52 +241,54 @@ def _beside_file(
         keys |= {key for run in candidate for key in run.metrics}
         _require_same_points(policy, file, keys, described)
         described += f", blessed {file.blessed.at} by {file.blessed.by}: {file.blessed.reason}"
-    told = BaselineSource(described, "; ".join(filter(None, changed)))
-    return _Sides(candidate, [] if file is None else file.gate_runs(), stored, told)
+    baseline_source = BaselineSource(described, "; ".join(filter(None, changed)))
+    return _Sides(candidate, [] if file is None else file.gate_runs(), stored, baseline_source)
 
 
 def _require_same_points(
     policy: Policy, file: BaselineFile, keys: Collection[str], described: str
 ) -> None:
-    for key, wanted in expand(policy, keys).items():
+    for key, expected in expand(policy, keys).items():
         blessed = file.metrics.get(key)
-        if blessed is not None and blessed.point != baseline_file.point_of(wanted):
+        if blessed is not None and blessed.point != baseline_file.point_of(expected):
             raise CannotCompareError(
-                f"{described} holds {key} at {blessed.point}, the policy asks for "
-                f"{baseline_file.point_of(wanted)}: bless the runs again, with this policy"
+                f"{described} has the {blessed.point} value of {key}, but the policy uses "
+                f"{baseline_file.point_of(expected)}: bless the runs again, with this policy"
             )
 
 
-def _file_change(judged_by: BaselineFile | None, path: Path, ref: GitRef) -> str:
-    """What the file here says otherwise than the one that judges."""
+def _file_change(used: BaselineFile | None, path: Path, ref: GitRef) -> str:
+    """How the file here differs from the one that is used; empty if it does not."""
     try:
-        here = baseline_file.load(path)
+        here = baseline_file.load_baseline(path)
     except CannotCompareError as error:
         return f"here, {error}"
-    if here is None or judged_by is None:
-        if here is judged_by:
+    if here is None or used is None:
+        if here is used:
             return ""
         return f"{path} is {'not here' if here is None else f'here, but not at {ref.shown}'}"
-    told = baseline_file.difference(judged_by, here)
-    return f"{path} differs from the one at {ref.shown}, which counts: {told}" if told else ""
+    changes = baseline_file.summarize_changes(used, here)
+    return (
+        f"{path} differs from the one at {ref.shown}, which is used: {changes}" if changes else ""
+    )
 
 
-def _policy_change(question: Question, ref: GitRef | None) -> str:
-    """That the limits are not those at the ref: they are the change's own."""
-    path = question.policy_file
+def _policy_change(request: CheckRequest, ref: GitRef | None) -> str:
+    """How the policy here differs from the one at the ref; empty if it does not."""
+    path = request.policy_file
     if ref is None or path is None:
         return ""
-    there = ref.read(path)
+    there = ref.read_file(path)
     if there is None:
         return f"the policy {path} is not at {ref.shown}: its limits are new"
     if there.splitlines() == path.read_bytes().splitlines():
         return ""
-    return f"the policy {path} differs from the one at {ref.shown}: it judges as it is here"
+    return f"the policy {path} differs from the one at {ref.shown}: the one here is used"
 
 
 def _links(store: "RunStore", runs: Sequence[StoredRun]) -> dict[str, str] | None:
-    """The page of MLflow that shows the runs side by side."""
-    if not 1 < len(runs) <= _LINKED:
+    """The page of the MLflow UI that compares the runs."""
+    if not 1 < len(runs) <= _MAX_LINKED:
         return None
     experiments = {run.experiment_id for run in runs}
     ids = [run.run_id for run in runs]
@@ -279,5 +296,5 @@ def _links(store: "RunStore", runs: Sequence[StoredRun]) -> dict[str, str] | Non
     return {"compare in MLflow": page}
 
 
-_LINKED = 100
-"""Runs, at most, in an address."""
+_MAX_LINKED = 100
+"""Runs in the address of a page, at most."""

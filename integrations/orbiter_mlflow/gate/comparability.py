@@ -1,37 +1,73 @@
-"""Whether runs may be compared at all: what must be equal, and is not."""
+"""Comparability: values that cannot be judged, and fields that must be equal and are not."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from orbiter_mlflow import names
-from orbiter_mlflow.gate.model import ALL_OTHERS, Difference, GateRun
+from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, FieldDifference, GateRun, Sample
 from orbiter_mlflow.gate.policy import Policy, has_pattern
+from orbiter_mlflow.gate.statistics import MAX_VALUE
 from orbiter_mlflow.text.escaping import shortened
 
-__all__ = ["Comparability", "compare_data", "compare_fields", "fields_of"]
+__all__ = [
+    "Comparability",
+    "compare_data",
+    "compare_fields",
+    "fields_of",
+    "shown_ids",
+    "unusable_values",
+]
 
 _MAX_NOTED = 8
-_MAX_VALUE = 40
+_MAX_TEXT = 40
+_MAX_IDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Comparability:
-    """What the fields of the runs say.
+    """The result of comparing the fields of all runs.
 
     Attributes:
         differences: fields that must be equal and are not.
         problems: why the runs cannot be compared, one sentence each.
-        notes: what differs and is asked about nowhere, as one sentence, or nothing.
+        notes: one sentence that lists the differing fields the policy does not mention, or none.
     """
 
-    differences: tuple[Difference, ...]
+    differences: tuple[FieldDifference, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
 
+def unusable_values(sample: Sample) -> str:
+    """Why some values cannot be judged, and which runs have them; empty if all can."""
+    wrong = {run_id: _fault(value) for run_id, value in sample.values.items()}
+    wrong = {run_id: fault for run_id, fault in wrong.items() if fault}
+    if not wrong:
+        return ""
+    faults = " or ".join(sorted(set(wrong.values())))
+    return f"value is {faults} in {len(wrong)} of {sample.n} runs: {shown_ids([*wrong])}"
+
+
+def _fault(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    if abs(value) >= LARGEST:
+        return "-inf" if value < 0 else "inf"
+    if abs(value) > MAX_VALUE:
+        return f"beyond {MAX_VALUE:g}, too large for the statistics,"
+    return ""
+
+
+def shown_ids(run_ids: Sequence[str]) -> str:
+    """Some of the ids, and how many more there are."""
+    more = f" and {len(run_ids) - _MAX_IDS} more" if len(run_ids) > _MAX_IDS else ""
+    return ", ".join(run_ids[:_MAX_IDS]) + more
+
+
 def fields_of(run: GateRun) -> dict[str, str]:
-    """The fields of a run by the names that a policy has for them."""
+    """The fields of a run under the names that a policy uses."""
     params = {f"params.{key}": value for key, value in run.params.items()}
     return params | {f"datasets.{context}": value for context, value in run.datasets.items()}
 
@@ -39,40 +75,41 @@ def fields_of(run: GateRun) -> dict[str, str]:
 def compare_fields(
     policy: Policy, candidate: Sequence[GateRun], baseline: Sequence[GateRun]
 ) -> Comparability:
-    """Hold the fields of all runs against the policy's `[comparable]`.
+    """Check the fields of all runs against the policy's `[comparable]`.
 
-    A field that must be equal has one value in all runs, of both sides; a run that lacks it differs
-    from one that has it. A full name in `require_equal` goes before a pattern in `allow_differ`.
+    A field that must be equal has the same value in all runs of both sides; a run without it
+    differs from one that has it. A full name in `require_equal` overrides a pattern in
+    `allow_differ`.
     """
     first, second = ([fields_of(run) for run in side] for side in (candidate, baseline))
-    every = sorted({name for fields in (*first, *second) for name in fields})
-    required, problems = _required(policy, every)
+    names_seen = sorted({name for fields in (*first, *second) for name in fields})
+    required, problems = _required(policy, names_seen)
     differences, noted = [], []
     paired = {metric.paired_by for metric in policy.metrics.values()}
-    for name in every:
-        found = Difference(name, _values(first, name), _values(second, name))
+    for name in names_seen:
+        field = FieldDifference(name, _values(first, name), _values(second, name))
         if name in required:
-            if len({*found.candidate, *found.baseline}) > 1:
-                differences.append(found)
+            if len({*field.candidate, *field.baseline}) > 1:
+                differences.append(field)
         elif not (
             name in paired
             or _covers(policy.comparable.allow_differ, name)
             or not (first and second)
-            or {*found.candidate} & {*found.baseline}
+            or {*field.candidate} & {*field.baseline}
         ):
-            noted.append(_shown(found))
+            noted.append(_shown(field))
     if differences:
-        unequal = ", ".join(one.field for one in differences)
+        unequal = ", ".join(difference.field for difference in differences)
         problems.append(
-            f"the runs differ where they must be equal, in {unequal}: narrow the baseline down to "
-            "runs like the candidate, or change comparable.require_equal"
+            f"the runs differ in {unequal}, which must be equal: restrict the baseline to runs "
+            "like the candidate, or change comparable.require_equal"
         )
     notes = []
     if noted:
         more = f", and {len(noted) - _MAX_NOTED} more" if len(noted) > _MAX_NOTED else ""
         notes.append(
             f"candidate and baseline also differ in {', '.join(noted[:_MAX_NOTED])}{more}: "
-            "put each into comparable.require_equal or comparable.allow_differ"
+            "add each to comparable.require_equal or comparable.allow_differ"
         )
     return Comparability(tuple(differences), tuple(problems), tuple(notes))
 
@@ -80,10 +117,10 @@ def compare_fields(
 def compare_data(
     policy: Policy, key: str, candidate: Sequence[GateRun], baseline: Sequence[GateRun]
 ) -> str:
-    """Why a metric cannot be compared for the data it was measured on; empty where it can.
+    """Why the data behind a metric keep it from being compared; empty if they do not.
 
-    Runs of both sides must have measured it on data of one digest, unless the policy's
-    `allow_differ` has `data.<prefix>`. Where no run says on which data, nothing is asked.
+    All runs must have measured it on data with the same digest, unless the policy's `allow_differ`
+    has `data.<prefix>`. If no run recorded its data, nothing is checked.
     """
     prefix = _prefix_of(key, [*candidate, *baseline])
     field = f"{_DATA}{prefix}"
@@ -91,15 +128,15 @@ def compare_data(
         return ""
 
     def seen(side: Sequence[GateRun]) -> tuple[str | None, ...]:
-        found = {_measured_on(run, prefix, key) for run in side if key in run.metrics}
-        return tuple(sorted(found, key=_last_if_none))
+        values = {_measured_on(run, prefix, key) for run in side if key in run.metrics}
+        return tuple(sorted(values, key=_none_last))
 
-    found = Difference(field, seen(candidate), seen(baseline))
-    if len({_digests(value) for value in (*found.candidate, *found.baseline)}) < 2:
+    difference = FieldDifference(field, seen(candidate), seen(baseline))
+    if len({_digests(value) for value in (*difference.candidate, *difference.baseline)}) < 2:
         return ""
     return (
-        f"not compared: {prefix}/ was measured on other data, {_shown(found)}: evaluate on the "
-        f"same, or put {field} into comparable.allow_differ"
+        f"not compared: {prefix}/ was measured on different data, {_shown(difference)}: evaluate "
+        f"on the same data, or add {field} to comparable.allow_differ"
     )
 
 
@@ -107,7 +144,7 @@ _DATA = "data."
 
 
 def _prefix_of(key: str, runs: Collection[GateRun]) -> str:
-    """The longest prefix of `key` that stands for data in any run; empty where none does."""
+    """The longest prefix of `key` for which a run recorded its data; empty if none did."""
     known = {prefix for run in runs for prefix in run.data}
     found = max((one for one in known if key.startswith(f"{one}/")), key=len, default="")
     if ALL_OTHERS in known and key.startswith(f"{names.EVAL}/"):
@@ -116,29 +153,29 @@ def _prefix_of(key: str, runs: Collection[GateRun]) -> str:
 
 
 def _measured_on(run: GateRun, prefix: str, key: str) -> str | None:
-    """The data behind a metric of a run; None where the run does not say it."""
+    """The data behind a metric of a run; None if the run did not record them."""
     if ALL_OTHERS in run.data and prefix != key.rpartition("/")[0]:
-        return f"unknown in run {run.run_id}"  # its own prefix may be one that had no room
+        return f"unknown in run {run.run_id}"  # its own prefix may be one that did not fit
     if prefix in run.data:
         return run.data[prefix]
     if ALL_OTHERS in run.data:
         return f"unknown in run {run.run_id}"
     only = run.datasets.get(names.EVAL, ",")
-    # A run that says nothing, of an older version or of others: what it evaluated on if that is one
+    # A run of an older version or another tool recorded none: take its only eval dataset.
     return only if not run.data and prefix == names.EVAL and "," not in only else None
 
 
 def _digests(value: str | None) -> tuple[str, ...]:
-    """What must be equal of a value: a name may change."""
+    """The part of a value that must be equal: names may differ."""
     return () if value is None else tuple(one.rpartition(":")[2] for one in value.split(","))
 
 
-def _last_if_none(value: str | None) -> tuple[bool, str]:
+def _none_last(value: str | None) -> tuple[bool, str]:
     return value is None, value or ""
 
 
 def _required(policy: Policy, fields: Collection[str]) -> tuple[set[str], list[str]]:
-    """The fields that must be equal, and a problem for each entry that no run has."""
+    """The fields that must be equal, and a problem for each entry that matches no run."""
     comparable, required = policy.comparable, set[str]()
     problems = []
     for entry in comparable.require_equal:
@@ -151,7 +188,7 @@ def _required(policy: Policy, fields: Collection[str]) -> tuple[set[str], list[s
         if not matching and "require_equal" in comparable.model_fields_set:
             problems.append(
                 f"no run has the field {entry}, which must be equal: check its spelling in "
-                "comparable.require_equal, or that the runs have logged it"
+                "comparable.require_equal, and that the runs logged it"
             )
     return required, problems
 
@@ -161,14 +198,13 @@ def _covers(patterns: Collection[str], name: str) -> bool:
 
 
 def _values(runs: Sequence[Mapping[str, str]], name: str) -> tuple[str | None, ...]:
-    """What the runs have in that field, each value once; None for those that lack it."""
-    found = {fields.get(name) for fields in runs}
-    return tuple(sorted(found, key=_last_if_none))
+    """The values of a field, each once; None for runs without it."""
+    return tuple(sorted({fields.get(name) for fields in runs}, key=_none_last))
 
 
-def _shown(found: Difference) -> str:
+def _shown(difference: FieldDifference) -> str:
     sides = [
-        " | ".join("missing" if value is None else shortened(value, _MAX_VALUE) for value in side)
-        for side in (found.candidate, found.baseline)
+        " | ".join("missing" if value is None else shortened(value, _MAX_TEXT) for value in side)
+        for side in (difference.candidate, difference.baseline)
     ]
-    return f"{found.field} ({'; '.join(shortened(side, 2 * _MAX_VALUE) for side in sides)})"
+    return f"{difference.field} ({'; '.join(shortened(side, 2 * _MAX_TEXT) for side in sides)})"

@@ -1,22 +1,25 @@
-"""Files as they are at a git ref, so that a change is not judged by what it wrote itself."""
+"""Read files as they are at a git ref, so that a change is not judged by what it wrote itself."""
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from orbiter_mlflow.errors import CannotCompareError
+from orbiter_mlflow.provenance.git import run_git
+from orbiter_mlflow.provenance.subprocesses import Answer
 
 _TIMEOUT = 60.0
-"""Seconds that a call may take: a partial clone fetches what it is asked for."""
+"""Seconds for one call: a partial clone may fetch the file from its server."""
+_MAX_FILE = 100_000_000
+"""Bytes of a file that is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class GitRef:
-    """A commit, and the ref that it was found by.
+    """A commit, and the ref it was found by.
 
     Attributes:
-        folder: where git is run; paths are told relative to it.
+        folder: where git runs; a folder in the repository.
     """
 
     ref: str
@@ -28,71 +31,68 @@ class GitRef:
         """For messages: `origin/main (3f2a9c1e)`."""
         return f"{self.ref} ({self.commit[:8]})"
 
-    def read(self, file: Path) -> bytes | None:
-        """The content of a file at this commit; None where it has no such file.
+    def read_file(self, file: Path) -> bytes | None:
+        """The content of a file at this commit; None if the commit has no such file.
 
         Raises:
-            CannotCompareError: git cannot give it.
+            CannotCompareError: git cannot read it.
         """
-        # The folder of the file is resolved, not the file: what git knows is a link, if it is one.
-        there = Path(os.path.relpath(file.parent.resolve() / file.name, self.folder.resolve()))
-        name = f"{self.commit}:./{there.as_posix()}"
-        found = _git(self.folder, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
-        if found.returncode != 0:
-            if said := _said(found):
-                raise CannotCompareError(f"git cannot read {file} at {self.shown}: {said}")
+        # Resolve the folder, not the file: git knows a link as a link.
+        path = Path(os.path.relpath(file.parent.resolve() / file.name, self.folder.resolve()))
+        found = _rev_parse(self.folder, f"{self.commit}:./{path.as_posix()}")
+        if found.code != 0:
+            if found.error_text:
+                raise CannotCompareError(
+                    f"git cannot read {file} at {self.shown}: {found.error_text}"
+                )
             return None
-        blob = _git(self.folder, "cat-file", "blob", found.stdout.decode().strip())
-        if blob.returncode != 0:
-            raise CannotCompareError(f"git cannot read {file} at {self.shown}: {_said(blob)}")
-        return blob.stdout
+        blob = _git(self.folder, "cat-file", "blob", found.text)
+        if blob.code != 0:
+            raise CannotCompareError(f"git cannot read {file} at {self.shown}: {blob.error_text}")
+        return blob.output
 
 
 def resolve(ref: str, folder: Path) -> GitRef:
-    """The commit of a ref in the repository that `folder` lies in.
+    """Find the commit of a ref in the repository that contains `folder`.
 
     Raises:
         CannotCompareError: there is no such commit, no repository, or no git.
     """
     if ref.startswith("-"):
-        raise CannotCompareError(f"{ref!r} is no git ref: give a branch, a tag or a commit")
+        raise CannotCompareError(f"{ref!r} is not a git ref: give a branch, a tag or a commit")
     inside = _git(folder, "rev-parse", "--git-dir")
-    if inside.returncode != 0:
+    if inside.code != 0:
         raise CannotCompareError(
-            f"{folder} is in no git repository that can be read: {_said(inside)}"
+            f"{folder} is not in a readable git repository: {inside.error_text}"
         )
-    name = f"{ref}^{{commit}}"
-    found = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
-    if found.returncode != 0:
+    found = _rev_parse(folder, f"{ref}^{{commit}}")
+    if found.code != 0:
         raise CannotCompareError(
-            f"git knows no commit {ref!r} here: fetch it first (`git fetch origin`; in GitHub "
+            f"git finds no commit {ref!r} here: fetch it first (`git fetch origin`; in GitHub "
             "Actions `fetch-depth: 0` for actions/checkout, in GitLab CI `GIT_DEPTH: 0`)"
         )
-    return GitRef(ref, found.stdout.decode().strip(), folder)
+    return GitRef(ref, found.text, folder)
 
 
-def user() -> str:
-    """The name that git would sign a commit with here; empty where there is none."""
+def user_name() -> str:
+    """git's `user.name` here; empty if it is not set or there is no git."""
     try:
-        found = _git(Path.cwd(), "config", "--get", "user.name")
+        return _git(Path.cwd(), "config", "--get", "user.name").text
     except CannotCompareError:
         return ""
-    return found.stdout.decode(errors="replace").strip()
 
 
-def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+def _rev_parse(folder: Path, name: str) -> Answer:
+    return _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", name)
+
+
+def _git(folder: Path, *arguments: str) -> Answer:
     try:
-        return subprocess.run(  # noqa: S603  no shell; what comes from outside is after the options
-            ["git", "-C", str(folder), *arguments],  # noqa: S607  the user's git
-            env=os.environ | {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT,
-            check=False,
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        answer = run_git(folder, *arguments, timeout=_TIMEOUT, max_output=_MAX_FILE, fetch=True)
+    except (OSError, ValueError) as error:
         raise CannotCompareError(f"git cannot be run: {error}") from error
-
-
-def _said(ended: "subprocess.CompletedProcess[bytes]") -> str:
-    return " ".join(ended.stderr.decode(errors="replace").split())
+    if answer.timed_out:
+        raise CannotCompareError(f"git {arguments[0]} took longer than {_TIMEOUT:g} s")
+    if answer.size >= _MAX_FILE:
+        raise CannotCompareError(f"git {arguments[0]} printed more than {_MAX_FILE} bytes")
+    return answer

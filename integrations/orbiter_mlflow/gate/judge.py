@@ -1,7 +1,7 @@
-"""What the gate decides: candidate and baseline in, the report out.
+"""The gate's decision: compare candidate and baseline by a policy, and return the report.
 
-Pure. It fails closed: what cannot be compared is never a pass, and no run or metric is passed over
-without a word.
+Pure, and fails closed: what cannot be compared never passes, and every run or metric that is left
+out is reported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,16 @@ from orbiter_mlflow.gate.model import (
     Outcome,
     Test,
     Verdict,
+    counted,
 )
 from orbiter_mlflow.gate.policy import Policy, expand
 from orbiter_mlflow.gate.statistics import holm
-from orbiter_mlflow.gate.verdict import UNPAIRED, Against, look, settle
+from orbiter_mlflow.gate.verdict import UNPAIRED, BaselineStatus, assess, decide
 
-__all__ = ["judge"]
+__all__ = ["IS_CANDIDATE", "judge", "not_finished"]
 
-_ITSELF = "it is a candidate itself"
+IS_CANDIDATE = "it is a candidate itself"
+"""Why a run of the baseline is left out."""
 
 
 def judge(
@@ -37,16 +39,16 @@ def judge(
     bootstrap: bool = False,
     links: Mapping[str, str] | None = None,
 ) -> GateReport:
-    """Whether the candidate is worse than the baseline.
+    """Judge whether the candidate is worse than the baseline.
 
     Args:
-        candidate: runs of one and the same thing, with other seeds at most.
-        baseline: runs to compare with; those that are no use are left out, and counted.
-        source: where they come from, for the report.
-        left_out: more runs of the baseline that were left out before.
-        problems: what else keeps the two from being compared; the bounds hold all the same.
-        bootstrap: where there are too few runs for a baseline, let the bounds alone decide.
-        links: for the report.
+        candidate: runs of one config, which differ in their seeds at most.
+        baseline: runs to compare with; unusable ones are left out, and reported.
+        source: where the baseline comes from, for the report.
+        left_out: runs of the baseline that were left out before.
+        problems: other reasons why the two cannot be compared; bounds are still checked.
+        bootstrap: if the baseline has too few runs, let the bounds alone decide.
+        links: pages of the MLflow UI, for the report.
 
     Raises:
         PolicyError: a pattern of the policy matches no metric of any run.
@@ -54,33 +56,33 @@ def judge(
     judged = list({run.run_id: run for run in candidate}.values())
     usable, unusable = _usable(judged, baseline)
     enough = len(usable) >= policy.baseline.needed
-    alike = compare_fields(policy, judged, usable if enough or not bootstrap else ())
-    unfinished = _unfinished(judged)
-    found = [*unfinished, *problems, *alike.problems]
+    fields = compare_fields(policy, judged, usable if enough or not bootstrap else ())
+    incomplete = _incomplete(judged)
+    all_problems = [*incomplete, *problems, *fields.problems]
     if not enough and not bootstrap and not problems:
-        found.append(_too_small(policy, len(usable)))
-    if unfinished:
-        against = Against.UNFINISHED
-    elif found:
-        against = Against.NOTHING_ALIKE
+        all_problems.append(_too_small(policy, len(usable)))
+    if incomplete:
+        status = BaselineStatus.CANDIDATE_INCOMPLETE
+    elif all_problems:
+        status = BaselineStatus.NOT_COMPARABLE
     else:
-        against = Against.BASELINE if enough else Against.NOTHING_YET
-    metrics = _metrics(policy, judged, usable, against)
+        status = BaselineStatus.USABLE if enough else BaselineStatus.NOT_YET
+    metrics = _metrics(policy, judged, usable, status)
     all_left_out = tuple({run.run_id: run for run in (*left_out, *unusable)}.values())
     notes = [
         *([_bootstrap_note(policy, len(usable))] if bootstrap and not problems else ()),
-        *alike.notes,
+        *fields.notes,
     ]
     if len(judged) < len(candidate):
-        notes.append(f"{len(candidate) - len(judged)} candidate runs were given more than once")
-    # What passes shows no reason, but who asked for pairs takes the test for one of pairs.
+        notes.append(f"{len(candidate) - len(judged)} candidate runs were named more than once")
+    # A metric that passes shows no reason, but its user expects a paired test.
     notes += [
         f"{one.metric} is {one.reason[one.reason.index(UNPAIRED) :]}"
         for one in metrics
         if one.verdict is Verdict.PASS and one.test is Test.WELCH and UNPAIRED in one.reason
     ]
     return GateReport(
-        outcome=_outcome(policy, metrics, found),
+        outcome=_outcome(policy, metrics, all_problems),
         metrics=tuple(metrics),
         candidate=tuple(judged),
         baseline=tuple(usable),
@@ -88,10 +90,10 @@ def judge(
         policy=policy.path,
         policy_digest=policy.digest,
         alpha=policy.gate.alpha,
-        problems=tuple(found),
+        problems=tuple(all_problems),
         notes=tuple(notes),
         left_out=all_left_out,
-        differences=alike.differences,
+        differences=fields.differences,
         links=links,
         bootstrap=bootstrap and not enough and not problems,
     )
@@ -100,12 +102,12 @@ def judge(
 def _usable(
     candidate: Sequence[GateRun], baseline: Sequence[GateRun]
 ) -> tuple[list[GateRun], list[LeftOut]]:
-    """The runs of the baseline that count, each once, and the others."""
+    """The runs of the baseline that count, each once, and those that do not."""
     usable: dict[str, GateRun] = {}
     unusable = []
     candidates = {run.run_id for run in candidate}
     for run in baseline:
-        reason = _ITSELF if run.run_id in candidates else _not_whole(run)
+        reason = IS_CANDIDATE if run.run_id in candidates else _incompleteness(run)
         if reason:
             unusable.append(LeftOut(run.run_id, run.name, reason))
         else:
@@ -113,50 +115,56 @@ def _usable(
     return list(usable.values()), unusable
 
 
-def _not_whole(run: GateRun) -> str:
-    """Why not all of a run is there; empty where it is."""
-    if run.status != "FINISHED":
-        return f"it is {run.status}, not FINISHED"
-    return run.undelivered
+def _incompleteness(run: GateRun) -> str:
+    """Why a run is incomplete; empty if it is complete."""
+    return not_finished(run.status) or run.undelivered
 
 
-def _unfinished(candidate: Sequence[GateRun]) -> list[str]:
+def not_finished(status: str) -> str:
+    """Why a run with this status is not used; empty if it is FINISHED."""
+    return "" if status == "FINISHED" else f"it is {status}, not FINISHED"
+
+
+def _incomplete(candidate: Sequence[GateRun]) -> list[str]:
     if not candidate:
         return ["there is no candidate run"]
     return [
-        f"candidate {run.name or run.run_id} is not whole: {reason}"
+        f"candidate {run.name or run.run_id} is incomplete: {reason}"
         for run in candidate
-        if (reason := _not_whole(run))
+        if (reason := _incompleteness(run))
     ]
 
 
 def _metrics(
-    policy: Policy, candidate: Sequence[GateRun], baseline: Sequence[GateRun], against: Against
+    policy: Policy,
+    candidate: Sequence[GateRun],
+    baseline: Sequence[GateRun],
+    status: BaselineStatus,
 ) -> list[MetricResult]:
     keys = {key for run in (*candidate, *baseline) for key in run.metrics}
     alpha = policy.gate.alpha
-    found = [
-        look(
+    assessments = [
+        assess(
             metric,
-            wanted,
+            expected,
             candidate,
             baseline,
             alpha=alpha,
-            against=against,
-            apart=compare_data(policy, metric, candidate, baseline),
+            status=status,
+            obstacle=compare_data(policy, metric, candidate, baseline),
         )
-        for metric, wanted in expand(policy, keys).items()
+        for metric, expected in expand(policy, keys).items()
     ]
-    adjusted = iter(holm([one.result.p_value or 0.0 for one in found if one.tested]))
-    tested = sum(one.tested for one in found)
+    tested = [one.result.p_value or 0.0 for one in assessments if one.tested]
+    adjusted = iter(holm(tested))
     return [
-        settle(one, next(adjusted) if one.tested else None, alpha=alpha, tested=tested)
-        for one in found
+        decide(one, next(adjusted) if one.tested else None, alpha=alpha, tested=len(tested))
+        for one in assessments
     ]
 
 
 def _outcome(policy: Policy, metrics: Sequence[MetricResult], problems: Sequence[str]) -> Outcome:
-    """The worst of what counts; `info` never does, and `warn` never stops a build."""
+    """The worst verdict that counts; `info` never does, and `warn` never fails a build."""
     failing = {one.verdict for one in metrics if one.severity == "fail"}
     if Verdict.FAIL in failing:
         return Outcome.REGRESSION
@@ -170,15 +178,15 @@ def _outcome(policy: Policy, metrics: Sequence[MetricResult], problems: Sequence
     return Outcome.PASS
 
 
-# -- for the reader --------------------------------------------------------------------------------
+# -- sentences for the report ----------------------------------------------------------------------
 
 
 def _too_small(policy: Policy, usable: int) -> str:
     needed = policy.baseline.needed
-    found = "no run that can be compared with" if not usable else f"{_runs(usable)} only"
-    way_out = "bless some" if needed > 1 else "name another"
+    found = f"only {counted(usable, 'usable run')}" if usable else "no usable run"
+    way_out = "bless more runs" if needed > 1 else "name another run"
     return (
-        f"the baseline has {found}, and needs {_runs(needed)}: {way_out}, "
+        f"the baseline has {found}, but needs {counted(needed, 'run')}: {way_out}, "
         "or let the bounds alone decide for now (--bootstrap)"
     )
 
@@ -186,12 +194,8 @@ def _too_small(policy: Policy, usable: int) -> str:
 def _bootstrap_note(policy: Policy, usable: int) -> str:
     needed = policy.baseline.needed
     if usable >= needed:
-        return "the baseline is there: all was judged, and --bootstrap can go"
+        return "the baseline is complete and everything was judged: remove --bootstrap"
     return (
-        f"NOT JUDGED AGAINST A BASELINE: it has {_runs(usable)} of {needed}, and --bootstrap was "
-        "given, so only bounds could fail; leave it out as soon as there is a baseline"
+        f"NOT JUDGED AGAINST A BASELINE: it has {counted(usable, 'run')} of {needed}, and with "
+        "--bootstrap only bounds can fail; remove it as soon as there is a baseline"
     )
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"

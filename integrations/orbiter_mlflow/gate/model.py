@@ -1,17 +1,19 @@
-"""What the gate is given and what it finds, as data: nothing here decides, reads or prints."""
+"""The data of the gate: the runs it compares, and the report with its verdicts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from orbiter_mlflow.gate.statistics import Direction as Direction
+from orbiter_mlflow.gate.statistics import Test as Test
+
 LARGEST = 1.797e308
-"""From here on a value stands for an infinity: MLflow's stores keep one as the largest float."""
+"""Values from here on are infinite: MLflow's stores keep infinity as the largest float."""
 
 ALL_OTHERS = "..."
-"""In place of the prefixes that had no room in the tag of a run's data."""
+"""Stands for all prefixes that did not fit into the tag with a run's data."""
 
-Direction = Literal["higher", "lower", "target"]
 Severity = Literal["fail", "warn", "info"]
 
 
@@ -20,15 +22,16 @@ class GateRun:
     """A run as the gate sees it: from a store, or from a baseline file.
 
     Attributes:
-        status: MLflow's: FINISHED, FAILED, KILLED, RUNNING.
-        delivered: whether all of it has arrived; `undelivered` says why not.
-        params: as logged.
-        datasets: context -> `name:digest`, sorted and comma-separated where a run has several.
-        metrics: the value of each metric at the point that the policy names; a metric that the run
-            lacks is not in it. NaN and infinities are values.
+        status: MLflow's status: FINISHED, FAILED, KILLED, RUNNING.
+        params: the params as logged.
+        datasets: context -> `name:digest`, sorted and comma-separated if there are several.
+        metrics: the value of each metric at the point that the policy names. A metric without a
+            value is left out; NaN and infinity are values.
+        undelivered: why the run is incomplete in its store; empty if it is complete.
+        start_time: milliseconds since the epoch.
         data: prefix of metric keys -> `name:digest` of the data they were measured on, sorted and
-            comma-separated where the lives of a run had several; `ALL_OTHERS` stands for prefixes
-            of which the run could not say it. Empty for runs that say nothing of it.
+            comma-separated if a resumed run used several. `ALL_OTHERS` stands for prefixes whose
+            data the run did not record. Empty if the run recorded none.
     """
 
     run_id: str
@@ -39,13 +42,12 @@ class GateRun:
     metrics: Mapping[str, float]
     undelivered: str = ""
     start_time: int = 0
-    """Milliseconds since the epoch."""
     data: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A run of the baseline that is not compared with, and why."""
+    """A run of the baseline that is not used, and why."""
 
     run_id: str
     name: str
@@ -53,11 +55,13 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """A field in which the candidate's runs and the baseline's may not differ, but do.
+class FieldDifference:
+    """A field that must be equal in all runs, but is not.
 
-    `field` is as in the policy: `params.extra.eval_set`, `datasets.eval`; the values are those
-    seen, None for runs that lack it.
+    Attributes:
+        field: its name in the policy: `params.extra.eval_set`, `datasets.eval`.
+        candidate: the values in the candidate's runs, each once; None for runs without the field.
+        baseline: likewise.
     """
 
     field: str
@@ -66,41 +70,26 @@ class Difference:
 
 
 class Verdict(StrEnum):
-    """What the gate says of one metric."""
+    """The verdict on one metric."""
 
     PASS = "pass"  # noqa: S105  a verdict
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
-    """Past tolerance, but these few runs cannot tell it from chance."""
+    """Past tolerance, but with so few runs it may be chance."""
     CANNOT_COMPARE = "cannot compare"
     NEW = "new"
-    """The baseline lacks it: its bounds held, nothing else could be judged."""
+    """The baseline lacks it; it is within its bounds, and nothing else could be judged."""
     UNJUDGED = "unjudged"
-    """There is no baseline yet, and the user said so: its bounds held."""
-
-
-class Test(StrEnum):
-    """How a change was told from chance."""
-
-    __test__ = False  # no class of tests, whatever its name says to pytest
-
-    TOLERANCE = "tolerance only"
-    """Too few runs for any statistics: the means were compared as they are."""
-    PREDICTION = "prediction interval"
-    WELCH = "Welch's t-test"
-    PAIRED = "paired t-test"
-    EXACT = "exact"
-    """Both sides are constant: the values were compared, there is no p-value."""
-    BOUNDS = "bounds only"
+    """There is no baseline yet, and `--bootstrap` allows that; it is within its bounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The values of one metric on one side, one for each run that has it.
+    """The values of one metric on one side.
 
     Attributes:
         values: run id -> value.
-        missing: ids of the runs that lack the metric.
+        missing: ids of the runs without the metric.
     """
 
     values: Mapping[str, float]
@@ -108,32 +97,31 @@ class Sample:
 
     @property
     def n(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return len(self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
-    """What the gate found of one metric.
+    """The result for one metric.
 
     Attributes:
-        metric: its key.
-        verdict: what it says.
-        reason: why, in a sentence that names values and limits; says what to do where something can
-            be done.
-        limits: the limits in force, in the policy's words: `min = 0.8`, `max_drop = 0.01`.
-        allowed: the same as numbers: the lowest and the highest mean of the candidate that is
-            within all of them; None for an end without a limit.
-        change: mean of the candidate less mean of the baseline; for a target, of the distances to
-            it. None where they cannot be compared.
-        change_rel: `change` as a fraction of the baseline's absolute value; None where that is 0.
-        worse_by: `change` as a loss: positive where the candidate is worse.
-        interval: confidence interval of `change` at 1 - alpha; None where the runs are too few.
+        metric: the metric's key.
+        reason: one sentence with values and limits, and what to do if something can be done.
+        limits: the limits as the policy writes them: `min = 0.8`, `max_drop = 0.01`.
+        change: mean of the candidate minus mean of the baseline; with a target, of the distances
+            to it. None if they cannot be compared.
+        change_rel: `change` as a fraction of the baseline's absolute mean; None if that is 0.
+        worse_by: `change` as a loss: positive if the candidate is worse.
+        interval: confidence interval of `change` at 1 - alpha; None with too few runs.
         confidence: 1 - alpha.
-        p_value: one-sided, for "worse than the baseline"; None where there is no test.
-        p_adjusted: the same after Holm's correction over the metrics judged.
-        seeds_needed: runs on each side that would settle an inconclusive one; None where it is
-            none, or where no number of seeds below the search's end would.
+        p_value: one-sided, for "worse than the baseline"; None without a test.
+        p_adjusted: `p_value` after Holm's correction over all metrics judged.
+        seeds_needed: runs on each side that would settle an inconclusive result; None if the
+            result is not inconclusive, or no number of seeds up to the maximum would.
+        at: the point of the run's history that counts, as in the policy.
+        allowed: the limits as numbers: the lowest and the highest mean of the candidate that all
+            of them allow; None for an end without a limit.
     """
 
     metric: str
@@ -159,18 +147,18 @@ class MetricResult:
 
 
 class Outcome(StrEnum):
-    """What the gate says of the candidate."""
+    """The outcome for the candidate as a whole."""
 
     PASS = "pass"  # noqa: S105  a verdict
     WARN = "warn"
-    """Something is worse, inconclusive or unjudged that the policy only warns of."""
+    """A metric that the policy only warns about is worse, inconclusive or unjudged."""
     REGRESSION = "regression"
     CANNOT_COMPARE = "cannot compare"
     INCONCLUSIVE = "inconclusive"
 
     @property
     def exit_code(self) -> int:
-        """0 to go on; 2 stands for wrong use, and is no outcome."""
+        """The exit code of `orbiter-mlflow check`; 2 is wrong usage and never an outcome."""
         return _EXIT_CODES[self]
 
 
@@ -188,8 +176,8 @@ class BaselineSource:
     """Where the baseline comes from.
 
     Attributes:
-        described: in words, for people: "filter tags.baseline = 'main' in experiment e, last 10".
-        changed: what of baseline file and policy is not as at the git ref; empty where nothing.
+        described: for people: "filter tags.baseline = 'main' in experiment e, last 10".
+        changed: how baseline file and policy differ from the git ref; empty if they do not.
     """
 
     described: str
@@ -198,15 +186,17 @@ class BaselineSource:
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """All that the gate found, as every kind of report shows it.
+    """Everything the gate found; each report format shows it.
 
     Attributes:
-        problems: why the whole cannot be compared, one sentence each; empty where it can.
-        notes: what else a reader should know, one sentence each: runs left out, bootstrap, ...
-        left_out: runs of the baseline that were not compared with.
-        differences: fields that had to be equal and are not.
-        links: page of the MLflow UI by its title.
-        bootstrap: whether bounds alone decided, as there is no baseline yet and the user said so.
+        policy: the path of the policy.
+        policy_digest: SHA-256, in hex, of the policy's text.
+        problems: why candidate and baseline cannot be compared, one sentence each; else empty.
+        notes: other remarks for the reader, one sentence each.
+        left_out: runs of the baseline that were not used.
+        differences: fields that must be equal and are not.
+        links: title -> address of a page of the MLflow UI.
+        bootstrap: whether there was no baseline and `--bootstrap` let the bounds alone decide.
     """
 
     outcome: Outcome
@@ -215,13 +205,16 @@ class GateReport:
     baseline: tuple[GateRun, ...]
     source: BaselineSource
     policy: str
-    """Where the policy was read."""
     policy_digest: str
-    """SHA-256, in hex, of the policy's text."""
     alpha: float
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[FieldDifference, ...] = ()
     links: Mapping[str, str] | None = None
     bootstrap: bool = False
+
+
+def counted(count: int, what: str) -> str:
+    """`1 run`, `2 runs`: for the sentences of the gate."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

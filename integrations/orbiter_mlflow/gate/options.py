@@ -1,20 +1,17 @@
-"""The options that judge runs: the command has them as they are, pytest as `--orbiter-...`."""
+"""The options of `orbiter-mlflow check`; pytest has the same as `--orbiter-...`.
+
+Plain data without click, because pytest loads this module in every test run.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
-REPORTS = {
-    "markdown": "For a comment on a change; added to what is there in $GITHUB_STEP_SUMMARY.",
-    "junit": "JUnit's XML: failure = regression, error = cannot compare, skipped = inconclusive.",
-    "json": "All that was found, for programs.",
-    "html": "One page for people, with each metric's values plotted.",
-}
-"""Kind of report -> what it is for; there is an option of that name for the file of each."""
+from orbiter_mlflow.gate.reports.formats import FORMATS
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option by its name, without dashes; `metavar` stands for its value in the help."""
+    """An option; `name` is without dashes, `metavar` stands for the value in the help."""
 
     name: str
     help: str
@@ -23,7 +20,7 @@ class Option:
 
     @property
     def variable(self) -> str:
-        """Its name in code."""
+        """The name of its value in code."""
         return self.name.replace("-", "_")
 
 
@@ -39,14 +36,14 @@ STORE = (
 JUDGING = (
     Option(
         "bootstrap",
-        "Where there is no baseline yet, let the bounds alone decide; the report says so.",
+        "If there is no baseline yet, let the bounds alone decide; the report says so.",
         kind="flag",
     ),
     Option(
         "baseline-ref",
-        "Read the baseline file as it is at that git ref, so that a change is not judged by its "
-        "own; the report says where file or policy differ.",
+        "Read the baseline file at this git ref, so that a change is not judged by its own "
+        "baseline; the report says if file or policy differ.",
         metavar="GITREF",
     ),
-    *(Option(kind, use, kind="path", metavar="FILE") for kind, use in REPORTS.items()),
+    *(Option(one.name, one.help, kind="path", metavar="FILE") for one in FORMATS),
 )

@@ -1,7 +1,7 @@
-"""The policy of the gate: which metrics count, what they are compared with, what is too much.
+"""The policy of the gate: which metrics count, what they are compared with, and the limits.
 
-It is a TOML file, read strictly: what could make the gate pass because of a slip of the pen is
-refused, with the key and the way out.
+A policy is a TOML file and is validated strictly: a typo that could make the gate pass is an error
+that names the key and the correction.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ from pydantic import (
 
 from orbiter_mlflow.errors import PolicyError
 from orbiter_mlflow.gate.model import Direction, Severity
-from orbiter_mlflow.gate.policy_error import one_line, quoted, told
+from orbiter_mlflow.gate.policy_error import one_line, policy_error, quoted
+from orbiter_mlflow.gate.statistics import MAX_VALUE, RequestedTest
 
 __all__ = [
     "Baseline",
@@ -48,67 +49,67 @@ class _Table(BaseModel):
 
 
 class Gate(_Table):
-    """`[gate]`: what holds for the policy as a whole."""
+    """`[gate]`: settings of the policy as a whole."""
 
     version: int = Field(alias="schema", ge=1, le=1)
-    """Of the policy's format; 1."""
+    """Version of the policy's format; 1."""
     alpha: float = Field(default=0.05, gt=0, le=0.5)
-    """Chance of a false alarm over all metrics judged; they share it by Holm's method."""
+    """Probability of a false alarm over all metrics judged, by Holm's method."""
     on_inconclusive: Literal["warn", "fail"] = "warn"
-    """Whether a metric that is past tolerance, but by too few runs to tell, fails the build."""
+    """Whether a metric past tolerance fails the build when it has too few runs to be sure."""
 
 
 class Baseline(_Table):
-    """`[baseline]`: the runs to compare with, by exactly one of `run`, `filter` and `file`.
+    """`[baseline]`: the runs to compare with, as exactly one of `run`, `filter` and `file`.
 
-    None of them stands in a policy of `Policy.for_one`, whose caller has the runs.
+    `Policy.for_one` sets none of them: its caller has the runs.
     """
 
     run: str | None = Field(default=None, min_length=1)
-    """One run, by its id, the start of it, or its name."""
+    """One run: its id, the start of its id, or its name."""
     filter: str | None = Field(default=None, min_length=1)
-    """A search filter of MLflow's: `tags.baseline = 'main'`."""
+    """An MLflow search filter: `tags.baseline = 'main'`."""
     file: str | None = Field(default=None, min_length=1)
-    """A file that `orbiter-mlflow bless --file` has written."""
+    """A file that `orbiter-mlflow bless --file` wrote."""
     last: int = Field(default=10, ge=1)
-    """With a filter: how many of the runs it finds are taken, the latest first."""
+    """With a filter: the number of runs to take, the latest first."""
     min_runs: int = Field(default=3, ge=1)
-    """Fewer runs than these are no baseline. A `run` stands for itself."""
+    """Minimum number of runs for a baseline; with `run`, one is enough."""
 
     @model_validator(mode="after")
     def _one_source(self, info: ValidationInfo) -> Self:
         if info.context == _IN_CODE:
             return self
-        given = [name for name in ("run", "filter", "file") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) if given else "none of them"
+        sources = [name for name in ("run", "filter", "file") if getattr(self, name) is not None]
+        if len(sources) != 1:
+            found = " and ".join(sources) if sources else "none of them"
             raise ValueError(f"needs one of run, filter and file, but has {found}")
         if self.filter is not None and self.last < self.min_runs:
             raise ValueError(
-                f"last = {self.last} takes fewer runs than min_runs = {self.min_runs} asks for: "
-                "raise the one or lower the other"
+                f"last = {self.last} takes fewer runs than min_runs = {self.min_runs} needs: "
+                "raise last or lower min_runs"
             )
         return self
 
     @property
     def needed(self) -> int:
-        """How many runs make a baseline: `min_runs`, or 1 where one run was named."""
+        """Number of runs that make a baseline: `min_runs`, or 1 with `run`."""
         return 1 if self.run is not None else self.min_runs
 
 
 class Comparable(_Table):
-    """`[comparable]`: what candidate and baseline must have in common.
+    """`[comparable]`: the fields that must be equal in candidate and baseline.
 
-    Fields are `params.<key>` and `datasets.<context>`; `*`, `?` and `[...]` are patterns. The data
-    behind a metric that is judged must be the same besides, unless `allow_differ` has
+    Fields are `params.<key>` and `datasets.<context>`; `*`, `?` and `[...]` make patterns. The data
+    behind each judged metric must also be equal, unless `allow_differ` has
     `data.<prefix of its key>`.
     """
 
     require_equal: tuple[str, ...] = Field(default=("datasets.eval",), strict=False)
-    """All runs must have one and the same value. The default asks it of runs that have one."""
+    """All runs must have the same value. The default applies only if a run has that dataset."""
     allow_differ: tuple[str, ...] = Field(default=(), strict=False)
-    """Not looked at, even where a pattern of `require_equal` covers it. What neither list names
-    is mentioned in the report where it differs."""
+    """Fields that are ignored, even if a pattern in `require_equal` matches them. The report notes
+    differences in fields that neither list names."""
 
     @field_validator("require_equal", "allow_differ")
     @classmethod
@@ -116,11 +117,11 @@ class Comparable(_Table):
         required = info.field_name == "require_equal"
         for field in fields:
             if required and field.startswith("data."):
-                raise ValueError(f"{field!r} must be equal without being named: take it out")
+                raise ValueError(f"{field!r} is always required to be equal: remove it")
             if not re.fullmatch(r"(params|datasets|data)\..+", field, re.DOTALL):
                 also = "" if required else ", or data.<prefix of metrics>"
                 raise ValueError(
-                    f"{field!r} is no field: write params.<key> or datasets.<context>{also}"
+                    f"{field!r} is not a field: write params.<key> or datasets.<context>{also}"
                 )
         return fields
 
@@ -128,50 +129,50 @@ class Comparable(_Table):
     def _no_contradiction(self) -> Self:
         for field in self.require_equal:
             if "require_equal" in self.model_fields_set and field in self.allow_differ:
-                raise ValueError(
-                    f"{field!r} stands in require_equal and in allow_differ: take one out"
-                )
+                raise ValueError(f"{field!r} is in require_equal and in allow_differ: remove one")
         return self
 
 
 class MetricPolicy(_Table):
-    """`[metrics."<key or pattern>"]`: what is asked of a metric.
+    """`[metrics."<key or pattern>"]`: direction and limits of a metric.
 
-    A loss is what `direction` calls worse: a fall where higher is better, a rise where lower is,
-    a growth of the distance to `target`. Being past any one limit is past tolerance.
+    The loss of a metric is its change for the worse by `direction`: a fall if higher is better, a
+    rise if lower is, a growth of the distance to `target`. Exceeding one limit is past tolerance.
     """
 
     direction: Direction
     target: float | None = None
-    """The value to be near to, where `direction` is target."""
+    """The value to come close to, with direction = 'target'; 1e150 at most."""
     min: float | None = None
-    """Least mean of the candidate's runs; holds with no baseline at all."""
+    """Smallest mean of the candidate's runs; is checked even without a baseline."""
     max: float | None = None
-    """Largest mean of the candidate's runs; holds with no baseline at all."""
+    """Largest mean of the candidate's runs; is checked even without a baseline."""
     max_drop: Limit | None = None
     """Largest loss against the baseline's mean, in the metric's own unit."""
     max_drop_rel: Limit | None = None
-    """The same as a fraction of the baseline's absolute mean; 1 at most: 2 was meant as 2%."""
-    test: Literal["auto", "none", "welch", "paired"] = "auto"
-    """How a loss is told from chance; `auto` takes what the number of runs permits."""
+    """The same as a fraction of the baseline's absolute mean; 1 at most, as 2 would mean 200%."""
+    test: RequestedTest = "auto"
+    """The significance test; `auto` chooses by the number of runs."""
     paired_by: str | None = None
-    """Field that pairs runs of both sides, such as `params.extra.seed`."""
+    """The field that pairs runs of the two sides, such as `params.extra.seed`."""
     severity: Severity = "fail"
     at: str = Field(default="last", pattern=r"^(last|best|step=[0-9]{1,18})$")
-    """The value that counts: the latest, the best by `direction`, or that of a step."""
+    """The value that counts: the last, the best by `direction`, or the one at a step."""
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
         if self.direction == "target" and self.target is None:
-            raise ValueError("direction = 'target' needs the target: add target = <number>")
+            raise ValueError("direction = 'target' needs a target: add target = <number>")
+        if self.target is not None and abs(self.target) > MAX_VALUE:
+            raise ValueError(f"target = {self.target:g} is beyond {MAX_VALUE:g}")
         if self.direction != "target" and self.target is not None:
             raise ValueError(
                 f"target = {self.target:g} belongs to direction = 'target', "
-                f"not to {self.direction!r}: take it out, or change the direction"
+                f"not to {self.direction!r}: remove it, or change the direction"
             )
         if self.max_drop_rel is not None and self.max_drop_rel > 1:
             raise ValueError(
-                f"max_drop_rel = {self.max_drop_rel:g} is more than all of the baseline: "
+                f"max_drop_rel = {self.max_drop_rel:g} is more than the whole baseline: "
                 "write a fraction (0.02 for 2%), or max_drop for a larger loss"
             )
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -182,70 +183,71 @@ class MetricPolicy(_Table):
                 "has no limit, so it could never fail: add min, max, max_drop or max_drop_rel, "
                 "or severity = 'info'"
             )
-        if self.test in ("welch", "paired") and not self.compared and bounded:
+        if self.test not in ("auto", "none") and not self.compared and bounded:
             raise ValueError(f"test = {self.test!r} needs max_drop or max_drop_rel")
         if self.test == "paired" and self.paired_by is None:
             raise ValueError("test = 'paired' needs paired_by = 'params.<key>'")
         if self.paired_by is not None and self.test not in ("auto", "paired"):
-            raise ValueError(f"paired_by means nothing with test = {self.test!r}: take one out")
+            raise ValueError(f"paired_by has no effect with test = {self.test!r}: remove one")
         return self
 
     @field_validator("paired_by")
     @classmethod
     def _param(cls, field: str | None) -> str | None:
         if field is not None and (not field.startswith("params.") or has_pattern(field)):
-            raise ValueError(f"{field!r} names no param: write params.<key>")
+            raise ValueError(f"{field!r} is not a param: write params.<key>")
         return field
 
     @property
     def compared(self) -> bool:
-        """Whether a limit needs a baseline."""
+        """Whether one of the limits needs a baseline."""
         return self.max_drop is not None or self.max_drop_rel is not None
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """The limits in the words of the policy: `min = 0.8`."""
+        """The limits as the policy writes them: `min = 0.8`."""
         found = ((name, getattr(self, name)) for name in ("min", "max", "max_drop", "max_drop_rel"))
         return tuple(f"{name} = {value:.12g}" for name, value in found if value is not None)
 
 
 class Policy(_Table):
-    """What the gate asks of a candidate.
+    """The requirements on a candidate.
 
     Raises:
-        pydantic.ValidationError: a value is wrong; `load_policy` and `for_one` make one line of it.
+        pydantic.ValidationError: a value is invalid; `load_policy` and `for_one` raise a
+            `PolicyError` with a message of one line instead.
     """
 
     gate: Gate
     baseline: Baseline
     comparable: Comparable = Comparable()
     metrics: dict[str, MetricPolicy] = Field(min_length=1)
-    """By key or pattern, in the file's order."""
+    """Key or pattern -> its limits, in the order of the file."""
 
     _path: str = PrivateAttr(default=_IN_CODE)
     _text: str | None = PrivateAttr(default=None)
 
     @property
     def path(self) -> str:
-        """Where the policy was read, for people."""
+        """The path of the policy, for people."""
         return self._path
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, of the file's text; of the content where there is no file."""
+        """SHA-256, in hex, of the file's text; without a file, of the content as JSON."""
         text = self.model_dump_json(by_alias=True) if self._text is None else self._text
         return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def for_one(cls, metric: str, *, direction: Direction, **limits: Any) -> Self:
-        """The policy for one metric, whose baseline the caller has; one run is enough for it.
+        """A policy for one metric, with a baseline that the caller has; one run is enough.
 
         Args:
             metric: its key, or a pattern.
             limits: any field of `MetricPolicy`.
 
         Raises:
-            PolicyError: a limit is wrong.
+            PolicyError: a limit is invalid.
         """
         content = {
             "gate": {"schema": 1},
@@ -255,15 +257,15 @@ class Policy(_Table):
         try:
             return cls.model_validate(content, context=_IN_CODE)
         except ValidationError as error:
-            raise told(_IN_CODE, error, _TABLES) from error
+            raise policy_error(_IN_CODE, error, _TABLES) from error
 
 
 def load_policy(path: Path) -> Policy:
     """Read a policy.
 
     Raises:
-        PolicyError: the file cannot be read, is no TOML, or is no policy; the message names the
-            file, the line or key, the value and the way out.
+        PolicyError: the file cannot be read, is not TOML, or is not a valid policy; the message
+            names the file, the line or key, the value and the correction.
     """
     shown = str(path)
     try:
@@ -274,45 +276,48 @@ def load_policy(path: Path) -> Policy:
     except UnicodeDecodeError as error:
         raise PolicyError(f"{shown}: is not UTF-8 text (byte {error.start})") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise PolicyError(f"{shown}: is no TOML: {one_line(str(error))}") from error
-    except ValueError as error:  # a date that is none, a number of thousands of digits
-        raise PolicyError(f"{shown}: holds a value that is none: {one_line(str(error))}") from error
+        raise PolicyError(f"{shown}: is not TOML: {one_line(str(error))}") from error
+    except ValueError as error:  # an impossible date, a number of thousands of digits
+        raise PolicyError(f"{shown}: has an invalid value: {one_line(str(error))}") from error
     try:
         policy = Policy.model_validate(content)
     except ValidationError as error:
-        raise told(shown, error, _TABLES) from error
+        raise policy_error(shown, error, _TABLES) from error
     policy._path, policy._text = shown, text
     return policy
 
 
 def expand(policy: Policy, keys: Collection[str]) -> dict[str, MetricPolicy]:
-    """The metrics that the policy means, among `keys` and by their full names.
+    """Expand the policy's patterns to metric keys.
 
-    A full name goes before a pattern; of patterns the first in the file counts. A full name that
-    nobody has is kept: that the metric is missing is for the gate to judge.
+    A full name overrides a pattern, and an earlier pattern a later one. A full name that no run has
+    is kept, so that the gate reports the missing metric.
+
+    Args:
+        keys: the metric keys of all runs.
 
     Raises:
         PolicyError: a pattern matches no key.
     """
     found: dict[str, MetricPolicy] = {}
-    for pattern, wanted in policy.metrics.items():
+    for pattern, expected in policy.metrics.items():
         matching = [key for key in sorted(keys) if fnmatchcase(key, pattern)]
         if not has_pattern(pattern):
-            found[pattern] = wanted
+            found[pattern] = expected
         elif not matching:
             raise PolicyError(
                 f"{policy.path}: metrics.{quoted(pattern)}: no run has a metric that matches: "
-                "check the pattern, or that the metrics were logged"
+                "check the pattern, and that the metrics were logged"
             )
         else:
             for key in matching:
                 if key not in policy.metrics:
-                    found.setdefault(key, wanted)
+                    found.setdefault(key, expected)
     return found
 
 
 def has_pattern(text: str) -> bool:
-    """Whether a name of the policy stands for all that match it."""
+    """Whether a name in the policy is a pattern."""
     return any(mark in text for mark in "*?[")
 
 

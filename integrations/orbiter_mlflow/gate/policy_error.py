@@ -1,4 +1,4 @@
-"""What is wrong with a policy, in one line: the key, the value, what to do instead."""
+"""Error messages for policies: one line with the key, the value, and what to write instead."""
 
 import re
 from collections.abc import Mapping
@@ -13,24 +13,26 @@ from orbiter_mlflow.text.escaping import shortened
 _MAX_SHOWN = 80
 
 
-def told(where: str, error: ValidationError, tables: Mapping[str, type[BaseModel]]) -> PolicyError:
-    """All mistakes that pydantic found, in the words of the file.
+def policy_error(
+    path: str, error: ValidationError, tables: Mapping[str, type[BaseModel]]
+) -> PolicyError:
+    """All mistakes that pydantic found, in the file's own terms.
 
     Args:
-        where: the file, for people.
-        tables: what may stand in each table of the file, by its name; "" is the file itself.
+        path: the file, for people.
+        tables: name of each table in the file -> its model; "" is the file itself.
     """
-    return PolicyError(f"{where}: {'; '.join(_explained(one, tables) for one in error.errors())}")
+    return PolicyError(f"{path}: {'; '.join(_explained(one, tables) for one in error.errors())}")
 
 
 def _explained(error: ErrorDetails, tables: Mapping[str, type[BaseModel]]) -> str:
-    """One mistake: the key, the value where one helps, and what to do."""
+    """Describe one mistake: key, value if it helps, and the correction."""
     parts = [part for part in error["loc"] if part != "[key]"]
     key = ".".join(str(part) if isinstance(part, int) else quoted(part) for part in parts)
     last = str(parts[-1]) if parts else ""
     match error["type"]:
         case "missing" if last == "direction":
-            return f"{key} is missing: say 'higher', 'lower' or 'target'; it is never guessed"
+            return f"{key} is missing: set it to 'higher', 'lower' or 'target'; it is never guessed"
         case "missing" if last == "metrics":
             return _NO_METRICS
         case "missing" if len(parts) == 1:
@@ -69,7 +71,7 @@ _TO_ADD = {
 
 
 def _shown(value: object) -> str:
-    """A value as TOML writes it, near enough, and never at length."""
+    """A value roughly as TOML writes it, shortened."""
     text = str(value).lower() if isinstance(value, bool | float) else repr(value)
     return shortened(one_line(text), _MAX_SHOWN)
 
@@ -82,5 +84,5 @@ def quoted(key: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` with its line breaks, and any other white space, as single spaces."""
+    """`text` with line breaks and all other white space as single spaces."""
     return " ".join(text.split())

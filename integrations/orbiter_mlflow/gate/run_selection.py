@@ -1,7 +1,7 @@
-"""Runs of a store as the gate sees them: the candidates, the baseline, and what of them is missing.
+"""Read candidates and baseline from a store, and find out which runs are incomplete.
 
-It reads no more of a store than it takes: pages as they are needed, a history only where the
-policy asks for another than the latest value.
+Reads no more than it needs: pages on demand, and the history of a metric only if the policy uses
+another value than the last.
 """
 
 import json
@@ -17,6 +17,7 @@ from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.errors import CannotCompareError, FilterError
+from orbiter_mlflow.gate.judge import IS_CANDIDATE, not_finished
 from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, GateRun, LeftOut
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
 from orbiter_mlflow.runs.model import StoredRun
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from orbiter_mlflow.runs.store import RunStore
 
 MAX_CANDIDATES = 1000
-"""A filter that finds more of them was not meant so."""
-LOOKED_AT = 1000
-"""Runs met that are not taken, before the search for a baseline ends: a store in which thousands
-of runs never finished costs neither their time nor their memory."""
+"""A filter that matches more runs is taken for a mistake."""
+MAX_SKIPPED = 1000
+"""Runs that the search for a baseline skips before it gives up: thousands of unfinished runs in a
+store must cost neither time nor memory."""
 
 _DEFAULT_EXPERIMENT = "Default"
-"""MLflow's, where no experiment is named."""
+"""MLflow's experiment for runs that name none."""
 
 _ENTITY = r"(?:metrics?|param(?:eter)?s?|tags?|attr(?:ibutes?)?|run|datasets?)\s*\."
 _ATTRIBUTE = (
@@ -45,9 +46,9 @@ _FILTER = re.compile(
 
 
 def is_filter(text: str) -> bool:
-    """Whether a text is a search filter of MLflow's: `tags.candidate = 'yes'`.
+    """Whether a text is an MLflow search filter, such as `tags.candidate = 'yes'`.
 
-    Anything else is the name of a run, `learning_rate=0.5` too.
+    Anything else is the name of a run, even `learning_rate=0.5`.
     """
     return _FILTER.match(text) is not None
 
@@ -56,25 +57,24 @@ def experiment_of(settings: MLflowSettings, store: "RunStore") -> str:
     """The name of the experiment in which names and filters are looked up.
 
     Raises:
-        StoreError: there is no experiment of the id that the settings name.
+        StoreError: there is no experiment with the id in the settings.
     """
     if settings.experiment is None and settings.experiment_id is not None:
         return store.experiment_name(settings.experiment_id)
     return settings.experiment or _DEFAULT_EXPERIMENT
 
 
-def named(store: "RunStore", texts: Iterable[str], *, experiment: str) -> list[StoredRun]:
-    """The runs that are meant, each once.
+def find_runs(store: "RunStore", texts: Iterable[str], *, experiment: str) -> list[StoredRun]:
+    """Find runs by what the user typed; each run is returned once.
 
     Args:
-        store: where they are.
-        texts: an id, the start of one, a name, or a search filter each.
-        experiment: where names and filters are looked up.
+        texts: each is an id, the start of an id, a name, or a search filter.
+        experiment: the experiment in which names and filters are looked up.
 
     Raises:
-        CannotCompareError: a filter finds nothing, or far too much.
+        CannotCompareError: a filter matches no run, or too many.
         FilterError: MLflow does not understand a filter.
-        StoreError: a run is not there, or the store cannot be read.
+        StoreError: there is no such run, or the store cannot be read.
     """
     found: dict[str, StoredRun] = {}
     for text in texts:
@@ -85,23 +85,25 @@ def named(store: "RunStore", texts: Iterable[str], *, experiment: str) -> list[S
             try:
                 runs = list(islice(matching, MAX_CANDIDATES + 1))
             except FilterError as error:
-                raise FilterError(f"{error} (a run of such a name is given by its id)") from error
+                raise FilterError(
+                    f"{error} (to name a run that looks like a filter, give its id)"
+                ) from error
             if not runs:
                 raise CannotCompareError(
                     f"no run of experiment {experiment!r} in {store.shown_uri} matches {text!r}: "
-                    "check that training has logged there, and the filter"
+                    "check the filter, and that training logged there"
                 )
             if len(runs) > MAX_CANDIDATES:
                 raise CannotCompareError(
-                    f"more than {MAX_CANDIDATES} runs match {text!r}: narrow it down"
+                    f"more than {MAX_CANDIDATES} runs match {text!r}: use a narrower filter"
                 )
         found |= {run.run_id: run for run in runs}
     return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The runs that a filter gave, those met on the way that are not taken, and what was asked."""
+class FilteredRuns:
+    """The runs that a filter found, the ones it skipped, and a description of the search."""
 
     runs: Sequence[StoredRun]
     left_out: Sequence[LeftOut]
@@ -116,16 +118,15 @@ def latest_finished(
     last: int,
     candidates: Collection[str],
     waiting: Mapping[str, Path],
-    looked_at: int = LOOKED_AT,
-) -> Found:
-    """The `last` runs that match, by their start, are FINISHED, whole and no candidates.
+    max_skipped: int = MAX_SKIPPED,
+) -> FilteredRuns:
+    """The `last` matching runs, by start time, that are FINISHED, complete and not candidates.
 
     Args:
-        experiments: where they are, name by id.
-        candidates: ids of the runs to judge: one that matches is passed over, so that as many
-            others are taken.
-        waiting: as `waiting_here` gives it.
-        looked_at: runs met that are not taken, before the search ends.
+        experiments: id -> name of the experiments to search.
+        candidates: ids of the runs to judge; they are skipped and do not count towards `last`.
+        waiting: from `waiting_here`.
+        max_skipped: number of skipped runs after which the search ends.
 
     Raises:
         FilterError: MLflow does not understand the filter.
@@ -135,32 +136,31 @@ def latest_finished(
     left_out: list[LeftOut] = []
     where = ", ".join(experiments.values())
     described = f"filter {filter_string} in experiment {where}, last {last}"
-    page = min(LOOKED_AT, last + len(candidates))
+    page = min(MAX_SKIPPED, last + len(candidates))
     for run in store.search(filter_string, list(experiments), page=page):
         reason = _unfit(run, candidates, waiting)
         if not reason:
             runs.append(run)
-        elif len(left_out) < looked_at:
+        elif len(left_out) < max_skipped:
             left_out.append(LeftOut(run.run_id, run.name, reason))
         else:
-            described += f" (not found among the latest {len(runs) + len(left_out)} that match)"
+            described += (
+                f" (only {len(runs)} found among the latest {len(runs) + len(left_out)} that match)"
+            )
             break
         if len(runs) == last:
             break
-    return Found(runs, left_out, described)
+    return FilteredRuns(runs, left_out, described)
 
 
 def _unfit(run: StoredRun, candidates: Collection[str], waiting: Mapping[str, Path]) -> str:
     if run.run_id in candidates:
-        return "it is a candidate itself"
-    if run.status != "FINISHED":
-        return f"it is {run.status}, not FINISHED"
-    return undelivered(run, waiting)
+        return IS_CANDIDATE
+    return not_finished(run.status) or undelivered(run, waiting)
 
 
 def waiting_here(*folders: Path) -> dict[str, Path]:
-    """The journals in folders that hold something their store has not got, by the ids of the
-    run and of the journal."""
+    """Journals with undelivered records in these folders: id of run or journal -> path."""
     found: dict[str, Path] = {}
     for journal in (one for folder in folders for one in spool.journals(folder)):
         if not spool.undelivered_bytes(journal):
@@ -170,13 +170,13 @@ def waiting_here(*folders: Path) -> dict[str, Path]:
             head = read_head(journal)
             ids |= {head.uid, head.run_id}
         except (OSError, ValueError):
-            pass  # delivered meanwhile, or no journal: `status` shows it
-        found |= {one: journal for one in ids if one}
+            pass  # delivered meanwhile, or unreadable: `status` shows it
+        found |= {id_: journal for id_ in ids if id_}
     return found
 
 
 def undelivered(run: StoredRun, waiting: Mapping[str, Path]) -> str:
-    """Why a run is not all that was logged; empty where nothing says so."""
+    """Why a run lacks something that was logged; empty if nothing indicates that."""
     if run.deleted:
         return "it is deleted: restore it in MLflow, or name another run"
     journal = waiting.get(run.run_id) or waiting.get(run.tags.get(names.UID, ""))
@@ -205,10 +205,12 @@ def gate_runs(
     *,
     also: Collection[str] = (),
 ) -> tuple[list[GateRun], list[GateRun]]:
-    """Candidates and baseline with the values that the policy asks for, the latest without one.
+    """Candidates and baseline with the values that the policy uses; without one, the last values.
 
     Args:
-        also: keys of further metrics that a pattern of the policy may mean.
+        policy: None to take the last value of each metric.
+        waiting: from `waiting_here`.
+        also: further metric keys that a pattern of the policy may match.
 
     Raises:
         PolicyError: a pattern of the policy matches no metric.
@@ -216,10 +218,10 @@ def gate_runs(
     """
     runs = [*candidate, *baseline]
     keys = {key for run in runs for key in run.metrics}.union(also)
-    meant = {} if policy is None else expand(policy, keys)
-    elsewhere = {key: wanted for key, wanted in meant.items() if wanted.at != "last"}
-    seen = [_gate_run(store, run, elsewhere, waiting) for run in runs]
-    return seen[: len(candidate)], seen[len(candidate) :]
+    metrics = {} if policy is None else expand(policy, keys)
+    elsewhere = {key: expected for key, expected in metrics.items() if expected.at != "last"}
+    read = [_gate_run(store, run, elsewhere, waiting) for run in runs]
+    return read[: len(candidate)], read[len(candidate) :]
 
 
 def _gate_run(
@@ -247,25 +249,24 @@ def _gate_run(
     )
 
 
-def _value_at(store: "RunStore", run_id: str, key: str, wanted: MetricPolicy) -> float | None:
-    """The best value, or that at a step; None where there is no such step.
+def _value_at(store: "RunStore", run_id: str, key: str, expected: MetricPolicy) -> float | None:
+    """The best value, or the value at a step; None if there is no such step.
 
-    One NaN or infinity on the way is the best one: what a run that went astray had before is no
-    merit.
+    If one value is NaN or infinite, it is the result: a run that diverged has no best value.
     """
     points = store.history(run_id, key)
-    if wanted.at != "best":
-        step = int(wanted.at.removeprefix("step="))
+    if expected.at != "best":
+        step = int(expected.at.removeprefix("step="))
         here = [point.value for point in points if point.step == step]
         return here[-1] if here else None
     values = [point.value for point in points]
-    astray = [value for value in values if not abs(value) < LARGEST]
-    if astray:
-        return astray[0]
-    if wanted.direction == "target":
-        target = wanted.target or 0.0
+    diverged = [value for value in values if not abs(value) < LARGEST]
+    if diverged:
+        return diverged[0]
+    if expected.direction == "target":
+        target = expected.target or 0.0
         return min(values, key=lambda value: abs(value - target), default=None)
-    return (max if wanted.direction == "higher" else min)(values, default=None)
+    return (max if expected.direction == "higher" else min)(values, default=None)
 
 
 def _datasets(run: StoredRun) -> dict[str, str]:
@@ -276,7 +277,7 @@ def _datasets(run: StoredRun) -> dict[str, str]:
 
 
 def _data(tags: Mapping[str, str]) -> dict[str, str]:
-    """The data behind each prefix of metric keys, as all lives of a run tell it."""
+    """The data behind each prefix of metric keys, from the tags of a run and its resumptions."""
     found: dict[str, dict[str, str]] = {}
     for tag, text in tags.items():
         if tag != names.EVALUATED_DATA and not tag.startswith(f"{names.EVALUATED_DATA}."):
@@ -288,7 +289,7 @@ def _data(tags: Mapping[str, str]) -> dict[str, str]:
                     found.setdefault(prefix, {})[str(data["digest"])] = str(data["name"])
                 else:
                     found.setdefault(prefix, {})
-        except (ValueError, TypeError, KeyError, AttributeError):  # changed by hand: not known
+        except (ValueError, TypeError, KeyError, AttributeError):  # edited by hand: unknown
             found.setdefault(ALL_OTHERS, {})
     return {
         prefix: ",".join(sorted(f"{name}:{digest}" for digest, name in data.items()))

@@ -1,59 +1,91 @@
-"""How a change is told from chance: which test the number of runs permits, and what it says.
+"""Significance tests: choose one by sample size; give p-value and confidence interval.
 
-Pure; the tests are scipy's. All is in losses: whatever the direction, a larger value is worse, and
-a p-value is one-sided, for "the candidate is worse".
+Pure; scipy does the tests. Values are converted to losses first: whatever the direction, larger is
+worse, and every p-value is one-sided, for "the candidate is worse".
+
+A new test is a member of `Test`, a branch in `_choose` and in `compare`, and a name in
+`RequestedTest` if a policy may ask for it.
 """
 
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
-from orbiter_mlflow.gate.model import Direction, Test
-
 __all__ = [
+    "MAX_VALUE",
     "Comparison",
+    "Direction",
     "Losses",
+    "RequestedTest",
+    "Test",
     "compare",
     "holm",
-    "losses",
     "mean_of",
     "paired",
     "power",
     "prediction",
     "seeds_needed",
+    "to_losses",
     "welch",
 ]
 
 Array: TypeAlias = Any
-"""Of numpy's, or a float: runs along the last axis, any number of axes before it."""
-Wanted = Literal["auto", "none", "welch", "paired"]
+"""A numpy array or a float: runs along the last axis, any number of axes before it."""
+Direction = Literal["higher", "lower", "target"]
+RequestedTest = Literal["auto", "none", "welch", "paired"]
+"""A policy's choice of the test."""
 
+MAX_VALUE = 1e150
+"""Largest absolute value of a metric that is compared: the squares of larger ones overflow."""
 MIN_RUNS = 3
-"""On each side, for Welch's test or the paired one to be chosen: the spread of two runs comes out
-at a third or less of the true one in one case of four."""
+"""Runs on each side for Welch's or the paired test to be chosen. With two runs, the estimated
+spread is a third of the true one or less in one case of four."""
 MIN_SPREAD_RUNS = 5
-"""On one side, for its spread to stand for that of the other, which has fewer than `MIN_RUNS`."""
+"""Runs on one side for its spread to stand for that of a side with fewer than `MIN_RUNS`."""
 MAX_SEEDS = 1000
-"""On each side; where more are needed, none are advised."""
+"""Seeds on each side that are advised at most; if more are needed, there is no advice."""
 POWER = 0.8
-"""Chance with which the advised number of seeds sees the loss."""
+"""Probability with which the advised number of seeds detects the loss."""
 
 _ROUNDING = 1e-12
-"""A spread below this part of the values is rounding, not chance."""
-_SMALLEST = 1e-70
-"""A spread below this part of the largest value of either side has a variance whose square is 0."""
+"""A spread below this fraction of the values is rounding, not chance."""
+_MIN_SPREAD = 1e-70
+"""A spread below this fraction of the largest value is constant: its fourth power, which Welch's
+degrees of freedom need, underflows."""
+
+
+class Test(StrEnum):
+    """How the candidate was compared with the baseline."""
+
+    __test__ = False  # pytest would take it for a class of tests
+
+    TOLERANCE = "tolerance only"
+    """Too few runs for statistics: the difference of the means was compared with the limit."""
+    PREDICTION = "prediction interval"
+    WELCH = "Welch's t-test"
+    PAIRED = "paired t-test"
+    EXACT = "exact"
+    """There is no spread: the values were compared exactly, without a p-value."""
+    BOUNDS = "bounds only"
+
+    @property
+    def with_article(self) -> str:
+        """The name within a sentence: `the paired t-test`, `Welch's t-test`."""
+        return self.value if self is Test.WELCH else f"the {self.value}"
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The values of one side, the larger the worse.
+    """The losses of one side: the larger, the worse.
 
     Attributes:
+        values: one for each run.
         rounding: a difference up to this is rounding.
-        pairs: what pairs each value with one of the other side; None where nothing does.
+        pairs: the key that pairs each value with one of the other side; None without pairs.
     """
 
     values: tuple[float, ...]
@@ -62,27 +94,27 @@ class Losses:
 
     @property
     def mean(self) -> float:
-        """The same in whatever order the runs come."""
+        """The mean loss; the order of the runs does not change it."""
         return mean_of(self.values)
 
     @property
     def n(self) -> int:
-        """How many there are."""
+        """The number of runs."""
         return len(self.values)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What can be said of a change.
+    """The result of comparing two sides.
 
     Attributes:
-        test: how it was looked at.
-        loss: mean of the candidate's losses less that of the baseline's.
+        test: the test that was used.
+        loss: mean loss of the candidate minus mean loss of the baseline.
         margin: half the width of the two-sided confidence interval of `loss` at 1 - alpha; None
-            where there is no test.
-        p_value: one-sided; None where there is no test.
-        spread: standard deviations of candidate and baseline, as the test takes them.
-        too_few: the test that was asked for needs this many runs on each side; 0 where it has them.
+            without a test.
+        p_value: one-sided; None without a test.
+        spread: standard deviations of candidate and baseline, as used by the test.
+        runs_required: runs on each side that the requested test needs and does not have; else 0.
         matched: whether the runs of the two sides come in pairs.
     """
 
@@ -91,17 +123,17 @@ class Comparison:
     margin: float | None = None
     p_value: float | None = None
     spread: tuple[float, float] | None = None
-    too_few: int = 0
+    runs_required: int = 0
     matched: bool = False
 
 
-def losses(
+def to_losses(
     values: Sequence[float],
     direction: Direction,
     target: float | None = None,
     pairs: Sequence[str] | None = None,
 ) -> Losses:
-    """Values of a metric as losses: for a target, the distances to it."""
+    """Convert the values of a metric to losses; with a target, the loss is the distance to it."""
     largest = max([*map(abs, values), abs(target or 0.0)], default=0.0)
     if direction == "target":
         found = [abs(value - (target or 0.0)) for value in values]
@@ -111,9 +143,9 @@ def losses(
 
 
 def compare(
-    candidate: Losses, baseline: Losses, *, alpha: float, wanted: Wanted = "auto"
+    candidate: Losses, baseline: Losses, *, alpha: float, requested: RequestedTest = "auto"
 ) -> Comparison:
-    """Compare the two sides, each of at least one finite value.
+    """Compare two sides, each with at least one value and none beyond `MAX_VALUE`.
 
     | runs | test |
     |---|---|
@@ -122,19 +154,21 @@ def compare(
     | 1 or 2 on one side, 5 or more on the other | prediction interval |
     | fewer | tolerance only |
 
-    Where the test has no spread to go by, the values are compared as they are: exact.
+    If all values of a side are equal, a test has no spread to use, and the values are compared
+    exactly.
 
     Args:
         alpha: 1 - alpha is the confidence of the interval.
-        wanted: "welch" and "paired" take that test or none; they need two runs on each side.
+        requested: "welch" and "paired" take that test or none; they need two runs on each side.
     """
-    exponent = _exponent((*candidate.values, *baseline.values))
-    first, second = _normal(candidate, exponent), _normal(baseline, exponent)
-    loss = _scaled(first.mean - second.mean, exponent)
+    loss = candidate.mean - baseline.mean
+    # In units of the largest value: no square or fourth power of a small spread underflows.
+    unit = max(map(abs, (*candidate.values, *baseline.values))) or 1.0
+    first, second = _divided(candidate, unit), _divided(baseline, unit)
     matched = _matched(first, second)
-    test, too_few = _choose(first, second, wanted, matched)
+    test, runs_required = _choose(first, second, requested, matched)
     if test in (Test.TOLERANCE, Test.EXACT):
-        return Comparison(test, loss, too_few=too_few, matched=matched)
+        return Comparison(test, loss, runs_required=runs_required, matched=matched)
     if test is Test.PAIRED:
         by_pair = _by_pair(first), _by_pair(second)
         p_value, margin = paired(*by_pair, alpha=alpha)
@@ -144,73 +178,80 @@ def compare(
         spread = _deviation(first.values), _deviation(second.values)
     else:
         p_value, margin = prediction(sorted(first.values), sorted(second.values), alpha=alpha)
-        of_one = _deviation(max(first.values, second.values, key=len))
-        spread = of_one, of_one
+        larger = _deviation(max(first.values, second.values, key=len))
+        spread = larger, larger
     return Comparison(
         test,
         loss,
-        _scaled(float(margin), exponent),
+        float(margin) * unit,
         float(p_value),
-        (_scaled(spread[0], exponent), _scaled(spread[1], exponent)),
+        (spread[0] * unit, spread[1] * unit),
         matched=matched,
     )
 
 
-def _choose(candidate: Losses, baseline: Losses, wanted: Wanted, matched: bool) -> tuple[Test, int]:
-    """The test, and how many runs on each side the one that was asked for lacks."""
+def _choose(
+    candidate: Losses, baseline: Losses, requested: RequestedTest, matched: bool
+) -> tuple[Test, int]:
+    """Choose the test; the number is `Comparison.runs_required`."""
     few, many = sorted((candidate.n, baseline.n))
     constant = _constant(candidate.values, candidate.rounding)
     both = constant and _constant(baseline.values, baseline.rounding)
-    if wanted == "none" or (wanted == "paired" and not matched):
+    if requested == "none" or (requested == "paired" and not matched):
         return Test.TOLERANCE, 0
-    if wanted in ("welch", "paired") and few < 2:
+    if requested in ("welch", "paired") and few < 2:
         return Test.TOLERANCE, 2
-    if matched and wanted != "welch" and (few >= MIN_RUNS or wanted == "paired"):
+    if matched and requested != "welch" and (few >= MIN_RUNS or requested == "paired"):
         gaps = [a - b for a, b in zip(_by_pair(candidate), _by_pair(baseline), strict=True)]
         rounding = candidate.rounding + baseline.rounding
         return (Test.EXACT if _constant(gaps, rounding) else Test.PAIRED), 0
     if few >= 2 and both:
         return Test.EXACT, 0
-    if few >= MIN_RUNS or wanted == "welch":
+    if few >= MIN_RUNS or requested == "welch":
         return Test.WELCH, 0
     if many >= MIN_SPREAD_RUNS:
-        side = max(candidate, baseline, key=lambda one: one.n)
+        side = max(candidate, baseline, key=lambda losses: losses.n)
         return (Test.EXACT if _constant(side.values, side.rounding) else Test.PREDICTION), 0
     return Test.TOLERANCE, 0
 
 
-# -- the tests: of one comparison, or of many at once ----------------------------------------------
+# -- the tests, vectorized over comparisons --------------------------------------------------------
 
 
 def welch(candidate: Array, baseline: Array, *, alpha: float) -> tuple[Array, Array]:
-    """p-value and margin of Welch's t-test (unequal variances, Welch 1947)."""
+    """The p-value and margin of Welch's t-test (unequal variances, Welch 1947)."""
     from scipy import stats
 
-    with warnings.catch_warnings():
-        # Of a side that is constant: its variance is 0, and that is no loss of precision.
-        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        found = stats.ttest_ind(
-            candidate, baseline, axis=-1, equal_var=False, alternative="greater"
-        )
-    return found.pvalue, _half(candidate, baseline, found, alpha)
+    return _t_test(stats.ttest_ind, candidate, baseline, alpha, equal_var=False)
 
 
 def paired(candidate: Array, baseline: Array, *, alpha: float) -> tuple[Array, Array]:
-    """p-value and margin of the paired t-test; the runs are in the order of their pairs."""
+    """The p-value and margin of the paired t-test; both sides are in the order of their pairs."""
     from scipy import stats
 
+    return _t_test(stats.ttest_rel, candidate, baseline, alpha)
+
+
+def _t_test(
+    test: Callable[..., Any], candidate: Array, baseline: Array, alpha: float, **options: bool
+) -> tuple[Array, Array]:
+    import numpy as np
+
     with warnings.catch_warnings():
+        # scipy warns of a side without variance; that is no loss of precision.
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
-        found = stats.ttest_rel(candidate, baseline, axis=-1, alternative="greater")
-    return found.pvalue, _half(candidate, baseline, found, alpha)
+        found = test(candidate, baseline, axis=-1, alternative="greater", **options)
+    # The lower end of the two-sided interval is that of a one-sided interval at alpha / 2.
+    low = found.confidence_interval(1 - alpha / 2).low
+    return found.pvalue, np.mean(candidate, axis=-1) - np.mean(baseline, axis=-1) - low
 
 
 def prediction(candidate: Array, baseline: Array, *, alpha: float) -> tuple[Array, Array]:
-    """p-value and margin of a mean of m runs against the spread of n.
+    """The p-value and margin of a prediction interval: a mean of m runs against the spread of n.
 
     The half width is t * s * sqrt(1/m + 1/n) with s, and n - 1 degrees of freedom, from the side
-    that has more runs (Hahn and Meeker, Statistical Intervals, 1991, chapter 4). It takes the
-    other side to be spread alike.
+    that has more runs (Hahn and Meeker, Statistical Intervals, 1991, chapter 4). It assumes that
+    the other side has the same spread.
     """
     import numpy as np
     from scipy import stats
@@ -224,16 +265,8 @@ def prediction(candidate: Array, baseline: Array, *, alpha: float) -> tuple[Arra
     return stats.t.sf(loss / error, n - 1), stats.t.isf(alpha / 2, n - 1) * error
 
 
-def _half(candidate: Array, baseline: Array, found: Any, alpha: float) -> Array:
-    """Half the two-sided interval: its lower end is that of the one-sided one at alpha / 2."""
-    import numpy as np
-
-    low = found.confidence_interval(1 - alpha / 2).low
-    return np.mean(candidate, axis=-1) - np.mean(baseline, axis=-1) - low
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979): the chance of any false alarm is alpha."""
+    """Adjust p-values for their number (Holm 1979): any false alarm has probability alpha."""
     ranked = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, least = [1.0] * len(p_values), 0.0
     for rank, i in enumerate(ranked):
@@ -243,7 +276,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def power(loss: float, error: float, freedom: float, level: float) -> float:
-    """Chance that a one-sided t-test at `level` sees a true `loss`.
+    """The probability that a one-sided t-test at `level` detects a true `loss`.
 
     Args:
         error: standard error of the loss.
@@ -255,59 +288,49 @@ def power(loss: float, error: float, freedom: float, level: float) -> float:
 
 
 def seeds_needed(comparison: Comparison, level: float) -> int | None:
-    """Runs on each side with which a loss like this one is seen with a chance of 0.8.
+    """The number of runs on each side that detects such a loss with probability 0.8.
 
-    It takes the loss and the spread that were seen for the true ones. Where it says 3 or 4 the
-    chance is up to 6 points less: Welch's test then knows little of its degrees of freedom.
+    It takes the observed loss and spread as the true ones. For 3 or 4 runs the probability is up to
+    6 points lower, as Welch's test then estimates its degrees of freedom badly.
 
     Args:
-        level: what the p-value has to come down to.
+        level: the p-value that must be reached.
 
     Returns:
-        None where there is no loss or no spread, and where `MAX_SEEDS` are not enough.
+        None without a loss or a spread, or if `MAX_SEEDS` are not enough.
     """
     largest = max(comparison.spread or (0.0,))
     if comparison.spread is None or comparison.loss <= 0 or not largest:
         return None
-    # As parts of the larger spread: whatever the unit, no power of them is too large or too small.
+    # In units of the larger spread: no power of it overflows or underflows.
     first, second = (deviation / largest for deviation in comparison.spread)
-    spread = max(largest / comparison.loss, _SMALLEST)
+    spread = max(largest / comparison.loss, _MIN_SPREAD)
 
-    def seen(n: int) -> float:
+    def power_with(n: int) -> float:
         total = first**2 + second**2
         freedom = (n - 1) * total**2 / (first**4 + second**4)  # Welch-Satterthwaite
         return power(1.0, spread * math.sqrt(total / n), freedom, level)
 
-    tried = range(MIN_RUNS, MAX_SEEDS + 1)
-    index = bisect_left(tried, POWER, key=seen)
-    return tried[index] if index < len(tried) else None
+    sizes = range(MIN_RUNS, MAX_SEEDS + 1)
+    index = bisect_left(sizes, POWER, key=power_with)
+    return sizes[index] if index < len(sizes) else None
 
 
 # -- values ----------------------------------------------------------------------------------------
 
 
 def mean_of(values: Sequence[float]) -> float:
-    """The mean of one finite value or more: no order changes it, no sum is too large for it."""
-    exponent = _exponent(values)
-    return _scaled(math.fsum(_scaled(v, -exponent) for v in values) / len(values), exponent)
+    """The mean of one value or more; their order does not change it.
+
+    Raises:
+        OverflowError: the sum is too large, which takes values beyond `MAX_VALUE`.
+    """
+    return math.fsum(values) / len(values)
 
 
-def _exponent(values: Sequence[float]) -> int:
-    """Of the power of two that brings all of them to 1 or less; their squares are finite then."""
-    return max((math.frexp(value)[1] for value in values if value), default=0)
-
-
-def _scaled(value: float, exponent: int) -> float:
-    """`value` times a power of two: exact, or infinite where it is too large for a float."""
-    try:
-        return math.ldexp(value, exponent)
-    except OverflowError:
-        return math.copysign(math.inf, value)
-
-
-def _normal(side: Losses, exponent: int) -> Losses:
-    values = tuple(_scaled(value, -exponent) for value in side.values)
-    return Losses(values, max(_SMALLEST, _scaled(side.rounding, -exponent)), side.pairs)
+def _divided(losses: Losses, unit: float) -> Losses:
+    values = tuple(value / unit for value in losses.values)
+    return Losses(values, max(_MIN_SPREAD, losses.rounding / unit), losses.pairs)
 
 
 def _constant(values: Sequence[float], rounding: float) -> bool:
@@ -315,11 +338,11 @@ def _constant(values: Sequence[float], rounding: float) -> bool:
 
 
 def _matched(candidate: Losses, baseline: Losses) -> bool:
-    """Whether both have the same pairs, each once."""
+    """Whether both sides have the same pairs, each once."""
     if candidate.pairs is None or baseline.pairs is None:
         return False
-    alike = set(candidate.pairs) == set(baseline.pairs)
-    return alike and len(set(candidate.pairs)) == candidate.n == baseline.n
+    same = set(candidate.pairs) == set(baseline.pairs)
+    return same and len(set(candidate.pairs)) == candidate.n == baseline.n
 
 
 def _by_pair(side: Losses) -> list[float]:

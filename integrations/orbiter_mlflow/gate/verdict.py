@@ -1,57 +1,54 @@
-"""The verdict on one metric: in two steps, as Holm's correction needs all p-values first.
+"""The verdict on one metric, in two steps, because Holm's correction needs all p-values first.
 
-`look` finds all that can be said of the metric alone; `settle` adds what the p-values of the other
-metrics make of its own.
+`assess` does everything that needs this metric alone; `decide` adds the adjusted p-value.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from orbiter_mlflow.gate import statistics
-from orbiter_mlflow.gate.comparability import fields_of
-from orbiter_mlflow.gate.model import LARGEST, GateRun, MetricResult, Sample, Test, Verdict
+from orbiter_mlflow.gate.comparability import fields_of, shown_ids, unusable_values
+from orbiter_mlflow.gate.model import GateRun, MetricResult, Sample, Test, Verdict
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import Comparison, Losses
 
-__all__ = ["UNPAIRED", "Against", "Found", "look", "settle"]
+__all__ = ["UNPAIRED", "Assessment", "BaselineStatus", "assess", "decide"]
 
 UNPAIRED = "not paired:"
-"""So begins what is said where `paired_by` was given, and its values do not match."""
+"""Starts the remark that `paired_by` is set, but its values do not match."""
 
 _SLACK = 1e-9
-"""Part of a limit by which rounding may pass it: 0.80 - 0.79 is no more than 0.01."""
-_MAX_IDS = 5
+"""Fraction of a limit that rounding may exceed it by: 0.80 - 0.79 is not more than 0.01."""
 
 
-class Against(Enum):
-    """What the candidate can be held against."""
+class BaselineStatus(Enum):
+    """Whether there is something to compare the candidate with."""
 
-    BASELINE = auto()
-    NOTHING_YET = auto()
-    """There is no baseline, and the user said so."""
-    NOTHING_ALIKE = auto()
-    """The baseline is missing, too small, or not to be compared with."""
-    UNFINISHED = auto()
-    """The candidate itself is not whole: nothing of it can be judged."""
+    USABLE = auto()
+    NOT_YET = auto()
+    """There is no baseline, and the user passed `--bootstrap`."""
+    NOT_COMPARABLE = auto()
+    """The baseline is missing, too small, or differs in a field that must be equal."""
+    CANDIDATE_INCOMPLETE = auto()
+    """The candidate itself is incomplete: nothing is judged."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A metric before it is settled.
+class Assessment:
+    """A metric before `decide`.
 
     Attributes:
-        result: all but the adjusted p-value; its verdict stands unless it is open.
-        comparison: None where there was none.
-        open: whether it is past tolerance, and its p-value decides.
-        asides: what the reason says at its end.
+        result: everything but the adjusted p-value; the verdict is final unless `open`.
+        comparison: None if the metric was not compared.
+        open: whether the metric is past tolerance, so that its p-value decides.
+        remarks: texts that `decide` appends to the reason.
     """
 
     result: MetricResult
     comparison: Comparison | None = None
     open: bool = False
-    asides: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def tested(self) -> bool:
@@ -59,84 +56,85 @@ class Found:
         return self.result.p_value is not None and self.result.severity != "info"
 
 
-def look(
+def assess(
     metric: str,
-    wanted: MetricPolicy,
+    expected: MetricPolicy,
     candidate: Sequence[GateRun],
     baseline: Sequence[GateRun],
     *,
     alpha: float,
-    against: Against,
-    apart: str = "",
-) -> Found:
-    """Judge a metric as far as it can be done without the others.
+    status: BaselineStatus,
+    obstacle: str = "",
+) -> Assessment:
+    """Judge a metric as far as that is possible without the others.
 
-    `apart` says why this one cannot be compared, where the runs as a whole can.
+    Args:
+        obstacle: why this metric cannot be compared although the runs can; empty if it can.
     """
-    if apart and against is Against.BASELINE:
-        against = Against.NOTHING_ALIKE
+    if obstacle and status is BaselineStatus.USABLE:
+        status = BaselineStatus.NOT_COMPARABLE
     ours, theirs = _sample(metric, candidate), _sample(metric, baseline)
     result = MetricResult(
         metric=metric,
-        direction=wanted.direction,
-        severity=wanted.severity,
+        direction=expected.direction,
+        severity=expected.severity,
         verdict=Verdict.CANNOT_COMPARE,
         reason="",
         test=Test.BOUNDS,
         candidate=ours,
         baseline=theirs,
-        limits=wanted.limits,
-        target=wanted.target,
-        at=wanted.at,
-        allowed=(wanted.min, wanted.max),
+        limits=expected.limits,
+        target=expected.target,
+        at=expected.at,
+        allowed=(expected.min, expected.max),
     )
-    if against is Against.UNFINISHED:
-        return Found(replace(result, reason="not judged: the candidate is not whole"))
-    broken = _missing(wanted, ours) or _not_finite(ours)
+    if status is BaselineStatus.CANDIDATE_INCOMPLETE:
+        return Assessment(replace(result, reason="not judged: the candidate is incomplete"))
+    broken = _missing(expected, ours) or unusable_values(ours)
     if broken:
-        return Found(replace(result, verdict=Verdict.FAIL, reason=broken))
+        return Assessment(replace(result, verdict=Verdict.FAIL, reason=broken))
     compared = None
-    if against is Against.BASELINE and theirs.n and not _not_finite(theirs):
-        sides = _losses(wanted, ours, candidate), _losses(wanted, theirs, baseline)
-        compared = statistics.compare(*sides, alpha=alpha, wanted=wanted.test)
-        result = _with_effect(result, wanted, compared, sides[1], alpha)
-    outside = _outside(wanted, ours)
+    if status is BaselineStatus.USABLE and theirs.n and not unusable_values(theirs):
+        sides = _losses(expected, ours, candidate), _losses(expected, theirs, baseline)
+        compared = statistics.compare(*sides, alpha=alpha, requested=expected.test)
+        result = _with_effect(result, expected, compared, sides[1], alpha)
+    outside = _outside(expected, ours)
     if outside:
-        found = replace(result, verdict=Verdict.FAIL, reason=f"{outside}{_change(result)}")
-        return Found(found, compared)
-    if against is Against.BASELINE and not theirs.n:
-        held = "its bounds held" if _bounded(wanted) else "it has no bounds"
-        reason = f"no run of the baseline has it: {held}, and nothing else could be judged"
-        new = replace(result, verdict=Verdict.NEW, reason=reason)
-        return Found(new)
-    if not wanted.compared:
-        what = "within its bounds" if _bounded(wanted) else "for information, without a limit"
+        reason = f"{outside}{_change(result)}"
+        return Assessment(replace(result, verdict=Verdict.FAIL, reason=reason), compared)
+    bounds = "it is within its bounds" if _bounded(expected) else "it has no bounds"
+    if status is BaselineStatus.USABLE and not theirs.n:
+        reason = f"no run of the baseline has it: {bounds}, and nothing else could be judged"
+        return Assessment(replace(result, verdict=Verdict.NEW, reason=reason))
+    if not expected.compared:
+        what = "within its bounds" if _bounded(expected) else "for information, without a limit"
         passed = replace(result, verdict=Verdict.PASS, reason=f"{what}{_change(result)}")
-        return Found(passed, compared)
-    if against is Against.NOTHING_YET:
-        held = "its bounds held" if _bounded(wanted) else "it has no bounds"
-        reason = f"not judged: there is no baseline yet; {held}"
-        return Found(replace(result, verdict=Verdict.UNJUDGED, reason=reason))
-    if against is Against.NOTHING_ALIKE:
-        reason = apart or "not compared: see what keeps the runs from it"
-        return Found(replace(result, reason=reason))
+        return Assessment(passed, compared)
+    if status is BaselineStatus.NOT_YET:
+        reason = f"not judged: there is no baseline yet; {bounds}"
+        return Assessment(replace(result, verdict=Verdict.UNJUDGED, reason=reason))
+    if status is BaselineStatus.NOT_COMPARABLE:
+        reason = obstacle or "not compared: the problems of the whole report say why"
+        return Assessment(replace(result, reason=reason))
     if compared is None:
-        return Found(replace(result, reason=f"the baseline's {_not_finite(theirs)}"))
-    return _against_limits(wanted, result, compared, sides)
+        return Assessment(replace(result, reason=f"the baseline's {unusable_values(theirs)}"))
+    return _against_limits(expected, result, compared, sides)
 
 
-def settle(found: Found, p_adjusted: float | None, *, alpha: float, tested: int) -> MetricResult:
-    """The verdict, now that all p-values are known.
+def decide(
+    assessment: Assessment, p_adjusted: float | None, *, alpha: float, tested: int
+) -> MetricResult:
+    """The final result, once all p-values are known.
 
     Args:
-        p_adjusted: after Holm's correction; None where the metric has no part in it.
-        tested: how many metrics have.
+        p_adjusted: after Holm's correction; None if the metric does not take part in it.
+        tested: number of metrics that take part.
     """
-    result, compared = replace(found.result, p_adjusted=p_adjusted), found.comparison
+    result, compared = replace(assessment.result, p_adjusted=p_adjusted), assessment.comparison
     p_value = result.p_value if p_adjusted is None else p_adjusted
-    if found.open and compared is not None and p_value is not None:
+    if assessment.open and compared is not None and p_value is not None:
         over = f" over {tested} metrics" if p_adjusted is not None and tested > 1 else ""
-        reason = f"{result.reason}; p = {p_value:.2g}{over} by {_ARTICLE[result.test]}"
+        reason = f"{result.reason}; p = {p_value:.2g}{over} by {result.test.with_article}"
         if p_value <= alpha:
             result = replace(result, verdict=Verdict.FAIL, reason=reason)
         else:
@@ -147,14 +145,7 @@ def settle(found: Found, p_adjusted: float | None, *, alpha: float, tested: int)
                 reason=f"{reason}, which may be chance: {_advice(seeds)}",
                 seeds_needed=seeds,
             )
-    return replace(result, reason="; ".join([result.reason, *found.asides]))
-
-
-_ARTICLE = {
-    Test.WELCH: f"{Test.WELCH}",
-    Test.PAIRED: f"the {Test.PAIRED}",
-    Test.PREDICTION: f"the {Test.PREDICTION}",
-}
+    return replace(result, reason="; ".join([result.reason, *assessment.remarks]))
 
 
 def _advice(seeds: int | None) -> str:
@@ -167,68 +158,69 @@ def _advice(seeds: int | None) -> str:
 
 
 def _against_limits(
-    wanted: MetricPolicy,
+    expected: MetricPolicy,
     result: MetricResult,
     compared: Comparison,
     sides: tuple[Losses, Losses],
-) -> Found:
-    """Hold the loss against `max_drop` and `max_drop_rel`."""
-    asides = _asides(wanted, result, compared)
-    if wanted.test == "paired" and not compared.matched:
+) -> Assessment:
+    """Check the loss against `max_drop` and `max_drop_rel`."""
+    remarks = _remarks(expected, result, compared)
+    if expected.test == "paired" and not compared.matched:
         reason = (
-            f"test = 'paired' needs the same values of {wanted.paired_by} on both sides, each "
-            "once: run the same seeds, or take test = 'auto'"
+            f"test = 'paired' needs the same values of {expected.paired_by} on both sides, each "
+            "once: run the same seeds, or set test = 'auto'"
         )
-        return Found(replace(result, reason=reason), compared, asides=asides)
+        return Assessment(replace(result, reason=reason), compared, remarks=remarks)
     base, noise = abs(sides[1].mean), max(side.rounding for side in sides)
     limits = []
-    if wanted.max_drop is not None:
-        limits.append((f"max_drop = {wanted.max_drop:.12g}", wanted.max_drop))
-    if wanted.max_drop_rel is not None and base > sides[1].rounding:
-        limit = wanted.max_drop_rel * base
-        limits.append((f"max_drop_rel = {wanted.max_drop_rel:.12g}, here {limit:.6g}", limit))
-    elif wanted.max_drop_rel is not None:
-        asides = (*asides, "the baseline is 0, of which max_drop_rel is no part")
+    if expected.max_drop is not None:
+        limits.append((f"max_drop = {expected.max_drop:.12g}", expected.max_drop))
+    if expected.max_drop_rel is not None and base > sides[1].rounding:
+        limit = expected.max_drop_rel * base
+        limits.append((f"max_drop_rel = {expected.max_drop_rel:.12g}, here {limit:.6g}", limit))
+    elif expected.max_drop_rel is not None:
+        remarks = (*remarks, "max_drop_rel has no meaning for a baseline of 0")
         if not limits and compared.loss > noise:
             reason = f"worse by {compared.loss:.6g} than 0: add max_drop, an absolute limit"
-            return Found(
-                replace(result, verdict=Verdict.FAIL, reason=reason), compared, asides=asides
-            )
+            failed = replace(result, verdict=Verdict.FAIL, reason=reason)
+            return Assessment(failed, compared, remarks=remarks)
     past = [name for name, limit in limits if compared.loss > limit * (1 + _SLACK) + noise]
     if not past:
-        reason = f"within tolerance{_change(result)}"
-        return Found(replace(result, verdict=Verdict.PASS, reason=reason), compared, asides=asides)
+        passed = replace(result, verdict=Verdict.PASS, reason=f"within tolerance{_change(result)}")
+        return Assessment(passed, compared, remarks=remarks)
     reason = f"{_change(result).removeprefix(': ')}, past {' and '.join(past)}"
     # Not inconclusive, which may pass: one seed alone would get every change through.
-    verdict = Verdict.CANNOT_COMPARE if compared.too_few else Verdict.FAIL
-    return Found(
+    verdict = Verdict.CANNOT_COMPARE if compared.runs_required else Verdict.FAIL
+    return Assessment(
         replace(result, verdict=verdict, reason=reason),
         compared,
         open=compared.p_value is not None,
-        asides=asides,
+        remarks=remarks,
     )
 
 
-def _asides(wanted: MetricPolicy, result: MetricResult, compared: Comparison) -> tuple[str, ...]:
-    """What a reader must know of how a metric was compared."""
+def _remarks(expected: MetricPolicy, result: MetricResult, compared: Comparison) -> tuple[str, ...]:
+    """Remarks on how a metric was compared."""
     found = []
     if compared.test is Test.EXACT:
-        found.append("there is no spread to test against: the values were compared as they are")
-    elif compared.too_few:
+        found.append("there is no spread to test, so the values were compared exactly")
+    elif compared.runs_required:
         found.append(
-            f"test = {wanted.test!r} needs {compared.too_few} runs on each side, but there are "
-            f"{result.candidate.n} and {result.baseline.n}: run more, or take test = 'auto'"
+            f"test = {expected.test!r} needs {compared.runs_required} runs on each side, but there "
+            f"are {result.candidate.n} and {result.baseline.n}: add runs, or set test = 'auto'"
         )
-    elif wanted.test == "none":
-        found.append("tolerance only, as test = 'none' asks")
-    elif compared.test is Test.TOLERANCE and wanted.test == "auto":
+    elif expected.test == "none":
+        found.append("tolerance only, because test = 'none'")
+    elif compared.test is Test.TOLERANCE and expected.test == "auto":
         found.append(
-            f"tolerance only, as it is {result.candidate.n} against {result.baseline.n} runs: "
-            f"{statistics.MIN_RUNS} on each side, or {statistics.MIN_SPREAD_RUNS} on one, permit a "
-            "test"
+            f"tolerance only, because {result.candidate.n} against {result.baseline.n} runs are "
+            f"too few for a test: it takes {statistics.MIN_RUNS} on each side, or "
+            f"{statistics.MIN_SPREAD_RUNS} on one"
         )
-    if wanted.paired_by is not None and wanted.test == "auto" and not compared.matched:
-        found.append(f"{UNPAIRED} the values of {wanted.paired_by} are not the same, each once")
+    if expected.paired_by is not None and expected.test == "auto" and not compared.matched:
+        found.append(
+            f"{UNPAIRED} the values of {expected.paired_by} differ between the sides, or repeat"
+        )
     if result.baseline.missing:
         count, n = len(result.baseline.missing), len(result.baseline.missing) + result.baseline.n
         found.append(f"{count} of {n} baseline runs lack it and do not count")
@@ -245,92 +237,84 @@ def _sample(metric: str, runs: Sequence[GateRun]) -> Sample:
     )
 
 
-def _missing(wanted: MetricPolicy, ours: Sample) -> str:
-    if not ours.missing:
+def _missing(expected: MetricPolicy, sample: Sample) -> str:
+    if not sample.missing:
         return ""
-    where = f" at step {wanted.at.removeprefix('step=')}" if wanted.at.startswith("step=") else ""
+    at = expected.at
+    where = f" at step {at.removeprefix('step=')}" if at.startswith("step=") else ""
     return (
-        f"{len(ours.missing)} of {ours.n + len(ours.missing)} candidate runs have no value of it"
-        f"{where}: {_ids(ours.missing)}"
+        f"{len(sample.missing)} of {sample.n + len(sample.missing)} candidate runs have no value "
+        f"of it{where}: {shown_ids(sample.missing)}"
     )
 
 
-def _not_finite(sample: Sample) -> str:
-    """What is wrong with the values, and where; empty where all are finite."""
-    wrong = {key: v for key, v in sample.values.items() if not abs(v) < LARGEST}
-    if not wrong:
-        return ""
-    kinds = sorted({"NaN" if math.isnan(v) else "-inf" if v < 0 else "inf" for v in wrong.values()})
-    return f"value is {' or '.join(kinds)} in {len(wrong)} of {sample.n} runs: {_ids([*wrong])}"
+def _bounded(expected: MetricPolicy) -> bool:
+    return expected.min is not None or expected.max is not None
 
 
-def _ids(run_ids: Sequence[str]) -> str:
-    more = f" and {len(run_ids) - _MAX_IDS} more" if len(run_ids) > _MAX_IDS else ""
-    return ", ".join(run_ids[:_MAX_IDS]) + more
-
-
-def _bounded(wanted: MetricPolicy) -> bool:
-    return wanted.min is not None or wanted.max is not None
-
-
-def _outside(wanted: MetricPolicy, ours: Sample) -> str:
-    """Which bound the candidate's mean is beyond."""
-    mean = statistics.mean_of([*ours.values.values()])
-    of = f"mean {mean:.6g} of {ours.n} runs" if ours.n > 1 else f"{mean:.6g}"
-    if wanted.min is not None and mean < wanted.min - _SLACK * abs(wanted.min):
-        return f"{of} is below min = {wanted.min:.12g}"
-    if wanted.max is not None and mean > wanted.max + _SLACK * abs(wanted.max):
-        return f"{of} is above max = {wanted.max:.12g}"
+def _outside(expected: MetricPolicy, sample: Sample) -> str:
+    """The bound that the candidate's mean violates; empty if none."""
+    mean = statistics.mean_of([*sample.values.values()])
+    shown = f"mean {mean:.6g} of {sample.n} runs" if sample.n > 1 else f"{mean:.6g}"
+    if expected.min is not None and mean < expected.min - _SLACK * abs(expected.min):
+        return f"{shown} is below min = {expected.min:.12g}"
+    if expected.max is not None and mean > expected.max + _SLACK * abs(expected.max):
+        return f"{shown} is above max = {expected.max:.12g}"
     return ""
 
 
-def _losses(wanted: MetricPolicy, sample: Sample, runs: Sequence[GateRun]) -> Losses:
+def _losses(expected: MetricPolicy, sample: Sample, runs: Sequence[GateRun]) -> Losses:
     pairs = None
-    if wanted.paired_by is not None:
-        by_run = {run.run_id: fields_of(run).get(wanted.paired_by) for run in runs}
-        known = [by_run[key] for key in sample.values]
+    if expected.paired_by is not None:
+        by_run = {run.run_id: fields_of(run).get(expected.paired_by) for run in runs}
+        known = [by_run[run_id] for run_id in sample.values]
         pairs = [value for value in known if value is not None]
         pairs = pairs if len(pairs) == len(known) else None
-    return statistics.losses([*sample.values.values()], wanted.direction, wanted.target, pairs)
+    values = [*sample.values.values()]
+    return statistics.to_losses(values, expected.direction, expected.target, pairs)
 
 
 # -- the change ------------------------------------------------------------------------------------
 
 
 def _with_effect(
-    result: MetricResult, wanted: MetricPolicy, compared: Comparison, theirs: Losses, alpha: float
+    result: MetricResult,
+    expected: MetricPolicy,
+    compared: Comparison,
+    baseline: Losses,
+    alpha: float,
 ) -> MetricResult:
     loss, margin = compared.loss, compared.margin
-    change = 0.0 - loss if wanted.direction == "higher" else loss
-    base = abs(theirs.mean)
+    change = 0.0 - loss if expected.direction == "higher" else loss
+    base = abs(baseline.mean)
     return replace(
         result,
-        test=compared.test if wanted.compared else result.test,
+        test=compared.test if expected.compared else result.test,
         change=change,
-        change_rel=change / base if base > theirs.rounding else None,
+        change_rel=change / base if base > baseline.rounding else None,
         worse_by=loss,
         interval=None if margin is None else (change - margin, change + margin),
         confidence=None if margin is None else 1 - alpha,
-        p_value=compared.p_value if wanted.compared else None,
-        allowed=_allowed(wanted, theirs),
+        p_value=compared.p_value if expected.compared else None,
+        allowed=_allowed(expected, baseline),
     )
 
 
-def _allowed(wanted: MetricPolicy, theirs: Losses) -> tuple[float | None, float | None]:
-    """The least and the most that all limits allow."""
-    drops = [] if wanted.max_drop is None else [wanted.max_drop]
-    if wanted.max_drop_rel is not None and abs(theirs.mean) > theirs.rounding:
-        drops.append(wanted.max_drop_rel * abs(theirs.mean))
-    lows, highs = [wanted.min], [wanted.max]
+def _allowed(expected: MetricPolicy, baseline: Losses) -> tuple[float | None, float | None]:
+    """The lowest and the highest mean of the candidate that all limits allow."""
+    drops = [] if expected.max_drop is None else [expected.max_drop]
+    if expected.max_drop_rel is not None and abs(baseline.mean) > baseline.rounding:
+        drops.append(expected.max_drop_rel * abs(baseline.mean))
+    lows, highs = [expected.min], [expected.max]
     if drops:
-        worst = theirs.mean + min(drops)
-        if wanted.direction == "higher":
+        worst = baseline.mean + min(drops)
+        if expected.direction == "higher":
             lows.append(-worst)
-        elif wanted.direction == "lower":
+        elif expected.direction == "lower":
             highs.append(worst)
-        elif wanted.target is not None:
-            lows.append(wanted.target - worst)
-            highs.append(wanted.target + worst)
+        elif expected.target is not None:
+            lows.append(expected.target - worst)
+            highs.append(expected.target + worst)
     return (
         max((low for low in lows if low is not None), default=None),
         min((high for high in highs if high is not None), default=None),
@@ -338,7 +322,7 @@ def _allowed(wanted: MetricPolicy, theirs: Losses) -> tuple[float | None, float 
 
 
 def _change(result: MetricResult) -> str:
-    """`: worse by 0.03 (3.7%)`, or nothing where nothing was compared."""
+    """`: worse by 0.03 (3.7%)`; empty if the metric was not compared."""
     if result.worse_by is None:
         return ""
     if result.worse_by == 0:

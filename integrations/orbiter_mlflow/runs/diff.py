@@ -1,7 +1,7 @@
-"""What differs between runs, and nothing else. Pure: it is given the runs, and asks no store.
+"""Find what differs between runs. Pure: reads no store.
 
-A run is compared as it was recorded. What a run did not record, or what was redacted, is said to be
-unknown; it never counts as equal.
+Runs are compared as they were recorded. Values that a run did not record, or that were redacted,
+are reported as unknown and never count as equal.
 """
 
 import json
@@ -34,25 +34,25 @@ CODE = {
     "changed submodules": names.GIT_SUBMODULES,
     "command": names.COMMAND,
 }
-"""What is said of a run's code: as it is called in a report -> tag."""
+"""Facts about a run's code: name in a report -> tag."""
 MACHINE = {
     "Python": names.PYTHON,
     "platform": names.PLATFORM,
     "CPU": names.CPU,
     "GPU": names.GPU,
 }
-"""Likewise of the machine."""
+"""Facts about a run's machine: name in a report -> tag."""
 
 _PINNED = re.compile(r"(?:# )?([A-Za-z0-9][\w.-]*)(?:==| @ )(.+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that the runs do not have in common.
+    """A value in which runs differ.
 
     Attributes:
-        name: the path of a value in the config, the name of a package, and the like.
-        values: one for each run, in their order; None where the run has none.
+        name: the path of a value in the config, the name of a package, and so on.
+        values: one for each run, in the order of the runs; None for a run without it.
     """
 
     name: str
@@ -61,11 +61,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a metric stands to that of the first run. Whether up is better is not for us to say.
+    """The change of a metric against the first run; says nothing about better or worse.
 
     Attributes:
-        percent: of the first run's absolute value; None where that is zero, or one is not finite.
-        direction: None where it is the same, or cannot be told.
+        percent: percent of the first run's absolute value; None if that is zero, or if one of the
+            values is not finite.
+        direction: None if the values are equal, or cannot be compared.
     """
 
     percent: float | None = None
@@ -74,7 +75,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class MetricDifference:
-    """The latest values of a metric; None where a run has none. `changes` is against the first."""
+    """The latest values of a metric, None for a run without it; changes are against the first."""
 
     name: str
     values: tuple[float | None, ...]
@@ -83,12 +84,12 @@ class MetricDifference:
 
 @dataclass(frozen=True, slots=True)
 class RunDiff:
-    """What differs between runs, by what it is about.
+    """All differences between runs, by section.
 
     Attributes:
-        runs: in the order they were asked for; so are all values.
-        redacted: paths in the config that hold a secret in some run and show no difference.
-        notes: what cannot be known, a sentence each.
+        runs: in the order of the request, like all values.
+        redacted: config paths with a secret in some run and no visible difference.
+        notes: sentences about what is unknown.
     """
 
     runs: tuple[StoredRun, ...]
@@ -106,12 +107,11 @@ class RunDiff:
 def diff_runs(
     runs: Sequence[StoredRun], requirements: Mapping[str, str | None] | None = None
 ) -> RunDiff:
-    """What differs between the runs.
+    """Compare two or more runs.
 
     Args:
-        runs: two or more.
-        requirements: run id -> text of its `requirements.txt`, None where it has none; needed
-            where `packages_differ` only.
+        requirements: run id -> text of its `requirements.txt`, None if it has none; needed only if
+            `packages_differ`.
     """
     config, redacted = _config(runs)
     packages, package_notes = _packages(runs, requirements or {})
@@ -130,7 +130,7 @@ def diff_runs(
 
 
 def differing(columns: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
-    """The names under which the columns have not all the same text, in order of appearance."""
+    """The names for which the columns have different texts, in order of appearance."""
     rows = (
         Difference(name, tuple(column.get(name) for column in columns))
         for name in dict.fromkeys(name for column in columns for name in column)
@@ -144,7 +144,7 @@ def differing(columns: Sequence[Mapping[str, str]]) -> tuple[Difference, ...]:
 def _config(runs: Sequence[StoredRun]) -> tuple[tuple[Difference, ...], tuple[str, ...]]:
     columns = [_joined(run.params) for run in runs]
     rows = [_as_python(row) for row in differing(columns) if row.name != names.KEY_ORDER]
-    # Version 1 of the codec kept no order: nothing is known of it.
+    # Version 1 of the codec recorded no order.
     ordered = [
         {} if run.tags.get(names.CONFIG_CODEC) == "1" else column
         for run, column in zip(runs, columns, strict=True)
@@ -161,17 +161,17 @@ def _config(runs: Sequence[StoredRun]) -> tuple[tuple[Difference, ...], tuple[st
 def _joined(params: Mapping[str, str]) -> Mapping[str, str]:
     try:
         return join_values(params)
-    except ConfigError:  # pieces are missing: then each is compared as it is
+    except ConfigError:  # pieces are missing: compare each piece
         return params
 
 
 def _as_python(row: Difference) -> Difference:
     values = tuple(None if text is None else as_python(text) for text in row.values)
-    # Texts that other tools wrote may look alike for Python: `1e-5` and `1e-05`.
-    return Difference(row.name, values if _tell_apart(values, row.values) else row.values)
+    # Texts of other tools may be equal as Python values: `1e-5` and `1e-05`.
+    return Difference(row.name, values if _distinguishes(values, row.values) else row.values)
 
 
-def _tell_apart(shown_as: Sequence[str | None], texts: Sequence[str | None]) -> bool:
+def _distinguishes(shown_as: Sequence[str | None], texts: Sequence[str | None]) -> bool:
     return len(set(shown_as)) == len(set(texts))
 
 
@@ -184,7 +184,7 @@ def _config_notes(runs: Iterable[StoredRun]) -> list[str]:
                 sorted({path for text in _joined(own).values() for path in _keys(text)})
             )
             what = f": {paths}" if paths else ""
-            notes.append(f"{_short(run)} was continued with other params than it shows{what}")
+            notes.append(f"{_short(run)} was resumed with params that it does not show{what}")
     return notes
 
 
@@ -199,13 +199,15 @@ def _keys(text: str) -> list[str]:
 # -- code, machine, packages ---------------------------------------------------------------------
 
 
-def _tagged(run: StoredRun, wanted: Mapping[str, str]) -> dict[str, str]:
-    """The tags that a run has of these, those of its later lives included."""
+def _tagged(run: StoredRun, tags: Mapping[str, str]) -> dict[str, str]:
+    """The values of these tags in a run, including those of its later lives."""
     found = {}
-    for name, tag in wanted.items():
+    for name, tag in tags.items():
         if tag in run.tags:
             found[name] = run.tags[tag]
-        later = (key.removeprefix(f"{tag}.") for key in run.tags)  # not each one recorded it
+        later = (
+            key.removeprefix(f"{tag}.") for key in run.tags
+        )  # some lives may not have recorded it
         for life in sorted(int(text) for text in later if re.fullmatch(r"[1-9][0-9]{0,2}", text)):
             found[f"{name}, life {life}"] = run.tags[names.in_life(tag, life)]
     return found
@@ -215,11 +217,11 @@ def _code_notes(runs: Iterable[StoredRun]) -> list[str]:
     notes = []
     for run in runs:
         if names.GIT_COMMIT not in run.tags:
-            notes.append(f"{_short(run)} recorded no commit: its code is not known")
+            notes.append(f"{_short(run)} recorded no commit: its code is unknown")
         elif run.tags.get(names.GIT_DIRTY) != "false" and names.GIT_DIFF not in run.tags:
             notes.append(
                 f"{_short(run)} may have had uncommitted changes that it did not record: its code "
-                "is not known"
+                "is unknown"
             )
         if submodules := run.tags.get(names.GIT_SUBMODULES):
             notes.append(
@@ -230,7 +232,7 @@ def _code_notes(runs: Iterable[StoredRun]) -> list[str]:
 
 
 def packages_differ(runs: Sequence[StoredRun]) -> bool:
-    """Whether the lists of packages have to be looked at."""
+    """Whether the lists of packages must be compared."""
     return len({run.tags.get(names.PACKAGES) for run in runs}) > 1
 
 
@@ -241,12 +243,12 @@ def _packages(
     notes = [f"{_short(run)} recorded no packages" for run in unrecorded]
     digests = [_tagged(run, {"all": names.PACKAGES}) for run in runs]
     if not packages_differ(runs):
-        return differing(digests), notes  # those of later lives may differ
+        return differing(digests), notes  # the digests of later lives may differ
     lists = [requirements.get(run.run_id) for run in runs]
     lost = [
         run for run, text in zip(runs, lists, strict=True) if text is None and run not in unrecorded
     ]
-    notes += [f"{_short(run)} has no list of its packages any more" for run in lost]
+    notes += [f"{_short(run)} has lost the list of its packages" for run in lost]
     if unrecorded or lost:
         return differing(digests), notes
     rows = differing([parse_requirements(text or "") for text in lists])
@@ -255,9 +257,9 @@ def _packages(
 
 
 def parse_requirements(text: str) -> dict[str, str]:
-    """The packages in a `requirements.txt`: name -> version, or where it comes from.
+    """Parse a `requirements.txt`: name -> version or origin.
 
-    A line that is no pinned package stands for itself: `# local: mine` is there or not.
+    A line that pins no package is kept as a name: `# local: mine`.
     """
     found: dict[str, str] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -271,7 +273,7 @@ def parse_requirements(text: str) -> dict[str, str]:
 
 
 def _datasets(run: StoredRun) -> dict[str, str]:
-    """`train: digits` -> digest. Two of one name are told by both digests."""
+    """`train: digits` -> digest; datasets with the same name are listed with all digests."""
     found: dict[str, set[str]] = {}
     for dataset in run.datasets:
         name = f"{dataset.context}: {dataset.name}" if dataset.context else dataset.name
@@ -288,7 +290,7 @@ def _metrics(runs: Sequence[StoredRun]) -> Iterable[MetricDifference]:
 
 
 def _value(value: float | None) -> float | None:
-    """A store keeps an infinite value as the largest finite one."""
+    """A value as it was logged: a store keeps infinity as the largest finite float."""
     if value is None or abs(value) < sys.float_info.max:
         return value
     return math.nan if math.isnan(value) else math.copysign(math.inf, value)

@@ -1,7 +1,7 @@
-"""The config of a run, rebuilt from its params: equal to the one that was logged, or refused.
+"""Rebuild the config of a run from its params: equal to the one that was logged, or an error.
 
-The tags say which params are ours and whether they are as they were logged. No tag makes this
-import code. What reads the store is `store`; runs of other tools are read by `foreign`.
+The tags say which params are ours and whether they are unchanged. No tag can make this import code.
+Runs of other tools are read by `config.best_effort`.
 """
 
 import json
@@ -73,40 +73,40 @@ def load_config(
     import_modules: Iterable[str] = (),
     allow_unknown: bool = False,
 ) -> Any:
-    """The config that a run has logged, equal to what it was: types included, NaN as NaN.
+    """Load the config that a run has logged, equal to the original, with types and NaN.
 
-    It is rebuilt from the params, in one request; the run's artifacts are not needed. Fields that
-    the class got since take their defaults. A run that another tool has logged is loaded as far as
-    the fields' types allow. Of a run that was continued with other params it is the config that the
-    run shows, its first. All of these are told by one warning.
+    The config is rebuilt from the params in one request, without the run's artifacts. Fields that
+    were added to the class since then get their defaults. A run that another tool has logged is
+    loaded as far as the types of the fields allow. For a run that was resumed with other params,
+    it is the config that the run shows, its first. Each of these cases is part of one warning.
 
-    A server that does not answer is asked again and again for as long as MLflow's own settings say,
-    four minutes by default: `MLFLOW_HTTP_REQUEST_MAX_RETRIES`, `MLFLOW_HTTP_REQUEST_TIMEOUT`.
+    If a server does not answer, MLflow retries for four minutes by default:
+    `MLFLOW_HTTP_REQUEST_MAX_RETRIES`, `MLFLOW_HTTP_REQUEST_TIMEOUT`.
 
         config = load_config("0b3c5f...", MyConfig, secrets={"extra.hf_token": token})
 
     Args:
-        run_id: the run's whole id.
-        config_type: the config's class. Where left out, the one that the run names, which must be
-            a `TrainConfig` and imported already.
-        tracking_uri: where the run is; as the environment says, where left out.
-        secrets: values for what was redacted, by path: `extra.hf_token`, `clients[1].api_key`.
-        overrides: values for what was kept as text, by path: `{"extra.collate": my_function}`.
-        import_modules: packages that may be imported, with their modules, where the config names
-            classes or functions in them; no other one is.
-        allow_unknown: leave out what is no field of its class any more.
+        run_id: the run's full id.
+        config_type: the config's class; by default the one that the run names, which must be a
+            `TrainConfig` and already imported.
+        tracking_uri: the store of the run; by default the environment's.
+        secrets: path -> value for redacted values: `extra.hf_token`, `clients[1].api_key`.
+        overrides: path -> value for values that were logged as text: `{"extra.collate": collate}`.
+        import_modules: packages whose modules may be imported if the config names classes or
+            functions in them; no others are.
+        allow_unknown: ignore params that are not fields of the class any more.
 
     Raises:
-        ConfigError: naming all params that were changed or are missing, secrets to give, values
-            that were logged as text only, and fields that the class has not or cannot fill.
+        ConfigError: lists all params that were changed or are missing, secrets to pass, values
+            that were logged only as text, and fields that the class lacks or cannot fill.
         RunNotFoundError: there is no such run.
         StoreError: the store cannot be read.
-        TypeError: `config_type` is no dataclass.
+        TypeError: `config_type` is not a dataclass.
     """
     from orbiter_mlflow.runs.store import RunStore
 
-    given = None if tracking_uri is None else MLflowSettings(tracking_uri=tracking_uri)
-    store = RunStore(resolve(given, None).tracking_uri)
+    settings = None if tracking_uri is None else MLflowSettings(tracking_uri=tracking_uri)
+    store = RunStore(resolve(settings, None).tracking_uri)
     try:
         run = store.get(run_id)
     except RunNotFoundError as error:
@@ -130,22 +130,22 @@ def config_of(
     import_modules: Iterable[str] = (),
     allow_unknown: bool = False,
 ) -> Any:
-    """The config of a run that was read already; all else is as in `load_config`.
+    """The config of a run that is already read; otherwise like `load_config`.
 
     Raises:
         ConfigError: see `load_config`.
-        TypeError: `config_type` is no dataclass.
+        TypeError: `config_type` is not a dataclass.
     """
-    given = config_type is not None
-    if given and not (isinstance(config_type, type) and is_dataclass_class(config_type)):
-        raise TypeError(f"a config's type is a dataclass, not {config_type!r}")
+    named_by_caller = config_type is not None
+    if named_by_caller and not (isinstance(config_type, type) and is_dataclass_class(config_type)):
+        raise TypeError(f"config_type must be a dataclass, not {config_type!r}")
     subject = f"the config of run {run.run_id}"
     if not _is_ours(run, subject):
         return _best_effort(run, config_type or TrainConfig, secrets, overrides, subject)
     params, problems = config_params(run)
     named = _tags(run, subject).get(names.CONFIG_TYPE, "")
-    moved = _moved(named, config_type) if given and config_type is not None else None
-    problems |= _without_modules(params, "" if given else named, moved, import_modules)
+    moved = None if config_type is None else _moved(named, config_type)
+    problems |= _without_modules(params, "" if named_by_caller else named, moved, import_modules)
     if config_type is None:
         try:
             config_type = _named_class(named)
@@ -169,10 +169,10 @@ def config_of(
 
 
 def config_params(run: StoredRun) -> tuple[dict[str, str], dict[str, str]]:
-    """The params of the config that one of our trainers has logged, and what is wrong with them.
+    """The params of a config that one of our trainers has logged, and their problems.
 
     Returns:
-        Param -> value, long ones in pieces; and param -> how it differs from what was logged.
+        Param -> value, long ones in pieces; and param -> how it differs from the logged one.
 
     Raises:
         ConfigError: the run has no such config, one of another codec version, or damaged tags.
@@ -202,15 +202,15 @@ def _is_ours(run: StoredRun, subject: str) -> bool:
         return True
     if names.UID in run.tags:
         reason = (
-            "is not there yet: it is logged by mark_validated(), and what was not delivered, "
-            "`orbiter-mlflow sync` delivers"
+            "is not there yet: mark_validated() logs it, and `orbiter-mlflow sync` delivers what "
+            "still waits"
         )
         raise ConfigError(subject, {names.CONFIG_CODEC: reason})
     return False
 
 
 def _tags(run: StoredRun, subject: str) -> dict[str, str]:
-    """The tags on the config that the params are of, each as one; later lives have their own."""
+    """The tags on the first life's config, pieces joined; later lives have their own."""
     own = {key: text for key, text in run.tags.items() if names.piece_of(key)[0] in _TAGS}
     try:
         return join_values(own)
@@ -219,44 +219,44 @@ def _tags(run: StoredRun, subject: str) -> dict[str, str]:
 
 
 def _changes(params: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
-    """What the params are not as they were logged in."""
+    """How the params differ from the logged ones."""
     if tags.get(names.CONFIG_DIGEST) == params_digest(params):
         return {}
     if names.CONFIG_DIGEST not in tags:
-        return {names.CONFIG_DIGEST: "is missing: whether the params are as logged is not known"}
+        return {names.CONFIG_DIGEST: "is missing: whether the params were changed is unknown"}
     try:
         found = differences(params, tags.get(names.CONFIG_CHECKSUMS, ""))
     except ValueError:
         shown = ", ".join(sorted(params))
-        return {"the params": f"are not as they were logged; which one is not known of {shown}"}
-    return found or {names.CONFIG_DIGEST: "was changed: each param is as it was logged"}
+        return {"the params": f"were changed after logging; one or more of {shown}"}
+    return found or {names.CONFIG_DIGEST: "was changed, although no param was"}
 
 
 def _named_class(name: str) -> type[Any]:
     """The class that a run names.
 
     Raises:
-        UnreadableError: it is not imported, or no config's class.
+        UnreadableError: it is not imported, or not a `TrainConfig`.
     """
     if not name:
-        raise UnreadableError(f"is not known: {names.CONFIG_TYPE} is missing; pass config_type=")
+        raise UnreadableError(f"is unknown: {names.CONFIG_TYPE} is missing; pass config_type=")
     try:
         cls = find_class(name)
     except UnreadableError:
         module = name.partition(":")[0]
         where = (
-            "was defined in the script that was run: pass config_type=, the class itself"
+            "was defined in the script itself: pass the class as config_type="
             if module == "__main__"
-            else f"is not there: import {module} first, or pass config_type="
+            else f"is not imported: import {module} first, or pass config_type="
         )
         raise UnreadableError(plain(f"{name} {where}")) from None
     if not (is_dataclass_class(cls) and issubclass(cls, TrainConfig)):
-        raise UnreadableError(f"{name} is no TrainConfig: pass config_type=")
+        raise UnreadableError(f"{name} is not a TrainConfig: pass config_type=")
     return cls
 
 
 def _moved(named: str, cls: type) -> MovedModule | None:
-    """The module that the class was in and the one it is in, where it has moved."""
+    """The old and the new module of the class, if it has moved."""
     module, _, qualname = named.partition(":")
     same_name = qualname == cls.__qualname__
     return MovedModule(module, cls.__module__) if same_name and module != cls.__module__ else None
@@ -265,11 +265,11 @@ def _moved(named: str, cls: type) -> MovedModule | None:
 def _without_modules(
     params: Mapping[str, str], named: str, moved: MovedModule | None, packages: Iterable[str]
 ) -> dict[str, str]:
-    """The problem of all modules that must be imported first, as one; `named` is the class."""
+    """One problem that lists all modules to import first; `named` is the class."""
     packages = (packages,) if isinstance(packages, str) else tuple(packages)
     try:
         whole = join_values(params)
-    except ConfigError:  # as will be said when they are read
+    except ConfigError:  # reading them reports it
         whole = dict(params)
     needed = missing_modules(whole, moved)
     module = named.partition(":")[0]
@@ -291,13 +291,13 @@ def _without_modules(
 def _of_another_class(named: str, cls: type) -> list[str]:
     if named.partition(":")[2] == cls.__qualname__:
         return []
-    return [f"it was a {named}, and is read as a {class_name(cls)}"]
+    return [f"it was logged as a {named}, and is loaded as a {class_name(cls)}"]
 
 
 def _of_later_lives(run: StoredRun) -> list[str]:
     own = {tag: text for tag, text in run.tags.items() if tag.startswith(names.CONFIG_CHANGED)}
     tags = ", ".join(sorted(own))
-    return [f"the run was continued with other params, which are in {tags}"] if tags else []
+    return [f"the run was resumed with other params, which are in {tags}"] if tags else []
 
 
 def _best_effort(
@@ -307,12 +307,10 @@ def _best_effort(
     overrides: Mapping[str, Any] | None,
     subject: str,
 ) -> T:
-    for what, given in (("secrets", secrets), ("overrides", overrides)):
-        if given:
-            reason = (
-                f"is in `{what}`, but another tool has logged this run: all is as it was logged"
-            )
-            raise ConfigError(subject, dict.fromkeys(given, reason))
+    for name, values in (("secrets", secrets), ("overrides", overrides)):
+        if values:
+            reason = f"is in `{name}`, but another tool logged this run, which replaces no values"
+            raise ConfigError(subject, dict.fromkeys(values, reason))
     try:
         found = read_best_effort(run.params, cls)
     except ConfigError as error:

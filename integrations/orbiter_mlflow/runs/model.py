@@ -1,4 +1,4 @@
-"""A run as it lies in a tracking store: plain data, for all that reads runs and decides."""
+"""A run as it is in a tracking store, as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DatasetInput:
-    """A dataset that a run says it has used; `context` is `train` or `eval` for ours."""
+    """A dataset that a run used; our runs set `context` to `train` or `eval`."""
 
     name: str
     digest: str
@@ -14,8 +14,8 @@ class DatasetInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One value of a metric. `timestamp` in milliseconds since the epoch."""
+class MetricPoint:
+    """One value of a metric; `timestamp` is in milliseconds since the epoch."""
 
     step: int
     timestamp: int
@@ -24,7 +24,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """A run. Times are milliseconds since the epoch; `metrics` holds the latest values."""
+    """A run; times are in milliseconds since the epoch, and `metrics` has the latest values."""
 
     run_id: str
     name: str
@@ -37,4 +37,4 @@ class StoredRun:
     metrics: Mapping[str, float]
     datasets: tuple[DatasetInput, ...]
     deleted: bool = False
-    """It is in the store's trash."""
+    """Whether the run is in the store's trash."""

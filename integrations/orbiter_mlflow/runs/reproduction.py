@@ -1,7 +1,7 @@
-"""The way back to the code and packages of a run, and whether this machine is there already.
+"""Restore the code and packages of a run, and compare this machine with them.
 
-A run that was continued has several lives, each with code of its own. The steps lead to the first;
-the comparison is with all. What a run did not record is said, and counts as a difference.
+A resumed run has several lives, each with its own code. The steps restore the first one; the
+comparison covers all. Something that a run did not record is reported, and counts as a difference.
 """
 
 import json
@@ -21,17 +21,17 @@ from orbiter_mlflow.runs.diff import Difference, differing, parse_requirements
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.text.escaping import in_shell, plain
 
-__all__ = ["ARTIFACTS", "Machine", "check", "steps", "this_machine"]
+__all__ = ["ARTIFACTS", "Machine", "check", "code_tags", "steps", "this_machine"]
 
 ARTIFACTS = {
     names.DIFF_FILE: names.GIT_DIFF,
     names.UNTRACKED_FILE: names.GIT_DIFF,
     names.REQUIREMENTS_FILE: names.PACKAGES,
 }
-"""Artifacts that a run may have in its folder `provenance` -> the tag without which it has none."""
+"""Artifact in the folder `provenance` -> the tag that a run with this artifact has."""
 
 _CLEAN = "none"
-"""The digest of the uncommitted diff where all is committed."""
+"""Stands for the digest of the uncommitted diff if everything is committed."""
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _SECRET = REDACTED.encode()
 
@@ -41,12 +41,12 @@ _SECRET = REDACTED.encode()
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine, in the words of a run's tags.
+    """A machine, described like a run.
 
     Attributes:
-        tags: as a run has them that starts here.
-        requirements: what is installed, as the artifact has it.
-        problem: what could not be found out, and why; empty where all was.
+        tags: the tags of a run that would start here.
+        requirements: the installed packages, in the format of the artifact.
+        problem: which fact could not be found, and why; else empty.
         untracked: whether there are files that git does not track.
     """
 
@@ -56,8 +56,13 @@ class Machine:
     untracked: bool = False
 
 
+def code_tags(folder: Path) -> dict[str, str]:
+    """The git tags of the code in `folder`: commit, branch, origin; empty outside a clone."""
+    return dict(checkout(folder).tags)
+
+
 def this_machine(folder: Path) -> Machine:
-    """This machine, with the repository that `folder` lies in. It asks git, for seconds at most."""
+    """Describe this machine, with the repository that contains `folder`; takes seconds at most."""
     found = checkout(folder)
     tags, problem, untracked = dict(found.tags), found.problem, False
     if found.dirty:
@@ -73,16 +78,15 @@ def this_machine(folder: Path) -> Machine:
 
 
 def check(run: StoredRun, here: Machine, listed: str | None) -> tuple[Difference, ...]:
-    """Where this machine is not as the run's: commit, uncommitted diff, Python, packages.
+    """Compare this machine with a run: commit, uncommitted diff, Python, packages.
 
     Args:
-        run: the run.
         here: this machine.
-        listed: the run's own `requirements.txt`; None where it has none.
+        listed: the run's `requirements.txt`; None if it has none.
 
     Returns:
-        Of each difference what the run has, and what this machine has. Where the run recorded
-        nothing, None: that is never the same.
+        The differences, each with the run's value and this machine's. The run's value is None if
+        it recorded none, which always counts as a difference.
     """
     found = [row for life in range(1, _lives(run) + 1) for row in _checked(run, here, life)]
     packages = [row for row in found if row.name == "packages"]
@@ -109,7 +113,7 @@ def _checked(run: StoredRun, here: Machine, life: int) -> Iterator[Difference]:
     }
     rows = [(name, pair) for name, pair in pairs.items() if pair[0] is None or pair[0] != pair[1]]
     inside = (of_run(names.GIT_SUBMODULES), here.tags.get(names.GIT_SUBMODULES))
-    if inside != (None, None):  # nobody knows what was changed
+    if inside != (None, None):  # what was changed is unknown
         rows.append(("changed submodules", (inside[0] or _CLEAN, inside[1] or _CLEAN)))
     for name, pair in rows:
         yield Difference(name if life == 1 else f"{name}, life {life}", pair)
@@ -130,21 +134,20 @@ def _lives(run: StoredRun) -> int:
 def steps(
     run: StoredRun, artifacts: Mapping[str, bytes], tracking_uri: str, mlflow: str
 ) -> list[str]:
-    """Lines for a shell, with comments, that bring back code and packages, and run it again.
+    """Shell commands with comments that restore code and packages, and how to run them again.
 
-    Whatever the run says of itself stands quoted or in a comment, on one line.
+    All texts that come from the run are quoted, or in comments of one line.
 
     Args:
-        run: the run.
-        artifacts: those of `ARTIFACTS` that the run has.
-        tracking_uri: as one may type it; a sqlite file by its whole path.
-        mlflow: the command `mlflow`, as one can type it from another folder.
+        artifacts: the artifacts in `ARTIFACTS` that the run has: name -> content.
+        tracking_uri: the store without credentials; a sqlite file with its absolute path.
+        mlflow: the command `mlflow`, callable from another folder.
     """
-    lines = [f"# The way back to run {run.run_id} ({run.name}):"]
+    lines = [f"# Restore run {run.run_id} ({run.name}):"]
     if (lives := _lives(run)) > 1:
-        lines.append(f"# It was continued (lives: {lives}); this is how its first life began.")
+        lines.append(f"# It was resumed (lives: {lives}); these steps restore its first life.")
     if artifacts.keys() & {names.DIFF_FILE, names.REQUIREMENTS_FILE}:
-        # Not into the clone, where they would be files that git does not track.
+        # Not into the clone, where they would be untracked files.
         lines.append("kept=$(mktemp -d)")
         lines.append(
             f"MLFLOW_TRACKING_URI={in_shell(tracking_uri)} {in_shell(mlflow)} artifacts download "
@@ -163,39 +166,41 @@ def _code(run: StoredRun, artifacts: Mapping[str, bytes]) -> Iterator[str]:
     yield f"# The code{f', of branch {branch}' if branch else ''}:"
     dirty = run.tags.get(names.GIT_DIRTY)
     if dirty != "false" and names.GIT_DIFF not in run.tags:
-        known = "had uncommitted changes, and did not record" if dirty == "true" else "did not say"
-        yield f"# The run {known} what was not committed: this may not be its code."
+        if dirty == "true":
+            yield "# The run had uncommitted changes that it did not record: its code may differ."
+        else:
+            yield "# The run did not record whether all was committed: its code may differ."
     if submodules := run.tags.get(names.GIT_SUBMODULES):
-        yield f"# The run had changes inside submodules, which were not kept: {submodules}"
+        yield f"# The run had changes inside submodules, which it did not record: {submodules}"
     if names.DIFF_FILE in artifacts:
         yield from _about_diff(run, artifacts[names.DIFF_FILE])
-    # In one chain: what follows must not change a folder that is not the clone, or another commit.
+    # One chain: a later step must not run in another folder, or at another commit.
     if url is None:
-        yield "# (no address was recorded: go to a clone of the repository, with nothing changed)"
-        yield 'cd "$(git rev-parse --show-toplevel)" &&'  # below it, git would apply but a part
+        yield "# (no remote was recorded: go to a clone of the repository without changes)"
+        yield 'cd "$(git rev-parse --show-toplevel)" &&'  # in a subfolder, git applies a part
     else:
         folder = in_shell(f"run-{run.run_id[:8]}")
         yield f"git clone -- {in_shell(url)} {folder} && cd {folder} &&"
     yield f"git checkout --detach {commit} &&"
     if names.DIFF_FILE in artifacts:
-        # Into the index as well: added files are such again, and submodules go where they were.
+        # Also to the index, which restores added files and the commits of submodules.
         yield f'git apply --index "$kept/{names.PROVENANCE}/{names.DIFF_FILE}" &&'
     yield "git submodule update --init --recursive"
     if untracked := artifacts.get(names.UNTRACKED_FILE, b"").decode("utf-8", "replace"):
-        yield "# Files that git did not track, of which nothing but the name was kept:"
+        yield "# Untracked files, of which only the names were recorded:"
         yield from (f"#   {name}" for name in untracked.splitlines())
 
 
 def _about_diff(run: StoredRun, diff: bytes) -> Iterator[str]:
     if cut := run.tags.get(names.GIT_DIFF_CUT):
-        yield f"# Only the start of the uncommitted diff was kept, {cut}: it will not apply whole."
+        yield f"# Only the start of the uncommitted diff was recorded, {cut}: it will not apply."
     if _SECRET in diff:
-        yield f"# Secrets in the diff were replaced by {REDACTED}; so they are in the code."
+        yield f"# Secrets in the diff were replaced by {REDACTED}, also in the restored code."
 
 
 def _packages(run: StoredRun, artifacts: Mapping[str, bytes]) -> Iterator[str]:
     python = run.tags.get(names.PYTHON)
-    version = f"Python {python}" if python else "the run did not record which Python"
+    version = f"Python {python}" if python else "the run did not record its Python version"
     yield f"# The packages, in a new environment ({version}):"
     if names.REQUIREMENTS_FILE not in artifacts:
         yield "# the run recorded none"

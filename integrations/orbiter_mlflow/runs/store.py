@@ -1,7 +1,7 @@
-"""The reading side of a tracking store, as delivery's sink is the writing one.
+"""Read runs from a tracking store; the counterpart of delivery's sink.
 
-All that reads runs goes through here: `load_config`, `reproduce`, `diff`, the gate. What is read
-is plain data, in one request where one will do.
+`load_config`, `reproduce`, `diff` and the gate all read through `RunStore`, which returns plain
+data and uses as few requests as it can.
 """
 
 import re
@@ -23,16 +23,16 @@ from orbiter_mlflow.delivery.mlflow_client.errors import classified
 from orbiter_mlflow.delivery.mlflow_client.opening import opening
 from orbiter_mlflow.delivery.store_uri import sqlite_file
 from orbiter_mlflow.errors import FilterError, RunNotFoundError, StoreError
-from orbiter_mlflow.runs.model import DatasetInput, Point, StoredRun
+from orbiter_mlflow.runs.model import DatasetInput, MetricPoint, StoredRun
 from orbiter_mlflow.text.escaping import message
 from orbiter_mlflow.text.suggestions import did_you_mean
 from orbiter_mlflow.text.urls import without_userinfo
 
 _PAGE = 1000
-_SHOWN = 5
-"""Runs that are named, at most, where a text could mean several."""
-_LOOKED_AT = 500
-"""Runs, the latest, among which one of a similar name is looked for."""
+_MAX_SHOWN = 5
+"""Runs that a message names at most if a text matches several."""
+_MAX_SEARCHED = 500
+"""Latest runs that are searched for a similar name."""
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
 
 
@@ -40,11 +40,11 @@ class RunStore:
     """The runs behind a tracking URI.
 
     Args:
-        tracking_uri: any of MLflow's; credentials in it appear in no message.
+        tracking_uri: any MLflow tracking URI; credentials in it appear in no message.
 
     Raises:
-        StoreError: the store cannot be opened. A sqlite file that does not exist is not made; a
-            server is not asked before something is to be read.
+        StoreError: the store cannot be opened. A missing sqlite file is not created; a server is
+            first contacted when something is read.
     """
 
     def __init__(self, tracking_uri: str) -> None:
@@ -58,35 +58,36 @@ class RunStore:
                 if not tracking_uri.startswith(("http://", "https://")):
                     self._client.search_experiments(max_results=1)
         except Exception as error:
-            raise self._told(error) from error
+            raise self._store_error(error) from error
 
     def get(self, run_id: str) -> StoredRun:
-        """The run of that id, a deleted one too.
+        """The run with this id, even a deleted one.
 
         Raises:
             RunNotFoundError: there is none.
             StoreError: the store cannot be read.
         """
         if not _RUN_ID.fullmatch(run_id):
-            raise RunNotFoundError(f"{run_id!r} is no id of a run")
+            raise RunNotFoundError(f"{run_id!r} is not a run id")
         try:
             return _stored(self._client.get_run(run_id))
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise RunNotFoundError(f"there is no run {run_id} in {self.shown_uri}") from error
-            raise self._told(error) from error
+            raise self._store_error(error) from error
         except Exception as error:
-            raise self._told(error) from error
+            raise self._store_error(error) from error
 
     def find(self, text: str, *, experiment: str | None = None) -> StoredRun:
-        """The one run that is meant: by its id, by the start of it, by its name in an experiment.
+        """The run that a user means: by its id, the start of its id, or its name.
 
         Args:
             text: what the user typed.
-            experiment: where to look for names; without it only ids and their starts are taken.
+            experiment: the experiment in which names are looked up; without it, only ids and their
+                starts are accepted.
 
         Raises:
-            RunNotFoundError: no run is meant, or several are; they are named.
+            RunNotFoundError: no run matches, or several do; the message names them.
             StoreError: the store cannot be read.
         """
         try:
@@ -102,7 +103,7 @@ class RunStore:
         if len(found) == 1:
             return next(iter(found.values()))
         if found:
-            raise RunNotFoundError(f"{text!r} could be any of {', '.join(found)}: give more of it")
+            raise RunNotFoundError(f"{text!r} matches {', '.join(found)}: type more of it")
         place = f"experiment {experiment!r} of " if experiment is not None else ""
         hint = "" if experiment is not None else "; a name needs its experiment"
         raise RunNotFoundError(
@@ -111,24 +112,24 @@ class RunStore:
         )
 
     def near(self, text: str, experiment: str | None = None) -> str:
-        """The end of a message that no run is meant by `text`: those that may have been meant.
+        """The end of a message that `text` matches no run: runs with similar ids or names.
 
         Args:
-            text: what was given.
-            experiment: where names were looked for; where left out, in none.
+            text: what the user typed.
+            experiment: the experiment in which names were looked up, if any.
 
         Raises:
             StoreError: the store cannot be read.
         """
         places = self.experiments()
-        latest = list(islice(self.search("", list(places), page=_LOOKED_AT), _LOOKED_AT))
+        latest = list(islice(self.search("", list(places), page=_MAX_SEARCHED), _MAX_SEARCHED))
         homes = [
             f"{run.run_id} in experiment {places.get(run.experiment_id)!r}"
             for run in latest
             if run.name == text
         ]
         if homes:
-            return f"; of that name is {', '.join(homes[:_SHOWN])}"
+            return f"; of that name is {', '.join(homes[:_MAX_SHOWN])}"
         here = [run for run in latest if experiment in (None, places.get(run.experiment_id))]
         named = {run.name: f"{run.name!r} ({run.run_id})" for run in reversed(here) if run.name}
         return did_you_mean(text, {run.run_id: run.run_id for run in here} | named)
@@ -140,7 +141,7 @@ class RunStore:
         *,
         page: int = _PAGE,
     ) -> Iterator[StoredRun]:
-        """Runs by MLflow's filter, the latest start first; read `page` by page, as consumed.
+        """Runs that match an MLflow filter, the latest first; pages are read as they are consumed.
 
         Raises:
             FilterError: MLflow does not understand the filter.
@@ -161,23 +162,23 @@ class RunStore:
                 code = getattr(error, "error_code", None)
                 if code == "INVALID_PARAMETER_VALUE":
                     raise FilterError(f"the filter {filter_string!r}: {error}") from error
-                raise self._told(error) from error
+                raise self._store_error(error) from error
             yield from map(_stored, runs)
             token = runs.token
             if not token:
                 return
 
-    def history(self, run_id: str, key: str) -> list[Point]:
-        """All values of a metric, by step, then time."""
+    def history(self, run_id: str, key: str) -> list[MetricPoint]:
+        """All values of a metric, ordered by step, then time."""
         try:
             found = self._client.get_metric_history(run_id, key)
         except Exception as error:
-            raise self._told(error) from error
-        points = [Point(metric.step, metric.timestamp, metric.value) for metric in found]
+            raise self._store_error(error) from error
+        points = [MetricPoint(metric.step, metric.timestamp, metric.value) for metric in found]
         return sorted(points, key=lambda point: (point.step, point.timestamp))
 
     def experiment_id(self, name: str) -> str:
-        """The id of the experiment of that name.
+        """The id of the experiment with this name.
 
         Raises:
             StoreError: there is none, or the store cannot be read.
@@ -185,14 +186,14 @@ class RunStore:
         try:
             found = self._client.get_experiment_by_name(name)
         except Exception as error:
-            raise self._told(error) from error
+            raise self._store_error(error) from error
         if found is None:
             near = did_you_mean(name, {one: repr(one) for one in self.experiments().values()})
             raise StoreError(f"there is no experiment {name!r} in {self.shown_uri}{near}")
         return str(found.experiment_id)
 
     def experiment_name(self, experiment_id: str) -> str:
-        """The name of the experiment of that id.
+        """The name of the experiment with this id.
 
         Raises:
             StoreError: there is none, or the store cannot be read.
@@ -200,24 +201,24 @@ class RunStore:
         try:
             return str(self._client.get_experiment(experiment_id).name)
         except Exception as error:
-            raise self._told(error) from error
+            raise self._store_error(error) from error
 
     def experiments(self) -> dict[str, str]:
-        """The experiments that are not deleted: id -> name."""
+        """All experiments that are not deleted: id -> name."""
         found_names: dict[str, str] = {}
         token: str | None = None
         while True:
             try:
                 found = self._client.search_experiments(max_results=_PAGE, page_token=token)
             except Exception as error:
-                raise self._told(error) from error
+                raise self._store_error(error) from error
             found_names |= {str(one.experiment_id): str(one.name) for one in found}
             token = found.token
             if not token:
                 return found_names
 
     def artifact(self, run_id: str, path: str) -> bytes | None:
-        """The content of an artifact; None where the run has no such artifact.
+        """The content of an artifact; None if the run has no such artifact.
 
         Raises:
             StoreError: the artifact store cannot be read.
@@ -229,30 +230,33 @@ class RunStore:
             with TemporaryDirectory() as scratch:
                 return Path(self._client.download_artifacts(run_id, path, scratch)).read_bytes()
         except Exception as error:
-            raise self._told(error) from error
+            raise self._store_error(error) from error
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of a run that exists.
+        """Set tags of an existing run.
 
         Raises:
-            StoreError: the store did not take them.
+            StoreError: the store refused them.
         """
         try:
             entities = [RunTag(key, text) for key, text in tags.items()]
             self._client.log_batch(run_id, tags=entities, synchronous=True)
         except Exception as error:
-            raise self._told(error) from error
+            raise self._store_error(error) from error
 
     def _named(self, name: str, experiment_id: str) -> dict[str, StoredRun]:
-        """Runs of that very name; one that no filter can quote is looked for among all."""
+        """Runs with exactly this name; if no filter can quote it, all runs are searched."""
         quotable = not re.search(r"['\"\\]", name)
         runs = self.search(f"attributes.run_name = '{name}'" if quotable else "", [experiment_id])
-        few = islice((run for run in runs if run.name == name), _SHOWN)
+        few = islice((run for run in runs if run.name == name), _MAX_SHOWN)
         return {run.run_id: run for run in few}
 
     def share_view(self, experiment_id: str, view: str) -> bool:
-        """Share a view of an experiment in the UI, under the key `names.OUR_VIEW`; False where the
-        store refuses it."""
+        """Share a view of an experiment in the UI under the key `names.OUR_VIEW`.
+
+        Returns:
+            False if the store refuses it.
+        """
         try:
             tag = f"{names.SHARED_VIEW}.{names.OUR_VIEW}"
             self._client.set_experiment_tag(experiment_id, tag, view)
@@ -261,10 +265,10 @@ class RunStore:
         return True
 
     def _matching(self, filter_string: str, experiment_ids: Sequence[str]) -> dict[str, StoredRun]:
-        few = islice(self.search(filter_string, experiment_ids, page=_SHOWN), _SHOWN)
+        few = islice(self.search(filter_string, experiment_ids, page=_MAX_SHOWN), _MAX_SHOWN)
         return {run.run_id: run for run in few}
 
-    def _told(self, error: Exception) -> StoreError:
+    def _store_error(self, error: Exception) -> StoreError:
         why = message(str(classified(error)))
         return StoreError(f"the store {self.shown_uri} cannot be read: {why}")
 

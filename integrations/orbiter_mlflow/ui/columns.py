@@ -1,7 +1,7 @@
-"""How the table of runs in the MLflow UI shows an experiment: the columns that tell runs apart.
+"""Choose the columns of the run table in the MLflow UI: those in which the runs differ.
 
-Pure. The UI shows no params and metrics by itself; a view that is shared as a tag of the
-experiment names the columns, and a link with the tag's key opens it (seen in MLflow 3.17).
+Pure. By default the UI shows no params and metrics. A tag of the experiment can share a view with
+other columns, and a link with the tag's key opens it (seen in MLflow 3.17).
 """
 
 import json
@@ -12,17 +12,17 @@ from orbiter_mlflow.runs.model import StoredRun
 
 __all__ = ["shared_view"]
 
-_MOST_PARAMS = 5
-_MOST_METRICS = 4
-_LONGEST = 40
-"""Characters of a value that a column can show."""
+_MAX_PARAMS = 5
+_MAX_METRICS = 4
+_MAX_LENGTH = 40
+"""Longest value, in characters, that fits into a column."""
 
 
 def shared_view(runs: Sequence[StoredRun]) -> str:
-    """The view, as the UI reads it: JSON.
+    """The view as JSON, in the UI's own format.
 
     Args:
-        runs: some of the experiment's, the latest first.
+        runs: some runs of the experiment, the latest first.
     """
     metrics = {key for run in runs for key in run.metrics}
     return json.dumps(
@@ -36,7 +36,7 @@ def shared_view(runs: Sequence[StoredRun]) -> str:
             "datasetsFilter": [],
             "selectedColumns": [
                 *(f"params.`{key}`" for key in _params([run.params for run in runs])),
-                *(f"metrics.`{key}`" for key in names.by_importance(metrics)[:_MOST_METRICS]),
+                *(f"metrics.`{key}`" for key in names.by_importance(metrics)[:_MAX_METRICS]),
                 f"tags.`{names.STATE}`",
             ],
         }
@@ -44,14 +44,14 @@ def shared_view(runs: Sequence[StoredRun]) -> str:
 
 
 def _params(columns: Sequence[Mapping[str, str]]) -> list[str]:
-    """Params in which the runs differ; the first ones where they differ in none."""
+    """Params in which the runs differ; if there are none, the first params."""
     keys = list(dict.fromkeys(key for column in columns for key in column))
     short = [
         key
         for key in keys
         if names.piece_of(key) == (key, None)
         and key != names.CONFIG_ROOT
-        and all(len(column.get(key, "")) <= _LONGEST for column in columns)
+        and all(len(column.get(key, "")) <= _MAX_LENGTH for column in columns)
     ]
     differing = [key for key in short if len({column.get(key) for column in columns}) > 1]
-    return (differing or short)[:_MOST_PARAMS]
+    return (differing or short)[:_MAX_PARAMS]

@@ -1,4 +1,4 @@
-"""Addresses of pages of the MLflow UI. Pure text: nothing is asked of a server.
+"""Addresses of pages of the MLflow UI. Pure: no server is contacted.
 
 A plain link to an experiment opens a page that hides its runs (seen in MLflow 3.17), so all links
 lead to the view for machine learning runs.
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 _WORKFLOW = "workflowType=machine_learning"
-"""The side of the UI that is about training; the other one is about traces."""
+"""The part of the UI that shows training runs; the other one shows traces."""
 
 
 def runs_page(
@@ -19,9 +19,9 @@ def runs_page(
 
     Args:
         base: the address of the UI.
-        experiment_id: which experiment.
-        shared_view: the key of a view that is shared in a tag of the experiment.
-        charts: the runs' charts instead of the table.
+        experiment_id: the id of the experiment.
+        shared_view: the key of a view that a tag of the experiment shares.
+        charts: show the runs' charts instead of the table.
     """
     query = _WORKFLOW
     if shared_view is not None:
@@ -32,14 +32,14 @@ def runs_page(
 
 
 def run_page(base: str, experiment_id: str | None, run_id: str) -> str:
-    """One run. Without its experiment the UI looks that up, and shows the run among evaluations."""
+    """The page of one run. Without the experiment, the UI finds it, but shows the GenAI view."""
     if experiment_id is None:
         return f"{base.rstrip('/')}/#/runs/{run_id}"
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{_WORKFLOW}"
 
 
 def compare_page(base: str, experiment_ids: Iterable[str], run_ids: Iterable[str]) -> str:
-    """Runs side by side; they may be of several experiments."""
+    """The page that compares runs; they may be of several experiments."""
     runs, experiments = (
         quote(json.dumps(list(dict.fromkeys(ids)), separators=(",", ":")))
         for ids in (run_ids, experiment_ids)

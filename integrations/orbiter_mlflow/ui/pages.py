@@ -1,4 +1,4 @@
-"""How the MLflow UI of a store is reached: its pages, and what to type where nobody serves it."""
+"""The pages of the MLflow UI for a store, and the command that serves them if no server does."""
 
 import shutil
 import sys
@@ -18,59 +18,57 @@ if TYPE_CHECKING:
     from orbiter_mlflow.runs.store import RunStore
 
 __all__ = [
-    "installed",
+    "command_path",
+    "display_uri",
     "page_of_run",
     "pages",
-    "say_pages",
+    "print_pages",
     "server_command",
-    "typed",
     "ui_address",
 ]
 
-_LOOKED_AT = 100
-"""Runs, the latest, in which the columns of the table are looked for."""
-_COMPARED = 6
-"""Runs, the latest that are finished, that the page beside each other shows."""
+_MAX_RUNS = 100
+"""Latest runs that choose the columns of the table."""
+_MAX_COMPARED = 6
+"""Latest finished runs on the page that compares them."""
 
 _LOCAL = "http://127.0.0.1:5000"
 _SERVED = ("http://", "https://")
 
 
 def ui_address(tracking_uri: str) -> str:
-    """Where the UI is: at the server itself, else where `server_command` will serve it."""
+    """The address of the UI: the server itself, else the one that `server_command` serves."""
     return without_userinfo(tracking_uri) if tracking_uri.startswith(_SERVED) else _LOCAL
 
 
 def pages(store: "RunStore", experiment_id: str, address: str | None = None) -> dict[str, str]:
-    """The pages of an experiment, by what they show.
+    """The pages of an experiment: title -> address.
 
-    The columns of the table are kept in a tag of the experiment. A store that does not take it
-    gets a link to the table as the UI shows it by itself.
+    The columns of the run table are stored in a tag of the experiment. If the store refuses the
+    tag, the link opens the table with the UI's own columns.
 
     Args:
-        store: where the runs are.
-        experiment_id: which experiment.
-        address: of the UI; by default `ui_address`.
+        address: the address of the UI; by default `ui_address`.
 
     Raises:
         StoreError: the store cannot be read.
     """
     base = address or ui_address(store.shown_uri)
-    runs = list(islice(store.search("", [experiment_id], page=_LOOKED_AT), _LOOKED_AT))
+    runs = list(islice(store.search("", [experiment_id], page=_MAX_RUNS), _MAX_RUNS))
     view = names.OUR_VIEW if store.share_view(experiment_id, shared_view(runs)) else None
     found = {
         "See the runs": runs_page(base, experiment_id, shared_view=view),
         "See their curves": runs_page(base, experiment_id, shared_view=view, charts=True),
     }
     finished = [run.run_id for run in runs if run.status == "FINISHED"]
-    compared = finished[:_COMPARED]
+    compared = finished[:_MAX_COMPARED]
     if len(compared) > 1:
         found["Compare them"] = compare_page(base, [experiment_id], compared)
     return found
 
 
 def page_of_run(tracking_uri: str, run_id: str) -> str:
-    """The page of a run. Asks the store which experiment it is in, and waits for the answer.
+    """The page of a run; reads the store to find the run's experiment.
 
     Raises:
         StoreError: the store cannot be read.
@@ -81,13 +79,12 @@ def page_of_run(tracking_uri: str, run_id: str) -> str:
     return run_page(ui_address(tracking_uri), experiment_id, run_id)
 
 
-def say_pages(
+def print_pages(
     console: "Console", store: "RunStore", experiment_id: str, address: str | None = None
 ) -> None:
-    """Print the pages of an experiment, and before them how to serve them where nobody does.
+    """Print the pages of an experiment, after the command that serves them if no server does.
 
     Args:
-        console: where to.
         store, experiment_id, address: as for `pages`.
 
     Raises:
@@ -105,22 +102,22 @@ def say_pages(
 
 
 def server_command(tracking_uri: str) -> str | None:
-    """The command that serves the UI; None where a server does."""
+    """The command that serves the UI of a store; None if the store is a server."""
     if tracking_uri.startswith(_SERVED):
         return None
-    words = installed("mlflow"), "server", "--backend-store-uri", typed(tracking_uri)
+    words = command_path("mlflow"), "server", "--backend-store-uri", display_uri(tracking_uri)
     return f"{' '.join(map(in_shell, words))} --port 5000"
 
 
-def typed(tracking_uri: str) -> str:
-    """The URI as one would type it, without credentials; a file in the present folder, relative."""
+def display_uri(tracking_uri: str) -> str:
+    """The URI as one would type it: without credentials, and relative for a file in this folder."""
     uri = without_userinfo(tracking_uri)
     here = f"sqlite:///{Path.cwd()}/"
     return f"sqlite:///{uri.removeprefix(here)}" if uri.startswith(here) else uri
 
 
-def installed(command: str) -> str:
-    """A command as one can type it here, also where its environment is not activated."""
+def command_path(command: str) -> str:
+    """The path to type for a command of this environment, even if it is not activated."""
     if shutil.which(command):
         return command
     beside = Path(sys.executable).with_name(command)

@@ -1,6 +1,6 @@
-"""Numbers as people read them: as many digits as say something, and never `nan%`."""
+"""Format numbers for people: only significant digits, and never `nan%`."""
 
-from math import inf, isfinite, isnan
+from math import fsum, inf, isfinite, isnan
 
 from orbiter_mlflow.gate.model import LARGEST, Sample
 from orbiter_mlflow.gate.statistics import mean_of
@@ -18,19 +18,22 @@ __all__ = [
 ]
 
 NONE = "-"
-"""What stands where there is no number."""
+"""Shown if there is no number."""
 
 
 def is_finite(value: float) -> bool:
-    """Whether this is a number, and none that stands for an infinity."""
+    """Whether this is a number, and not one that MLflow stores for an infinity."""
     return isfinite(value) and abs(value) < LARGEST
 
 
 def mean(sample: Sample) -> float | None:
-    """The mean of what the runs really had; None where no run has a value."""
+    """The mean of all values, infinities and NaN included; None without values."""
     values = [*sample.values.values()]
     if all(map(is_finite, values)):
-        return mean_of(values) if values else None
+        try:
+            return mean_of(values) if values else None
+        except OverflowError:  # the gate refuses such values, but the report shows them
+            return fsum(value / len(values) for value in values)
     return sum(v if is_finite(v) or isnan(v) else inf if v > 0 else -inf for v in values)
 
 
@@ -57,7 +60,7 @@ def signed(value: float | None) -> str:
 
 
 def fraction(value: float | None) -> str | None:
-    """A change as a percentage: `-1.50%`; None where there is none to show."""
+    """A change as a percentage: `-1.50%`; None if there is none to show."""
     if value is None or not is_finite(value):
         return None
     percent = value * 100 + 0.0
@@ -69,7 +72,7 @@ def fraction(value: float | None) -> str | None:
 
 
 def change(absolute: float | None, relative: float | None) -> str:
-    """`-0.0123 (-1.50%)`, or what of it there is."""
+    """`-0.0123 (-1.50%)`, or the part of it that is known."""
     shown = fraction(relative)
     if absolute is None or not is_finite(absolute) or shown is None:
         return signed(absolute)
@@ -77,7 +80,7 @@ def change(absolute: float | None, relative: float | None) -> str:
 
 
 def interval(bounds: tuple[float, float] | None, confidence: float | None) -> str | None:
-    """`95%: -0.021 to -0.004`; None where there is none to show."""
+    """`95%: -0.021 to -0.004`; None without an interval."""
     if bounds is None:
         return None
     level = fraction(confidence)
@@ -86,7 +89,7 @@ def interval(bounds: tuple[float, float] | None, confidence: float | None) -> st
 
 
 def p_value(p: float | None, adjusted: float | None) -> str:
-    """`0.0031 (0.0062)`: as tested, and after the correction for many tests."""
+    """`0.0031 (0.0062)`: the p-value, and adjusted for the number of tests."""
     if p is None:
         return NONE
     return _p(p) if adjusted is None else f"{_p(p)} ({_p(adjusted)})"

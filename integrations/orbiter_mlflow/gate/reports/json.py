@@ -1,11 +1,11 @@
-"""The report as JSON, for programs: everything the gate found, schema 1.
+"""The report as JSON, for programs: everything the gate found, in schema 1.
 
 ```
-schema          1; grows with any change that could break a reader. New keys alone do not.
+schema          1; increases with any change that could break a reader; new keys do not.
 outcome         pass | warn | regression | cannot compare | inconclusive
-exit_code       of `orbiter-mlflow check`: 0, 0, 1, 3, 4
-headline        the answer in one sentence
-bootstrap       whether there was no baseline to judge by, and that was allowed
+exit_code       of `orbiter-mlflow check`, in the order of the outcomes: 0, 0, 1, 3, 4
+headline        the outcome in one sentence
+bootstrap       whether there was no baseline and --bootstrap let the bounds alone decide
 policy, policy_digest, alpha
 baseline_source {described, changed}
 problems, notes [text]
@@ -18,7 +18,7 @@ links           {title: address}
 ```
 
 A number that JSON lacks is the string "NaN", "Infinity" or "-Infinity". The text is ASCII; lone
-surrogates, which no two parsers agree on, are spelt out (`\\ud800`). The order of keys is fixed.
+surrogates, on which parsers disagree, are spelled out (`\\ud800`). The order of keys is fixed.
 """
 
 import json
@@ -32,14 +32,14 @@ from orbiter_mlflow.gate.model import GateReport, Sample
 from orbiter_mlflow.gate.reports import figures, wording
 from orbiter_mlflow.text.escaping import in_json
 
-__all__ = ["SCHEMA", "to_json"]
+__all__ = ["SCHEMA", "render"]
 
 SCHEMA = 1
 
 
-def to_json(report: GateReport) -> str:
-    """The report as strict JSON; the structure stands at the top of this module."""
-    shown = {
+def render(report: GateReport) -> str:
+    """The report as strict JSON; the docstring of this module describes its structure."""
+    content = {
         "schema": SCHEMA,
         "outcome": report.outcome,
         "exit_code": report.outcome.exit_code,
@@ -58,11 +58,11 @@ def to_json(report: GateReport) -> str:
         "left_out": report.left_out,
         "links": report.links or {},
     }
-    return in_json(json.dumps(_plain(shown), indent=2, allow_nan=False)) + "\n"
+    return in_json(json.dumps(_plain(content), indent=2, allow_nan=False)) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has of dataclasses and their values."""
+    """Convert dataclasses and their values to JSON's types."""
     if isinstance(value, Sample):
         return {"n": value.n, "mean": _plain(figures.mean(value))} | _fields(value)
     if is_dataclass(value) and not isinstance(value, type):

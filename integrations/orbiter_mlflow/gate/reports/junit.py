@@ -1,8 +1,8 @@
 """The report as JUnit XML, which CI services show beside the tests.
 
-A metric is a test case: `failure` is a regression, `error` what cannot be compared, `skipped` what
-is inconclusive or was not judged. What the policy only warns of turns no build red: it passes, and
-says so in `system-out`.
+A metric is a test case: `failure` is a regression, `error` a metric that cannot be compared,
+`skipped` one that is inconclusive or was not judged. A metric that the policy only warns about
+passes, so that it fails no build; its `system-out` has the warning.
 """
 
 from xml.etree import ElementTree
@@ -11,7 +11,7 @@ from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict
 from orbiter_mlflow.gate.reports import wording
 from orbiter_mlflow.text.escaping import plain
 
-__all__ = ["junit"]
+__all__ = ["render"]
 
 _SUITE = "orbiter-mlflow check"
 _CLASS = "orbiter_mlflow.gate"
@@ -25,11 +25,11 @@ _ELEMENTS = {
 }
 
 
-def junit(report: GateReport) -> str:
+def render(report: GateReport) -> str:
     """The report as JUnit XML: `testsuites` with one `testsuite`.
 
-    Where the candidate cannot be compared at all, a test case of its own is the error. Times are
-    0: the gate judges what was measured before.
+    If the candidate cannot be compared at all, the error is in a test case of its own. All times
+    are 0, because the gate measures nothing itself.
     """
     cases = [_case(metric) for metric in report.metrics]
     if (
@@ -65,8 +65,8 @@ def junit(report: GateReport) -> str:
         ElementTree.SubElement(properties, "property", name=name, value=plain(value))
     suite.extend(cases)
     left_out = [f"left out of the baseline: {line}" for line in wording.left_out(report)]
-    said = [wording.headline(report), *wording.warnings(report), *left_out, *report.notes]
-    ElementTree.SubElement(suite, "system-out").text = _lines(said)
+    output = [wording.headline(report), *wording.warnings(report), *left_out, *report.notes]
+    ElementTree.SubElement(suite, "system-out").text = _lines(output)
     ElementTree.indent(suites)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, "unicode")}\n'
 
@@ -107,8 +107,8 @@ def _figures(metric: MetricResult) -> str:
 def _comparison(report: GateReport) -> ElementTree.Element:
     case = ElementTree.Element("testcase", classname=_CLASS, name=_WHOLE, time="0")
     why = list(report.problems) + [
-        f"{d.field}: candidate has {wording.seen(d.candidate)}; "
-        f"baseline has {wording.seen(d.baseline)}"
+        f"{d.field}: candidate has {wording.field_values(d.candidate)}; "
+        f"baseline has {wording.field_values(d.baseline)}"
         for d in report.differences
     ]
     message = plain(why[0]) if len(why) == 1 else plain(wording.headline(report))

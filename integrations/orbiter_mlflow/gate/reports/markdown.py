@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from orbiter_mlflow.gate.model import Difference, GateReport, MetricResult, Outcome
+from orbiter_mlflow.gate.model import FieldDifference, GateReport, MetricResult, Outcome, counted
 from orbiter_mlflow.gate.reports import wording
 from orbiter_mlflow.text.escaping import markdown_code, markdown_text, shortened, web_link
 
-__all__ = ["MAX_LENGTH", "markdown"]
+__all__ = ["MAX_LENGTH", "render"]
 
 MAX_LENGTH = 60_000
-"""Characters of a report; GitHub takes no comment of more than 65,536."""
+"""Characters of a report; GitHub refuses comments of more than 65,536."""
 
-# What each part may take of it, so that none can push out the others.
+# The share of each part, so that none can push out the others.
 _WARNINGS = 7_000
 _PROBLEMS = 7_000
 _TABLE = 18_000
@@ -21,7 +21,7 @@ _LINKS = 2_000
 _DETAILS = 8_000
 
 _LONGEST_TEXT = 500
-"""Characters of a sentence, before its escaping makes it longer."""
+"""Characters of a sentence, before escaping makes it longer."""
 
 _MARKS = {
     Outcome.PASS: "\u2705",
@@ -42,11 +42,11 @@ _COLUMNS = (
 )
 
 
-def markdown(report: GateReport) -> str:
+def render(report: GateReport) -> str:
     """The report as a comment of at most `MAX_LENGTH` characters.
 
-    Where that is too few, what is worst is kept, and how much is missing is said. Nothing in a
-    name, a param or a reason acts: no mention, link, image or HTML.
+    A longer report keeps the worst metrics and says how much is missing. No name, param or reason
+    can become a mention, a link, an image or HTML.
     """
     blocks = [
         f"### {_MARKS[report.outcome]} {_sentence(wording.headline(report))}",
@@ -66,7 +66,7 @@ def markdown(report: GateReport) -> str:
 
 
 def _public_links(report: GateReport) -> list[tuple[str, str]]:
-    """Links that lead others somewhere too: not those to a server on this machine."""
+    """Links that work for other people: not those to a server on this machine."""
     links = (report.links or {}).items()
     return [(title, url) for title, url in links if not url.startswith("http://127.0.0.1:")]
 
@@ -84,12 +84,12 @@ def _listed(texts: Sequence[str], length: int, what: str) -> str:
 
 
 def _fit(lines: list[str], length: int, what: str) -> list[str]:
-    """As many of the lines as `length` characters hold; how many more there are, if any."""
+    """The lines that fit into `length` characters, and how many more there are."""
     left = length
     for at, line in enumerate(lines):
         left -= len(line) + 1
         if left < 0:
-            more = wording.counted(len(lines) - at, f"more {what}")
+            more = counted(len(lines) - at, f"more {what}")
             return [*lines[:at], "", f"_... and {more}, cut for length: see the other reports_"]
     return lines
 
@@ -127,7 +127,7 @@ def _reason(metric: MetricResult) -> str:
     return f"- {_name(metric.metric)} **{verdict}**: {_sentence(metric.reason)}"
 
 
-def _differences(differences: Sequence[Difference]) -> str:
+def _differences(differences: Sequence[FieldDifference]) -> str:
     if not differences:
         return ""
     rows = [
@@ -142,14 +142,14 @@ def _differences(differences: Sequence[Difference]) -> str:
 
 
 def _values(values: Sequence[str | None]) -> str:
-    return _name(wording.seen(values))
+    return _name(wording.field_values(values))
 
 
 def _details(report: GateReport) -> str:
     parts = [f"- **{label}**: {_sentence(text)}" for label, text in wording.provenance(report)]
     parts += [f"- {_sentence(note)}" for note in report.notes]
     if report.left_out:
-        count = wording.counted(len(report.left_out), "run")
+        count = counted(len(report.left_out), "run")
         parts += ["", f"Left out of the baseline, {count}:", ""]
         parts += [f"- {_sentence(line)}" for line in wording.left_out(report)]
     shown = _fit(parts, _DETAILS, "line")

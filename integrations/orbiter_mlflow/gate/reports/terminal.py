@@ -11,11 +11,11 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict
+from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict, counted
 from orbiter_mlflow.gate.reports import figures, wording
 from orbiter_mlflow.text.escaping import plain, web_link
 
-__all__ = ["terminal", "terminal_text"]
+__all__ = ["render", "renderable"]
 
 _OUTCOMES = {
     Outcome.PASS: "bold green",
@@ -34,10 +34,10 @@ _VERDICTS = {
 }
 
 
-def terminal(report: GateReport) -> RenderableType:
-    """The report for `rich.console.Console.print`, in colour and with links where it has them.
+def renderable(report: GateReport) -> RenderableType:
+    """The report for `rich.console.Console.print`, with colours and links if the terminal has them.
 
-    The first line is the answer. Names, params and reasons are shown as text, whatever they hold.
+    The first line is the outcome. Names, params and reasons are shown as text, never as markup.
     """
     parts: list[RenderableType] = [
         _text(wording.headline(report), _OUTCOMES[report.outcome]),
@@ -50,7 +50,7 @@ def terminal(report: GateReport) -> RenderableType:
     if report.differences:
         parts += [_heading("Fields that must be equal, and differ"), _differences(report)]
     if report.left_out:
-        count = wording.counted(len(report.left_out), "run")
+        count = counted(len(report.left_out), "run")
         parts += _section(
             f"Left out of the baseline: {count}", map(_text, wording.left_out(report))
         )
@@ -60,18 +60,18 @@ def terminal(report: GateReport) -> RenderableType:
     return Group(*parts)
 
 
-def terminal_text(report: GateReport, width: int = 100) -> str:
-    """The same without colours and links, `width` characters wide."""
+def render(report: GateReport, width: int = 100) -> str:
+    """The report as text without colours and links, `width` characters wide."""
     lines = StringIO()
     console = Console(
         file=lines, width=width, color_system=None, force_terminal=False, legacy_windows=False
     )
-    console.print(terminal(report))
+    console.print(renderable(report))
     return "\n".join(line.rstrip() for line in lines.getvalue().splitlines()) + "\n"
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Never a plain `str`: rich would read markup in it."""
+    """Text without markup: rich would interpret markup in a plain `str`."""
     return Text(plain(text), style, overflow="fold")
 
 
@@ -87,7 +87,7 @@ def _section(title: str, entries: Iterable[Text]) -> list[RenderableType]:
 
 
 def _table(*titles: str) -> Table:
-    """Narrow enough for the 80 columns that a CI job's log has."""
+    """A table that fits into the 80 columns of a CI log."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in titles:
         table.add_column(title, overflow="fold")
@@ -137,8 +137,8 @@ def _differences(report: GateReport) -> Table:
     for difference in report.differences:
         table.add_row(
             _text(difference.field),
-            _text(wording.seen(difference.candidate)),
-            _text(wording.seen(difference.baseline)),
+            _text(wording.field_values(difference.candidate)),
+            _text(wording.field_values(difference.baseline)),
         )
     return table
 

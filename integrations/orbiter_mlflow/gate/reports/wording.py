@@ -1,7 +1,6 @@
-"""What every report for people says, and in which order; how it looks is for each to decide.
+"""The words and the order that all reports for people share; each format decides how it looks.
 
-All texts here are raw: names, params and reasons come from outside, and whoever shows them
-escapes them.
+All texts here are raw: names, params and reasons come from outside, and each format escapes them.
 """
 
 from collections import Counter
@@ -16,13 +15,14 @@ from orbiter_mlflow.gate.model import (
     Outcome,
     Sample,
     Verdict,
+    counted,
 )
 from orbiter_mlflow.gate.reports import figures
 from orbiter_mlflow.text.escaping import shortened
 
 UNJUDGED = (
-    "UNJUDGED: there is no baseline to judge by yet. Nothing was compared; only bounds that hold "
-    "without a baseline were checked."
+    "UNJUDGED: there is no baseline to judge by yet. Nothing was compared; only bounds, which need "
+    "no baseline, were checked."
 )
 LONGEST_VALUE = 200
 """Characters of a param that are shown."""
@@ -44,7 +44,7 @@ _SEVERITIES = ["fail", "warn", "info"]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric as a line of the table, in words and figures; each tuple a cell of lines."""
+    """One metric as a row of the table; each tuple holds the lines of a cell."""
 
     metric: str
     direction: str
@@ -52,21 +52,21 @@ class Row:
     baseline: str
     candidate: str
     change: tuple[str, ...]
-    """The change, and its confidence interval where there is one."""
+    """The change, and its confidence interval if there is one."""
     p: str
     test: str
     limits: tuple[str, ...]
 
 
-# -- the answer ----------------------------------------------------------------------------------
+# -- the headline ----------------------------------------------------------------------------------
 
 
 def headline(report: GateReport) -> str:
-    """The answer in one line: `REGRESSION: 1 of 4 metrics is worse than the policy allows`."""
-    return f"{report.outcome.name.replace('_', ' ')}: {_answer(report)}"
+    """The outcome in one line: `REGRESSION: 1 of 4 metrics is worse than the policy allows`."""
+    return f"{report.outcome.name.replace('_', ' ')}: {_outcome_words(report)}"
 
 
-def _answer(report: GateReport) -> str:
+def _outcome_words(report: GateReport) -> str:
     counts = Counter(m.verdict for m in report.metrics if m.severity == "fail")
     every = len(report.metrics)
     match report.outcome:
@@ -105,29 +105,24 @@ def _of(count: int, every: int) -> str:
     return f"{count} of {counted(every, 'metric')} {'is' if count == 1 else 'are'}"
 
 
-def counted(count: int, what: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 def is_unjudged(report: GateReport) -> bool:
-    """Whether there was no baseline to judge by, and the user wanted to go on without."""
+    """Whether there was no baseline, and `--bootstrap` allowed that."""
     return report.bootstrap or any(metric.verdict is Verdict.UNJUDGED for metric in report.metrics)
 
 
 def warnings(report: GateReport) -> list[str]:
-    """What must be seen before any figure."""
+    """Warnings to show before any figure."""
     found = [UNJUDGED] if is_unjudged(report) else []
     if report.source.changed:
-        found.append(f"Not as at the git ref: {report.source.changed}")
+        found.append(f"Different from the git ref: {report.source.changed}")
     return found
 
 
-# -- the table -----------------------------------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 
 def worst_first(metrics: Iterable[MetricResult]) -> list[MetricResult]:
-    """What stops the build first, then what only warns; else in the policy's order."""
+    """Metrics that fail the build first, then warnings; else in the policy's order."""
     return sorted(metrics, key=_rank)
 
 
@@ -138,7 +133,7 @@ def _rank(metric: MetricResult) -> tuple[int, int]:
 
 
 def verdict_words(metric: MetricResult) -> str:
-    """`FAIL`; `FAIL (only warns)` where the policy says so."""
+    """`FAIL`, or `FAIL (only warns)` if the policy says so."""
     words = _WORDS[metric.verdict]
     if metric.verdict is Verdict.PASS or metric.severity == "fail":
         return words
@@ -146,7 +141,7 @@ def verdict_words(metric: MetricResult) -> str:
 
 
 def direction_words(metric: MetricResult) -> str:
-    """`higher is better`; and where in the run the value was taken, if not at its end."""
+    """`higher is better`, and the point of the run that counts unless it is the last."""
     if metric.direction == "target":
         words = f"closer to {figures.number(metric.target)} is better"
     else:
@@ -155,7 +150,7 @@ def direction_words(metric: MetricResult) -> str:
 
 
 def row(metric: MetricResult) -> Row:
-    """A metric's line."""
+    """The row of a metric."""
     return Row(
         metric=metric.metric,
         direction=direction_words(metric),
@@ -178,28 +173,28 @@ def row(metric: MetricResult) -> Row:
 
 
 def mean_and_n(sample: Sample) -> str:
-    """`0.81235 (n = 5)`; `(n = 2 of 3)` where a run lacks the metric."""
+    """`0.81235 (n = 5)`, or `(n = 2 of 3)` if a run lacks the metric."""
     of = f" of {sample.n + len(sample.missing)}" if sample.missing else ""
     return f"{figures.number(figures.mean(sample))} (n = {sample.n}{of})"
 
 
-# -- the rest ------------------------------------------------------------------------------------
+# -- the rest --------------------------------------------------------------------------------------
 
 
 def unsettled(report: GateReport) -> list[MetricResult]:
-    """The metrics whose reason a reader wants to know."""
+    """The metrics that did not pass, whose reasons are shown."""
     return [m for m in worst_first(report.metrics) if m.verdict is not Verdict.PASS]
 
 
-def seen(values: Sequence[str | None]) -> str:
-    """The values of a field, on one side."""
+def field_values(values: Sequence[str | None]) -> str:
+    """The values of a field on one side."""
     return ", ".join(
-        "(not there)" if value is None else shortened(value, LONGEST_VALUE) for value in values
+        "(missing)" if value is None else shortened(value, LONGEST_VALUE) for value in values
     )
 
 
 def left_out(report: GateReport) -> list[str]:
-    """The runs left out, by their reason, with how many there are of each; some by name."""
+    """The runs that were left out, counted by reason, with the names of some."""
     groups: dict[str, list[LeftOut]] = {}
     for run in report.left_out:
         groups.setdefault(run.reason, []).append(run)
@@ -215,20 +210,20 @@ def left_out(report: GateReport) -> list[str]:
 
 
 def run_words(run: GateRun | LeftOut) -> str:
-    """`sweep-3 (1a2b3c4d)`: a run as people know it, and as it can be found."""
+    """`sweep-3 (1a2b3c4d)`: the name of a run, and the start of its id."""
     name = shortened(run.name, LONGEST_VALUE)
     return f"{name} ({run.run_id[:8]})" if run.name.strip() else run.run_id
 
 
 def runs_named(runs: Sequence[GateRun]) -> str:
-    """How many runs, and their names."""
+    """The number of runs, and their names."""
     named = ", ".join(run_words(run) for run in runs[:_GROUPS_SHOWN])
     more = f" and {len(runs) - _GROUPS_SHOWN} more" if len(runs) > _GROUPS_SHOWN else ""
     return f"{counted(len(runs), 'run')}: {named}{more}" if runs else "no run"
 
 
 def provenance(report: GateReport) -> list[tuple[str, str]]:
-    """What was compared with what, under which policy: label and text."""
+    """Facts about the comparison and its policy: pairs of label and text."""
     return [
         ("Candidate", runs_named(report.candidate)),
         ("Baseline", f"{report.source.described}; {runs_named(report.baseline)}"),
