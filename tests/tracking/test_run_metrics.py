@@ -469,7 +469,7 @@ async def test_a_test_score_never_lands_on_the_validation_curve(
 async def test_settings_name_data_by_their_digest_or_name(sqlite_uri: str) -> None:
     unnamed = describe([4, 4], role="eval")
     assert unnamed is not None
-    given = {unnamed.digest: "easy", "org/set": "hard@1"}
+    given = {unnamed.record.digest: "easy", "org/set": "hard@1"}
     trainer = tracked(sqlite_uri, kind=Summing, eval_names=given)
     await trainer.evaluate([4, 4])
     await trainer.evaluate(Named("org/set", 3))

@@ -1,27 +1,27 @@
-"""Describes the data of a training for MLflow: name, digest, size, schema.
+"""Describe the data of a training for MLflow: name, digest, size, schema.
 
-It never consumes an iterator, asks a lazy dataset for an item, or takes long; and it says how much
-of the data its digest has seen. It survives whatever it is handed.
+This never consumes an iterator, asks a lazy dataset for an item, takes long, or raises; and it
+says how much of the data the digest has seen.
 """
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.records import Dataset
 from orbiter_mlflow.text.values import tag_value, type_name
-from orbiter_mlflow.tracking.fingerprint import Column, Contents, columns_of
+from orbiter_mlflow.tracking.fingerprint import Column, Fingerprint, columns_of
 
 __all__ = ["DatasetInfo", "describe"]
 
 _MAX_COLUMNS = 1000
 _NAMES = {names.TRAIN: "train_data", names.EVAL: "test_data"}
-_MAX_SOURCE = 65535
-_MAX_SCHEMA = 1048575
+_MOST = {"source": 65535, "source_type": 65535, "schema": 1048575, "profile": 1048575}
 """Characters (mlflow/utils/validation.py, 3.17)."""
 _MLFLOW_TYPES = {
     "bool": "boolean",
@@ -41,107 +41,85 @@ _MLFLOW_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """What MLflow is told of data. All texts are within its limits."""
+    """Data as MLflow records them, and how far they can be told from others.
 
-    name: str
-    digest: str
-    """Equal for equal data, in each process; at most `names.MAX_DATASET_DIGEST` characters."""
-    source_type: str
-    source: str
-    """JSON."""
-    schema: str
-    """JSON as MLflow writes it for frames and arrays; empty for other data."""
-    profile: str
-    """JSON: `num_rows` where that is known, and in `digest` how much of the data was read."""
-    context: str
+    Attributes:
+        record: name, digest, source, schema and size, within MLflow's limits.
+        certain: the digest has seen every object in the data, so that other data most likely have
+            another one.
+        own_name: the name that the data have of their own; None if they were named by their role.
+    """
+
+    record: Dataset
     certain: bool
-    """The digest has seen all objects in the data: others would most likely have another one."""
-    given_name: str | None
-    """`name` where the data have one of their own."""
-
-    @property
-    def record(self) -> Dataset:
-        """As the journal keeps it."""
-        return Dataset(
-            name=self.name,
-            digest=self.digest,
-            source_type=self.source_type,
-            source=self.source,
-            schema=self.schema,
-            profile=self.profile,
-            context=self.context,
-        )
+    own_name: str | None
 
 
-def describe(data: Any, *, role: str) -> DatasetInfo | None:
+def describe(
+    data: Any, *, role: str, redact: Callable[[str], str] = lambda text: text
+) -> DatasetInfo | None:
     """Describe `data`; None for None.
 
     Args:
-        data: whatever was given to `check_dataset` or `evaluate`. The `name` of the data is used
-            if it is text; data that bring a digest of their own (datasets of MLflow and of Hugging
-            Face) keep it.
+        data: the argument of `check_dataset` or `evaluate`. The `name` of the data is used if it is
+            text. Data with a digest of their own (datasets of MLflow and Hugging Face) keep it.
         role: the context that MLflow shows, `train` or `eval`; it names data without a name.
+        redact: takes the secrets out of a text.
     """
     if data is None:
         return None
-    given_name = (_text_attribute(data, "name") or "")[: names.MAX_DATASET_NAME] or None
-    told = _own_description(data)
-    seen = _own_digest(told.get("digest"), data) or _read(data)
-    size = {} if seen.rows is None else {"num_rows": seen.rows}
-    return DatasetInfo(
-        name=given_name or _NAMES.get(role, f"{role}_data"),
-        digest=seen.digest,
-        source_type=told.get("source_type", "code"),
-        source=told.get("source", json.dumps({"tags": {"type": type_name(data)[:1000]}})),
-        schema=told.get("schema") or _schema(data),
-        profile=told.get("profile") or json.dumps({**size, "digest": seen.how_much}),
+    own_name = (_text_attribute(data, "name") or "")[: names.MAX_DATASET_NAME] or None
+    own = _own_description(data)
+    digest, rows, how_much, certain = _own_digest(own, data) or _read(data)
+    size = {} if rows is None else {"num_rows": rows}
+    record = Dataset(
+        name=redact(own_name or _NAMES.get(role, f"{role}_data")),
+        digest=digest,
+        source_type=own.get("source_type", "code"),
+        source=redact(own.get("source", json.dumps({"tags": {"type": type_name(data)[:1000]}}))),
+        schema=redact(own.get("schema") or _schema(data)),
+        profile=redact(own.get("profile") or json.dumps(size | {"digest": how_much})),
         context=role,
-        certain=seen.certain,
-        given_name=given_name,
     )
+    return DatasetInfo(record, certain, None if own_name is None else redact(own_name))
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A digest, and what it has seen of the data."""
-
+class _Reading(NamedTuple):
     digest: str
     rows: int | None
     how_much: str
     certain: bool = True
-    """No object was passed over: other data would most likely have another digest."""
 
 
-def _own_digest(digest: str | None, data: Any) -> _Seen | None:
-    """The digest that the data bring along: MLflow's, or the fingerprint of Hugging Face."""
-    digest = digest or _text_attribute(data, "_fingerprint")
+def _own_digest(own: Mapping[str, str], data: Any) -> _Reading | None:
+    """The digest that data bring along: MLflow's, or the fingerprint of Hugging Face."""
+    digest = own.get("digest") or _text_attribute(data, "_fingerprint")
     if digest is None:
         return None
     if not re.fullmatch(rf"[\w\-]{{1,{names.MAX_DATASET_DIGEST}}}", digest):
         digest = _hash(digest)
-    return _Seen(digest, _length(data), "its own")
+    return _Reading(digest, _length(data), "its own")
 
 
-def _read(data: Any) -> _Seen:
+def _read(data: Any) -> _Reading:
     try:
-        contents: Contents | None = Contents(data)
+        found: Fingerprint | None = Fingerprint(data)
     except Exception:  # data that change while they are read, a broken frame
-        contents = None
-    rows = None if contents is None else contents.rows
-    if contents is None or (contents.unread and (rows is None or rows.read == 0)):
+        found = None
+    rows = found.rows if found else None
+    if found is None or (found.by_type_only and (rows is None or rows.read == 0)):
         length = rows.total if rows else _length(data)
-        digest = contents.digest if contents else ""
-        digest = _hash(f"{type_name(data)} {length} {digest}")
-        return _Seen(digest, length, "length and type only", certain=False)
+        digest = _hash(f"{type_name(data)} {length} {found.digest if found else ''}")
+        return _Reading(digest, length, "length and type only", certain=False)
     if isinstance(data, str | PurePath):
-        how_much = "text only"  # an address, most likely: what lies there was not read
+        how_much = "text only"  # most likely an address: what lies there was not read
     elif rows is not None and rows.read < rows.total:
         how_much = f"sample of {rows.read} of {rows.total} rows"
     else:
-        how_much = "long parts sampled" if contents.sampled else "all"
-    if contents.unread:
+        how_much = "long parts sampled" if found.sampled else "all"
+    if found.by_type_only:
         how_much += "; some objects by type only"
-    return _Seen(contents.digest, rows.total if rows else None, how_much, not contents.unread)
+    return _Reading(found.digest, rows and rows.total, how_much, not found.by_type_only)
 
 
 def _hash(text: str) -> str:
@@ -162,20 +140,17 @@ def _own_description(data: Any) -> dict[str, str]:
     digest = _text_attribute(data, "digest")
     if digest is None or _text_attribute(data, "name") is None:
         return {}
-    told = {"digest": digest}
+    own = {"digest": digest}
     if any(base.__module__.startswith("mlflow.data") for base in type(data).__mro__):
         try:
             texts = {key: text for key, text in data.to_dict().items() if isinstance(text, str)}
         except Exception:
-            return told
-        if {"source", "source_type"} <= texts.keys() and len(texts["source"]) <= _MAX_SOURCE:
-            told |= {key: texts[key] for key in ("source", "source_type")}
-        told |= {
-            key: text
-            for key, text in texts.items()
-            if key in ("schema", "profile") and len(text) <= _MAX_SCHEMA
-        }
-    return told
+            return own
+        fitting = {key: texts[key] for key in texts.keys() & _MOST if len(texts[key]) <= _MOST[key]}
+        if not {"source", "source_type"} <= fitting.keys():  # neither means anything alone
+            fitting = {key: fitting[key] for key in fitting.keys() & {"schema", "profile"}}
+        own |= fitting
+    return own
 
 
 def _length(data: Any) -> int | None:

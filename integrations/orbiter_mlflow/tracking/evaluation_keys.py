@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import replace
 from hashlib import sha256
 from itertools import count
 from typing import Any, NamedTuple
@@ -110,9 +109,12 @@ class RunData:
         parts = self._prefixes.of(identity, self._name(found), is_main=is_main)
         records, path = self._inputs(found), path_of(parts)
         if path not in self._table:
-            self._table[path] = {"name": info.name[:_LONGEST_NAME], "digest": info.digest}
+            self._table[path] = {
+                "name": info.record.name[:_LONGEST_NAME],
+                "digest": info.record.digest,
+            }
             records.append(Tags({names.EVALUATED_DATA: _json(self._table)}))
-            if not is_main and not info.certain and info.given_name is None:
+            if not is_main and not info.certain and info.own_name is None:
                 _logger.warning(
                     "data of type %s cannot be told from others by their contents: the metrics of "
                     "this object go to %s/...; give it a `name`, which others may share",
@@ -123,8 +125,8 @@ class RunData:
 
     def _name(self, data: _Data) -> str | None:
         """The name that data go by, where they are not those of the checks."""
-        own = data.info.given_name
-        name = self._names.get(data.info.digest) or self._names.get(own or "") or own
+        own = data.info.own_name
+        name = self._names.get(data.info.record.digest) or self._names.get(own or "") or own
         if name is None and self._train is not None and data.identity == self._train.identity:
             return names.TRAIN
         return None if name is None else self._redactor.text(name)
@@ -137,19 +139,10 @@ class RunData:
         return [data.info.record]
 
     def _described(self, data: Any, context: str) -> _Data | None:
-        info = describe(data, role=context)
+        info = describe(data, role=context, redact=self._redactor.text)
         if info is None:
             return None
-        redact = self._redactor.text
-        redacted = replace(
-            info,
-            name=redact(info.name),
-            source=redact(info.source),
-            schema=redact(info.schema),
-            profile=redact(info.profile),
-            given_name=None if info.given_name is None else redact(info.given_name),
-        )
-        return _Data(redacted, self._objects.identity(data, info))
+        return _Data(info, self._objects.identity(data, info))
 
 
 class Prefixes:
@@ -209,9 +202,9 @@ class Objects:
     def identity(self, data: Any, info: DatasetInfo) -> str:
         """What equal data share and no other data have."""
         if info.certain:
-            return info.digest
-        if info.given_name is not None:
-            return f"{info.digest} {info.given_name}"
+            return info.record.digest
+        if info.own_name is not None:
+            return f"{info.record.digest} {info.own_name}"
         identity, held = self._known.get(id(data), ("", None))
         if held is data or (isinstance(held, weakref.ref) and held() is data):
             return identity
@@ -219,7 +212,7 @@ class Objects:
             held = weakref.ref(data)
         except TypeError:  # kept alive instead: its id must not be given to another
             held = data
-        identity = f"{info.digest} #{next(self._numbers)}"
+        identity = f"{info.record.digest} #{next(self._numbers)}"
         self._known[id(data)] = identity, held
         return identity
 
