@@ -22,8 +22,7 @@ OrbiterMLflowError
 │   └── UnknownFormatError a newer version wrote it: upgrade before you sync
 └── ProvenanceError        a fact about the run's origin cannot be found: the run does without
     ├── GitError           git is missing, timed out, or found no repository
-    ├── GpuError           the driver's tool failed
-    └── RedactionError     secrets could not be taken out of a diff, so it is not kept
+    └── GpuError           the driver's tool failed
 """
 
 from collections.abc import Mapping
@@ -45,7 +44,6 @@ __all__ = [
     "OrbiterMLflowError",
     "PolicyError",
     "ProvenanceError",
-    "RedactionError",
     "RejectedError",
     "ReportFileError",
     "RunNotFoundError",
@@ -202,7 +200,3 @@ class GitError(ProvenanceError):
 
 class GpuError(ProvenanceError):
     """The driver's tool failed; the message says how."""
-
-
-class RedactionError(ProvenanceError):
-    """Secrets could not be taken out of a diff."""

@@ -299,7 +299,8 @@ def hunk(*lines: str) -> str:
 )
 def test_a_diff_without_its_secrets_is_a_diff(lines: list[str], hidden: list[str]) -> None:
     diff = hunk(*lines)
-    shown = redact_diff(diff, Redactor())
+    shown, left_out = redact_diff(diff, Redactor())
+    assert left_out == 0
     assert not [text for text in hidden if text in shown]
     assert shown.split("\n")[:4] == diff.split("\n")[:4]
     signs = [line[:1] for line in shown.split("\n")]
@@ -319,4 +320,43 @@ def test_a_diff_without_its_secrets_is_a_diff(lines: list[str], hidden: list[str
     ],
 )
 def test_a_diff_without_secrets_stays_as_it_is(text: str) -> None:
-    assert redact_diff(text, Redactor()) == text
+    assert redact_diff(text, Redactor()) == (text, 0)
+
+
+@pytest.mark.parametrize("length", [0, 900, 31_000, 32_000, 47_000, 63_990, 64_010])
+def test_a_secret_of_many_lines_is_found_wherever_a_slice_ends(length: int) -> None:
+    key = ["+-----BEGIN PRIVATE KEY-----", *[f"+{PEM}"] * 120, "+-----END PRIVATE KEY-----"]
+    before = [f"+line {number:03}"[: 9 + length % 2] for number in range(length // 10)]
+    after = ["+the end"] * 9000
+    shown, left_out = redact_diff(hunk(*before, *key, *after), Redactor())
+    assert left_out == 0
+    assert PEM not in shown
+    assert shown.split("\n")[4:-1] == [*before, *[f"+{REDACTED}"] * len(key), *after]
+
+
+def test_what_cannot_be_redacted_in_time_is_left_out_and_does_not_apply(
+    repository: Path, tmp_path: Path
+) -> None:
+    (repository / "train.py").write_text("changed\n" * 5000)
+    diff = git(repository, "diff", "HEAD", "--full-index").decode()
+    shown, left_out = redact_diff(diff, Redactor(), timeout=-1.0)
+    assert diff.startswith(shown)
+    assert shown.count("\n") + 1 + left_out == diff.count("\n") + 1
+    assert "changed" not in shown
+    (tmp_path / "kept.diff").write_text(shown)
+    git(repository, "checkout", "-q", ".")
+    refused = subprocess.run(["git", "apply", tmp_path / "kept.diff"], cwd=repository)
+    assert refused.returncode != 0
+
+
+def test_a_diff_that_is_left_out_says_so_in_the_file_and_in_the_tag(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "train.py").write_text("changed\n" * 5000)
+    moments = iter(range(0, 10**9, 1000))
+    monkeypatch.setattr("orbiter_mlflow.provenance.diff_redaction.monotonic", lambda: next(moments))
+    found = Found(skip_provenance=CODE)
+    lines = found.files[names.DIFF_FILE].decode().split("\n")
+    assert lines[-2].startswith("# cut here: ")
+    assert lines[-2].endswith(" lines are left out, their redaction timed out")
+    assert "the redaction of uncommitted.diff timed out" in found.failed["diff"]

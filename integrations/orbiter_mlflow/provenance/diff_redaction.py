@@ -1,92 +1,77 @@
-"""Takes the secrets out of a diff, in a process of its own.
+"""Take the secrets out of a diff, a slice at a time.
 
-    python -m orbiter_mlflow.provenance.diff_redaction
-
-A regular expression keeps the interpreter from all other threads while it runs over a text, and a
-diff may take it a second. What it gives back is a diff again: no line is lost.
+A regular expression keeps the interpreter from all other threads while it runs over a text. So a
+long diff is read in slices with a pause after each, and for a limited time. The result is a diff
+again: no line is lost.
 """
 
-import json
-import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import NamedTuple
 
-from orbiter_mlflow.errors import RedactionError
-from orbiter_mlflow.provenance.subprocesses import run_subprocess
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
 
-__all__ = ["RedactionError", "redact_diff", "redacted_apart"]
+__all__ = ["Redacted", "redact_diff"]
 
-_TIMEOUT = 60.0
-"""Seconds; a megabyte takes one."""
+TIMEOUT = 60.0
+"""Seconds; a megabyte takes about one."""
+_SLICE = 32_000
+"""Characters that are read at once, beside what overlaps."""
+_OVERLAP = 16_000
+"""Characters before and after a slice that are read with it: a secret of this length, which may go
+over many lines, is found wherever a slice ends."""
 
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _END_OF_KEY = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _KEY_MATERIAL = re.compile(r"[ \t\"']{0,40}[A-Za-z0-9+/=]{16,}[ \t\"',+\\nr]{0,40}\r?")
 
 
-class Hunk(NamedTuple):
-    """Lines of a diff: the head of a hunk with what it shows, or what stands before a hunk."""
+class Redacted(NamedTuple):
+    """A redacted diff; `left_out` lines at its end could not be read in time."""
 
+    text: str
+    left_out: int
+
+
+class _Hunk(NamedTuple):
     head: list[str]
+    """The lines before a hunk, its `@@` line included."""
     shown: list[str]
-    """Each with its sign: ` `, `-`, `+`, or `\\`."""
+    """Its lines, each with its sign: ` `, `-`, `+`, or `\\`."""
 
 
-def redacted_apart(texts: Sequence[bytes], patterns: Sequence[str]) -> list[bytes]:
-    """`redact_diff` of each text, done by a child, in UTF-8 or whatever the texts are in.
+def redact_diff(text: str, redactor: Redactor, *, timeout: float = TIMEOUT) -> Redacted:
+    """Redact a diff line for line; other texts, too.
+
+    The old and the new side of a hunk are read apart: a secret that goes over several lines is
+    found whatever was changed in it. What stands outside of hunks is read line by line.
 
     Args:
-        texts: diffs, or other texts of lines.
-        patterns: `Redactor.extra_patterns`.
-
-    Raises:
-        RedactionError: the child failed, or took too long.
-        OSError: it cannot be started.
+        text: the diff.
+        redactor: takes the secrets out of lines.
+        timeout: seconds after which the hunks that are not read yet are left out.
     """
-    if not sys.executable:
-        raise RedactionError("this Python does not know its own interpreter")
-    order = {"patterns": list(patterns), "sizes": [len(text) for text in texts]}
-    hidden = ("PYTHONSTARTUP", "PYTHONINSPECT")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    answer = run_subprocess(
-        [sys.executable, "-P", "-m", "orbiter_mlflow.provenance.diff_redaction"],
-        Path("/"),
-        _TIMEOUT,
-        environment=environment,
-        stdin=b"\n".join((json.dumps(order).encode(), b"".join(texts))),
-        max_output=10 * sum(map(len, texts)) + 10_000,  # `[redacted]` may stand for one character
-    )
-    if answer.timed_out:
-        raise RedactionError(f"its redaction took longer than {_TIMEOUT:g} s")
-    if answer.code != 0:
-        raise RedactionError(f"its redaction failed with exit status {answer.code}")
-    head, _, rest = answer.output.partition(b"\n")
-    shown = []
-    for size in json.loads(head):
-        shown.append(rest[:size])
-        rest = rest[size:]
-    return shown
+    deadline = monotonic() + timeout
 
+    def pause() -> None:
+        sleep(0)  # hands the interpreter to a thread that waits for it
+        if monotonic() > deadline:
+            raise TimeoutError
 
-def redact_diff(text: str, redactor: Redactor) -> str:
-    """A diff without its secrets, line for line.
-
-    The old and the new side of a hunk are read apart, each as a whole: a secret that goes over
-    several lines is found whatever was changed in it. Other texts are read line by line.
-    """
+    lines = text.split("\n")
     shown: list[str] = []
-    for hunk in _hunks(text.split("\n")):
-        shown += (redactor.text(line) for line in hunk.head)
-        shown += _redact_hunk(hunk.shown, redactor)
-    return "\n".join(shown)
+    with suppress(TimeoutError):
+        for hunk in _hunks(lines):
+            for start, end in _slices(hunk.head):
+                shown += map(redactor.text, hunk.head[start:end])
+                pause()
+            shown += _redact_hunk(hunk.shown, redactor, pause)
+    return Redacted("\n".join(shown), len(lines) - len(shown))
 
 
-def _hunks(lines: Sequence[str]) -> Iterator[Hunk]:
+def _hunks(lines: Sequence[str]) -> Iterator[_Hunk]:
     head: list[str] = []
     at = 0
     while at < len(lines):
@@ -102,17 +87,17 @@ def _hunks(lines: Sequence[str]) -> Iterator[Hunk]:
             if lines[at][:1] not in (" ", "-", "+", "\\"):  # cut, or not git's
                 break
             at += 1
-        yield Hunk(head, list(lines[start:at]))
+        yield _Hunk(head, list(lines[start:at]))
         head = []
-    yield Hunk(head, [])
+    yield _Hunk(head, [])
 
 
-def _redact_hunk(lines: Sequence[str], redactor: Redactor) -> list[str]:
+def _redact_hunk(lines: Sequence[str], redactor: Redactor, pause: Callable[[], None]) -> list[str]:
     shown = list(lines)
     for side in (" -", " +"):
         places = [place for place, line in enumerate(lines) if line[0] in side]
         texts = [lines[place][1:] for place in places]
-        clean = redactor.lines(_without_end_of_key(texts))
+        clean = _redact_side(_without_end_of_key(texts), redactor, pause)
         for place, text, before in zip(places, clean, texts, strict=True):
             if text != before:
                 other = shown[place] != lines[place] and shown[place][1:] != text
@@ -120,31 +105,40 @@ def _redact_hunk(lines: Sequence[str], redactor: Redactor) -> list[str]:
     return shown
 
 
-def _without_end_of_key(lines: list[str]) -> list[str]:
+def _without_end_of_key(texts: Sequence[str]) -> list[str]:
     """The lines without a private key whose beginning stands above the hunk."""
+    lines = list(texts)
     for end, line in enumerate(lines):
         if _END_OF_KEY.search(line):
             start = end
             while start and _KEY_MATERIAL.fullmatch(lines[start - 1]):
                 start -= 1
             if start == 0 or "-----BEGIN " not in lines[start - 1]:
-                lines = [*lines[:start], *[REDACTED] * (end - start), *lines[end:]]
+                lines[start:end] = [REDACTED] * (end - start)
     return lines
 
 
-def main() -> None:
-    """Answer on standard output what came on standard input: a line of sizes, then the texts."""
-    head, _, rest = sys.stdin.buffer.read().partition(b"\n")
-    order = json.loads(head)
-    redactor = Redactor(tuple(order["patterns"]))
-    shown = []
-    for size in order["sizes"]:
-        text = rest[:size].decode("utf-8", "surrogateescape")  # no text of its own encoding is lost
-        shown.append(redact_diff(text, redactor).encode("utf-8", "surrogateescape"))
-        rest = rest[size:]
-    sys.stdout.buffer.write(json.dumps([len(text) for text in shown]).encode() + b"\n")
-    sys.stdout.buffer.write(b"".join(shown))
+def _redact_side(lines: list[str], redactor: Redactor, pause: Callable[[], None]) -> list[str]:
+    clean: list[str] = []
+    for start, end in _slices(lines):
+        first, last = _reach(lines, start, -_OVERLAP), _reach(lines, end, _OVERLAP)
+        clean += redactor.lines(lines[first:last])[start - first : end - first]
+        pause()
+    return clean
 
 
-if __name__ == "__main__":
-    main()
+def _slices(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    start = 0
+    while start < len(lines):
+        end = _reach(lines, start, _SLICE)
+        yield start, end
+        start = end
+
+
+def _reach(lines: Sequence[str], at: int, size: int) -> int:
+    """The place `size` characters behind `at`, or before it; at least one line away."""
+    step, left = (1, size) if size > 0 else (-1, -size)
+    while left > 0 and 0 <= (at if step > 0 else at - 1) < len(lines):
+        left -= 1 + len(lines[at if step > 0 else at - 1])
+        at += step
+    return at

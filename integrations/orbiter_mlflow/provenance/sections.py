@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.provenance.diff_redaction import redacted_apart
+from orbiter_mlflow.provenance.diff_redaction import redact_diff
 from orbiter_mlflow.provenance.git import (
     GIT_TIMEOUT,
     MAX_DIFF,
@@ -102,15 +102,22 @@ class Sections:
         if found.diff_size > MAX_DIFF:
             tags[names.GIT_DIFF_CUT] = f"{MAX_DIFF} of {found.diff_size} bytes"
         yield Finding(tags)
-        diff, untracked = redacted_apart(
-            [
-                without_binaries(_cut(found.diff, found.diff_size)),
-                _cut(found.untracked, found.untracked_size),
-            ],
-            self._redactor.extra_patterns,
-        )
-        files = {names.DIFF_FILE: diff, names.UNTRACKED_FILE: untracked}
-        yield Finding(files={name: content for name, content in files.items() if content})
+        sources = {
+            names.DIFF_FILE: without_binaries(_cut(found.diff, found.diff_size)),
+            names.UNTRACKED_FILE: _cut(found.untracked, found.untracked_size),
+        }
+        for name, content in sources.items():
+            if content:
+                yield self._redacted(name, content)
+
+    def _redacted(self, name: str, content: bytes) -> Finding:
+        text = content.decode("utf-8", "surrogateescape")  # files may be in any encoding
+        shown, left_out = redact_diff(text, self._redactor)
+        problem = ""
+        if left_out:
+            problem = f"the redaction of {name} timed out: its last {left_out} lines are left out"
+            shown += f"\n# cut here: {left_out} lines are left out, their redaction timed out\n"
+        return Finding(files={name: shown.encode("utf-8", "surrogateescape")}, problem=problem)
 
 
 def _cut(start: bytes, size: int) -> bytes:

@@ -59,7 +59,6 @@ def run_subprocess(
     timeout: float,
     *,
     environment: Mapping[str, str],
-    stdin: bytes = b"",
     max_output: int = MAX_OUTPUT,
     digest: "hashlib._Hash | None" = None,
 ) -> Answer:
@@ -70,7 +69,6 @@ def run_subprocess(
         folder: its working folder.
         timeout: seconds after which it is killed.
         environment: its whole environment.
-        stdin: its standard input; the program must read all of it before it answers.
         max_output: bytes of standard output that are kept. A program that prints more is killed.
         digest: is updated with all of the output; the program may then print more than
             `max_output`, and the rest is read but not kept.
@@ -78,11 +76,11 @@ def run_subprocess(
     Raises:
         OSError: the program cannot be started.
     """
-    with subprocess.Popen(  # noqa: S603  git, nvidia-smi, or ourselves
+    with subprocess.Popen(  # noqa: S603  git or nvidia-smi
         command,
         cwd=folder,
         env=environment,
-        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -96,10 +94,6 @@ def run_subprocess(
         reader = threading.Thread(target=_read_errors, args=[process.stderr, errors], daemon=True)
         reader.start()
         try:
-            if process.stdin:
-                with suppress(BrokenPipeError):  # it ended early; its exit status says so
-                    process.stdin.write(stdin)
-                    process.stdin.close()
             output, size = _read(process, process.stdout, max_output, digest)
             reader.join()
             code = process.wait()
