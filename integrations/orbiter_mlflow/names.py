@@ -78,7 +78,7 @@ DATASETS_MISSING = "orbiter.datasets.missing"
 ARTIFACTS_MISSING = "orbiter.artifacts.missing"
 """Which artifacts of a run that has ended are not in the store, or not yet, and why."""
 DESCRIBED = "orbiter.description"
-"""Checksum of the description that we wrote last: where another one stands, a person wrote it."""
+"""Marks our description in a journal, by its checksum; earlier versions wrote it to the store."""
 
 BASELINE = "baseline"
 """Under which name a run is blessed: what a policy's `filter` looks for."""

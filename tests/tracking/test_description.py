@@ -1,5 +1,6 @@
 """The description of a run: what stands in it, whose it is, and that nothing in it acts."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from journals import HEAD, journal_of
 from memory_sink import MemorySink
 from orbiter.train import TrainConfig, TrainerError, TrainMetrics
 from orbiter_mlflow import names
+from orbiter_mlflow.delivery.description_guard import fill_in, generated
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.records import Tags
 from orbiter_mlflow.tracking.description import Description
-from trainers import Backend, Tracked, stored, tracked, trained
+from trainers import Backend, Tracked, recorded, stored, tracked, trained
 
 
 def described(uri: str, trainer: Tracked) -> str:
@@ -66,6 +68,50 @@ async def test_what_a_person_writes_on_the_runs_page_stays(sqlite_uri: str) -> N
     assert described(sqlite_uri, again) == "the one to keep"
     later = await trained(tracked(sqlite_uri, run_id=run_id, description="another life"))
     assert described(sqlite_uri, later) == "the one to keep"
+
+
+async def test_what_a_person_edits_in_our_text_stays(sqlite_uri: str) -> None:
+    trainer = await trained(tracked(sqlite_uri))
+    run_id = stored(sqlite_uri, trainer).info.run_id
+    edited = described(sqlite_uri, trainer).replace("Trained by", "Trained, at last, by")
+    MlflowClient(sqlite_uri).set_tag(run_id, names.DESCRIPTION, edited)
+    await trainer.evaluate()
+    assert described(sqlite_uri, trainer) == edited
+
+
+async def test_the_checksum_of_our_text_is_not_shown_and_no_tag(sqlite_uri: str) -> None:
+    trainer = await trained(tracked(sqlite_uri))
+    *_, last = described(sqlite_uri, trainer).split("\n\n")
+    assert re.fullmatch(r"\[//\]: # \(orbiter-mlflow [0-9a-f]{16}\)", last)
+    assert names.DESCRIBED not in stored(sqlite_uri, trainer).data.tags
+
+
+def test_a_description_whose_checksum_is_a_tag_is_written_anew(tmp_path: Path) -> None:
+    sink = MemorySink()
+    run_id = sink.create_run(HEAD)
+    text = "by an earlier version"
+    sink.runs[run_id].tags |= {names.DESCRIPTION: text} | {
+        names.DESCRIBED: generated(text)[names.DESCRIBED]
+    }
+    tags = generated("by this version")
+    fill_in(sink, run_id, tags)
+    assert tags.keys() == {names.DESCRIPTION}
+    assert tags[names.DESCRIPTION].startswith("by this version\n\n[//]")
+    sink.runs[run_id].tags |= {names.DESCRIPTION: "by a person"}
+    tags = generated("by this version")
+    fill_in(sink, run_id, tags)
+    assert tags == {}
+
+
+async def test_it_is_written_at_the_start_and_at_the_end_of_a_training(sqlite_uri: str) -> None:
+    async def body(trainer: Backend) -> TrainMetrics:
+        for _ in range(5):
+            await trainer.evaluate()
+        return TrainMetrics(loss=0.5)
+
+    await trained(tracked(sqlite_uri, body=body, keep_journals=True))
+    written = [one for one in recorded(Tags) if names.DESCRIPTION in one.values]
+    assert len(written) == 2
 
 
 async def test_a_value_that_looks_like_the_place_of_the_id_is_shown_as_it_is(

@@ -13,7 +13,7 @@ from orbiter.train import TrainConfig, TrainerState, TrainMetrics
 from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.config.tags import seed_tags
-from orbiter_mlflow.delivery.description_guard import signed
+from orbiter_mlflow.delivery.description_guard import generated
 from orbiter_mlflow.delivery.hosts.exits import RUNS, at_worker_exit
 from orbiter_mlflow.delivery.records import (
     Close,
@@ -362,12 +362,13 @@ class TrackedRun:
             self._append(record)
             if isinstance(record, Metrics):
                 self._description.measured(record.values)
-        self._describe()
+        if self._state is not TrainerState.TRAINING:  # the end of a training rewrites it
+            self._describe()
 
     def _describe(self) -> None:
         """Write the description, unless the user has written one of their own."""
         if self._description_is_ours:
-            self._tags(signed(tag_value(self._description.text())))
+            self._tags(generated(tag_value(self._description.text())))
 
     def _end(self, status: RunStatus) -> None:
         self.status = Status(status, now())
