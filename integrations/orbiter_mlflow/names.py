@@ -118,6 +118,28 @@ def by_importance(keys: Iterable[str]) -> list[str]:
     return sorted((key for key in keys if not key.endswith("/steps")), key=rank)
 
 
+# -- packed tags (text/packed_tags.py) -----------------------------------------------------------
+PACKS = {
+    "orbiter.config": (
+        CONFIG_TYPE,
+        CONFIG_CODEC,
+        CONFIG_FIELDS,
+        CONFIG_CHECKSUMS,
+        CONFIG_UNENCODABLE,
+        CONFIG_REDACTED,
+        SEEDS,
+    ),
+    "orbiter.lifecycle": (TRAINER, CHECKS, f"{STATE}."),
+    "orbiter.provenance": (
+        *(PYTHON, PLATFORM, CPU, GPU, PACKAGES),
+        *(GIT_DIRTY, GIT_DIFF, GIT_SUBMODULES),
+        COMMAND,
+        PROVENANCE_FAILED,
+    ),
+}
+"""Packed tag -> prefixes of the tags that it holds. Tags that people and the gate search by, and
+those of trouble, stay by themselves."""
+
 # -- runs that are continued ---------------------------------------------------------------------
 LIFE = "orbiter.life"
 """`orbiter.life.<n>`: JSON of which journal continued the run, and after which step."""
@@ -125,16 +147,16 @@ CONFIG_CHANGED = "orbiter.config.changed"
 """JSON object of the params that a later life has otherwise: param -> [kept, of that life]."""
 ERROR = (ERROR_TYPE, ERROR_MESSAGE, ERROR_PHASE, ENDED_BY)
 """Tell of the present life; on the next one they are renamed by `in_life`."""
-CONFIG = "orbiter.config."
-"""What the names of the tags on a config begin with: they go with the params, as a whole."""
+CONFIG = "orbiter.config"
+"""Prefix of the tags about a config, which go with its params as a whole."""
 PROVENANCE = "provenance"
 """The folder of artifacts on where a run comes from."""
 OF_ONE_LIFE = (
+    "orbiter.lifecycle",
     "orbiter.state.",
     "orbiter.trainer",
     "orbiter.metrics.",
-    "orbiter.artifacts.renamed",
-    "orbiter.artifacts.problems",
+    "orbiter.artifacts.",
     "orbiter.git.",
     "orbiter.command",
     "orbiter.python",
@@ -143,14 +165,13 @@ OF_ONE_LIFE = (
     "orbiter.gpu",
     "orbiter.packages",
     "orbiter.seeds",
-    "orbiter.provenance.",
+    "orbiter.provenance",
     "orbiter.datasets.",
-    "orbiter.artifacts.",
     "mlflow.source.",
     "mlflow.user",
 )
-"""What the names of tags begin with that each life of a run has for itself: the first one under
-these names, later ones as `in_life` says. All other tags tell of the present."""
+"""Prefixes of the tags that each life of a run has for itself: the first life under these names,
+later ones as `in_life` says. All other tags are about the present."""
 
 
 def in_life(name: str, number: int) -> str:

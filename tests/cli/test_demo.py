@@ -18,6 +18,7 @@ from orbiter_mlflow import config_from_text, names
 from orbiter_mlflow.delivery.spool import journals
 from orbiter_mlflow.delivery.spool_folder import default_spool
 from orbiter_mlflow.runs.reproduction import code_tags
+from orbiter_mlflow.text.packed_tags import unpacked
 from servers import free_port
 from waiting import eventually
 
@@ -101,7 +102,7 @@ def test_the_demo_in_an_empty_folder(tmp_path: Path) -> None:
 
 def _assert_whole(uri: str, run: Run, row: dict[str, str]) -> None:
     assert run.info.status == "FINISHED"
-    params, tags = run.data.params, run.data.tags
+    params, tags = run.data.params, unpacked(run.data.tags)
     assert (params["learning_rate"], params["seed"]) == (row["rate"], row["seed"])
     assert params["epochs"] == "40"
     assert tags[names.STATE] == "completed"

@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from orbiter.train import TrainConfig, TrainerError, TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.ack import read_ack
+from orbiter_mlflow.text.packed_tags import unpacked
 from scripts import PRELUDE
 from trainers import Backend, Body, Tracked, history, journals, reporting, stored, tracked
 from trainers import trained as trained_one
@@ -56,7 +57,7 @@ async def run_with(uri: str, body: Body, evaluates: bool = True, **given: Any) -
 
 def with_times(run: Run) -> dict[str, str]:
     """The tags with the time of a transition."""
-    return {name: text for name, text in run.data.tags.items() if name.endswith("_at")}
+    return {name: text for name, text in unpacked(run.data.tags).items() if name.endswith("_at")}
 
 
 async def test_a_run_is_resumed_twice(uri: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -82,7 +83,7 @@ async def test_a_run_is_resumed_twice(uri: str, caplog: pytest.LogCaptureFixture
     assert run.info.status == "FINISHED"
     assert run.info.start_time == before.info.start_time
     assert run.info.end_time > before.info.end_time
-    tags = run.data.tags
+    tags = unpacked(run.data.tags)
     assert with_times(before).items() <= tags.items()
     for state in ("validated", "training", "completed"):
         times = [tags[names.state_at(state) + life] for life in ("", ".2", ".3")]
@@ -91,7 +92,7 @@ async def test_a_run_is_resumed_twice(uri: str, caplog: pytest.LogCaptureFixture
     assert tags[f"{names.SOURCE_NAME}.3"] == tags[names.SOURCE_NAME]
 
     assert run.data.params == before.data.params
-    assert tags[names.CONFIG_DIGEST] == before.data.tags[names.CONFIG_DIGEST]
+    assert tags[names.CONFIG_DIGEST] == unpacked(before.data.tags)[names.CONFIG_DIGEST]
     assert tags[f"{names.CONFIG_DIGEST}.2"] != tags[names.CONFIG_DIGEST]
     assert tags[f"{names.CONFIG_DIGEST}.3"] == tags[names.CONFIG_DIGEST]
     changed = json.loads(tags[f"{names.CONFIG_CHANGED}.2"])
@@ -121,13 +122,13 @@ async def test_a_failed_run_is_resumed_and_ends_well(sqlite_uri: str) -> None:
     second.mark_validated()
     running = stored(sqlite_uri, second)
     assert running.info.status == "RUNNING"
-    assert not set(names.ERROR) & set(running.data.tags)
+    assert not set(names.ERROR) & set(unpacked(running.data.tags))
     await second.train()
     run = stored(sqlite_uri, second)
     assert run.info.status == "FINISHED"
-    assert run.data.tags["orbiter.error.message.1"] == "no such luck"
-    assert not set(names.ERROR) & set(run.data.tags)
-    assert "orbiter.state.failed_at" in run.data.tags
+    assert unpacked(run.data.tags)["orbiter.error.message.1"] == "no such luck"
+    assert not set(names.ERROR) & set(unpacked(run.data.tags))
+    assert "orbiter.state.failed_at" in unpacked(run.data.tags)
     assert history(sqlite_uri, second, "train/loss") == [(5, 3.0), (6, 1.0), (7, 1.0)]
 
 
@@ -139,11 +140,11 @@ async def test_a_run_that_others_created_is_resumed(sqlite_uri: str) -> None:
     first = await run_with(sqlite_uri, steps(2, 1.0), evaluates=False, run_id=run_id)
     run = stored(sqlite_uri, first)
     assert history(sqlite_uri, first, "train/loss") == [(0, 1.0), (1, 1.0)]
-    assert names.state_at("completed") in run.data.tags
+    assert names.state_at("completed") in unpacked(run.data.tags)
     assert run.data.params["epochs"] == "1"
     second = await run_with(sqlite_uri, steps(1, 1.0), evaluates=False, run_id=run_id)
     assert history(sqlite_uri, second, "train/loss") == [(0, 1.0), (1, 1.0), (3, 1.0)]
-    assert "orbiter.state.completed_at.2" in stored(sqlite_uri, second).data.tags
+    assert "orbiter.state.completed_at.2" in unpacked(stored(sqlite_uri, second).data.tags)
 
 
 @pytest.mark.parametrize("what", ["missing", "deleted"])
@@ -194,9 +195,9 @@ def test_processes_resume_the_run_that_the_environment_names(sqlite_uri: str) ->
 
     def second_killed() -> Run | None:
         run = client.get_run(run_id)
-        return run if "orbiter.state.failed_at.2" in run.data.tags else None
+        return run if "orbiter.state.failed_at.2" in unpacked(run.data.tags) else None
 
-    tags = eventually(second_killed).data.tags
+    tags = unpacked(eventually(second_killed).data.tags)
     assert tags[names.STATE] == "failed"
     assert tags[names.ERROR_TYPE] == tags["orbiter.error.type.1"] == "ProcessDied"
     killed = eventually(lambda: _with_status(client, run_id, "KILLED")).info
@@ -205,9 +206,9 @@ def test_processes_resume_the_run_that_the_environment_names(sqlite_uri: str) ->
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.info.end_time > killed.end_time
-    assert run.data.tags[names.STATE] == "completed"
-    assert run.data.tags["orbiter.error.type.2"] == "ProcessDied"
-    assert names.ERROR_TYPE not in run.data.tags
+    assert unpacked(run.data.tags)[names.STATE] == "completed"
+    assert unpacked(run.data.tags)["orbiter.error.type.2"] == "ProcessDied"
+    assert names.ERROR_TYPE not in unpacked(run.data.tags)
     points = client.get_metric_history(run_id, "train/loss")
     assert sorted(point.step for point in points) == list(range(300))
 

@@ -11,6 +11,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery.records import Params, Tags
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.runs.model import StoredRun
+from orbiter_mlflow.text.packed_tags import unpacked
 from orbiter_mlflow.tracking.config_records import log_config
 
 
@@ -30,7 +31,7 @@ def params_and_tags(
 
 def as_stored(params: Mapping[str, str], tags: Mapping[str, str] | None = None) -> StoredRun:
     """A run with these params and tags, as read from a store."""
-    return StoredRun("f" * 32, "name", "0", "FINISHED", 1, 2, params, tags or {}, {}, ())
+    return StoredRun("f" * 32, "name", "0", "FINISHED", 1, 2, params, unpacked(tags or {}), {}, ())
 
 
 def run_with(config: Any, redact: tuple[str, ...] = ()) -> StoredRun:

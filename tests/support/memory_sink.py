@@ -9,6 +9,7 @@ from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
 from orbiter_mlflow.errors import DeliveryError, HeldError
+from orbiter_mlflow.text.packed_tags import unpacked
 
 
 @dataclass
@@ -60,7 +61,7 @@ class MemorySink:
         with _Request(self, "read_run"):
             run = self._run(run_id)
             steps = ((point.key, point.step) for point in run.points)
-            return RunContents(last_step(steps), dict(run.params), dict(run.tags))
+            return RunContents(last_step(steps), dict(run.params), unpacked(run.tags))
 
     def find_runs(self, head: Head) -> Sequence[str]:
         with _Request(self, "find_runs"):

@@ -13,6 +13,7 @@ from orbiter.train import TrainConfig, Trainer, TrainerState, TrainMetrics
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin
 from orbiter_mlflow.delivery.records import Record
 from orbiter_mlflow.delivery.spool_folder import default_spool
+from orbiter_mlflow.text.packed_tags import unpacked
 from waiting import eventually
 
 Body = Callable[["Backend"], Awaitable[TrainMetrics]]
@@ -95,6 +96,11 @@ def wait_for_provenance() -> None:
 def run_of(uri: str, run_id: str | None) -> Run:
     assert run_id is not None
     return MlflowClient(uri).get_run(run_id)
+
+
+def tags_of(run: Run) -> dict[str, str]:
+    """The tags of a run, each under its own name."""
+    return unpacked(run.data.tags)
 
 
 def history(uri: str, trainer: MLflowTrainerMixin, key: str) -> list[tuple[int, float]]:

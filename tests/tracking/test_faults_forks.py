@@ -12,6 +12,7 @@ from mlflow.entities import Run
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.spool_folder import default_spool
+from orbiter_mlflow.text.packed_tags import unpacked
 from scripts import PRELUDE
 from waiting import eventually
 
@@ -75,7 +76,7 @@ def test_a_trainer_is_tracked_where_it_trains(leave: str, sqlite_uri: str) -> No
     """
     (run,), said = runs_after(script, sqlite_uri, 1)
     assert run.info.status == "FINISHED"
-    assert run.data.tags[names.CHECKS] == "check_dataset"
+    assert unpacked(run.data.tags)[names.CHECKS] == "check_dataset"
     assert points(sqlite_uri, run) == 100
     assert run.data.metrics["eval/accuracy"] == 0.5
     assert said == ""
@@ -106,16 +107,22 @@ def test_a_forked_copy_of_a_validated_trainer_has_a_run_of_its_own(sqlite_uri: s
     in_a_fork(lambda: train(trainer))
     """
     runs, said = runs_after(script, sqlite_uri, 2)
-    by_origin = {names.FORKED_FROM in run.data.tags: run for run in runs}
+    by_origin = {names.FORKED_FROM in unpacked(run.data.tags): run for run in runs}
     parent, child = by_origin[False], by_origin[True]
-    assert (parent.info.status, parent.data.tags["orbiter.state"]) == ("KILLED", "validated")
+    assert (parent.info.status, parent.data.tags["orbiter.state"]) == (
+        "KILLED",
+        "validated",
+    )
     assert points(sqlite_uri, parent) == 0
-    assert (child.info.status, child.data.tags["orbiter.state"]) == ("FINISHED", "completed")
+    assert (child.info.status, child.data.tags["orbiter.state"]) == (
+        "FINISHED",
+        "completed",
+    )
     assert points(sqlite_uri, child) == 100
     assert child.data.params["epochs"] == "7"
-    assert child.data.tags[names.CHECKS] == "check_dataset"
+    assert unpacked(child.data.tags)[names.CHECKS] == "check_dataset"
     assert len(child.inputs.dataset_inputs) == 2
-    assert child.data.tags[names.FORKED_FROM] == parent.data.tags[names.UID]
+    assert unpacked(child.data.tags)[names.FORKED_FROM] == unpacked(parent.data.tags)[names.UID]
     assert said.count("goes on in a fork") == 1
 
 
@@ -146,7 +153,7 @@ def test_a_fork_that_only_reports_or_looks_changes_nothing(sqlite_uri: str) -> N
     (run,), said = runs_after(script, sqlite_uri, 1)
     assert run.info.status == "FINISHED"
     assert points(sqlite_uri, run) == 100
-    assert "forked" not in run.data.tags
+    assert "forked" not in unpacked(run.data.tags)
     assert said.count("tag 'forked' was not set: this fork of process ") == 1
 
 
@@ -163,7 +170,7 @@ def test_an_artifact_of_a_fork_that_has_no_run_yet_is_told_and_later_ones_are_ke
     """
     runs, said = runs_after(script, sqlite_uri, 2)
     assert "script.py was not kept: this fork of process " in said
-    (child,) = (run for run in runs if names.FORKED_FROM in run.data.tags)
+    (child,) = (run for run in runs if names.FORKED_FROM in unpacked(run.data.tags))
     kept = {file.path for file in MlflowClient(sqlite_uri).list_artifacts(child.info.run_id)}
     assert "after" in kept
     assert "before" not in kept
@@ -199,7 +206,7 @@ if __name__ == "__main__":
 """
     (run,), said = runs_after(script, sqlite_uri, 1)
     assert run.info.status == "FINISHED"
-    assert names.ERROR_TYPE not in run.data.tags
+    assert names.ERROR_TYPE not in unpacked(run.data.tags)
     assert run.data.params["epochs"] == "1"
     assert run.data.metrics["eval/accuracy"] == 0.5
     assert said == ""
@@ -253,8 +260,8 @@ def test_a_death_is_told_with_what_it_interrupted(
     """
     (run,), _ = runs_after(script, sqlite_uri, 1)
     assert run.info.status == "KILLED"
-    assert run.data.tags[names.ERROR_TYPE] == "ProcessDied"
-    assert run.data.tags.get(names.ERROR_PHASE) == phase
+    assert unpacked(run.data.tags)[names.ERROR_TYPE] == "ProcessDied"
+    assert unpacked(run.data.tags).get(names.ERROR_PHASE) == phase
 
 
 def test_delivery_by_a_thread_gets_its_moment_after_the_last_run_has_ended(sqlite_uri: str) -> None:
@@ -282,9 +289,9 @@ def test_the_run_of_a_fork_says_which_data_its_keys_stand_for(sqlite_uri: str) -
     """
     one, other = runs_after(script, sqlite_uri, 2)[0]
     assert "eval/2/accuracy" in one.data.metrics.keys() & other.data.metrics.keys()
-    told = one.data.tags[names.EVALUATED_DATA]
+    told = unpacked(one.data.tags)[names.EVALUATED_DATA]
     assert '"eval/2"' in told
-    assert told == other.data.tags[names.EVALUATED_DATA]
+    assert told == unpacked(other.data.tags)[names.EVALUATED_DATA]
     inputs = [{one.dataset.digest for one in run.inputs.dataset_inputs} for run in (one, other)]
     assert inputs[0] == inputs[1]
     assert len(inputs[0]) == 3

@@ -20,6 +20,7 @@ from orbiter_mlflow.provenance.diff_redaction import redact_diff
 from orbiter_mlflow.provenance.git import MAX_DIFF, checkout, uncommitted
 from orbiter_mlflow.provenance.sections import Finding, Sections
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
+from orbiter_mlflow.text.packed_tags import unpacked
 from trainers import only_journal, recorded, stored, tracked, wait_for_provenance
 
 SECRET = "hf_AbCdEfGhIjKlMnOpQrStUvWx"
@@ -73,7 +74,7 @@ class Found:
         wait_for_provenance()
         self.tags: dict[str, str] = {}
         for record in recorded(Tags):
-            self.tags |= record.values
+            self.tags |= unpacked(record.values)
         self.files: dict[str, bytes] = {}
         for artifact in recorded(Artifact):
             assert artifact.folder == names.PROVENANCE
@@ -268,8 +269,8 @@ def test_it_lands_in_the_store(repository: Path, sqlite_uri: str) -> None:
     assert texts.keys() == {names.DIFF_FILE, names.UNTRACKED_FILE, names.REQUIREMENTS_FILE}
     assert texts[names.DIFF_FILE] == told
     requirements = texts[names.REQUIREMENTS_FILE]
-    assert run.data.tags[names.PACKAGES] == hashlib.sha256(requirements).hexdigest()
-    assert names.PROVENANCE_FAILED not in run.data.tags
+    assert unpacked(run.data.tags)[names.PACKAGES] == hashlib.sha256(requirements).hexdigest()
+    assert names.PROVENANCE_FAILED not in unpacked(run.data.tags)
 
 
 # -- redaction of a diff -------------------------------------------------------------------------

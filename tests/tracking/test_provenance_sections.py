@@ -24,6 +24,7 @@ from orbiter_mlflow.errors import GpuError
 from orbiter_mlflow.provenance.machine import gpus, machine_tags
 from orbiter_mlflow.provenance.packages import requirements
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
+from orbiter_mlflow.text.packed_tags import unpacked
 from orbiter_mlflow.tracking.provenance_collector import Collector
 from trainers import only_journal, recorded, tracked, wait_for_provenance
 from waiting import eventually
@@ -34,7 +35,7 @@ def gathered(journal: Path) -> dict[str, str]:
     tags: dict[str, str] = {}
     for record in entries(journal):
         if isinstance(record, Tags):
-            tags |= record.values
+            tags |= unpacked(record.values)
     return tags
 
 
@@ -95,6 +96,7 @@ def test_a_part_that_is_none_is_refused() -> None:
 PROGRAM = """
 from orbiter.train.policy_gradient import PolicyGradientTrainer
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin
+from orbiter_mlflow.text.packed_tags import unpacked
 
 class Tracked(MLflowTrainerMixin, PolicyGradientTrainer): ...
 

@@ -20,6 +20,7 @@ from trainers import (
     reporting,
     run_of,
     stored,
+    tags_of,
     tracked,
     trained,
 )
@@ -60,7 +61,7 @@ async def test_each_key_lands_and_none_on_another(server_uri: str) -> None:
     run = stored(server_uri, trainer)
     expected = [float(number) for number in range(len(keys))] + [100.0 + n for n in range(5)]
     assert sorted(run.data.metrics.values()) == sorted(expected)
-    assert names.QUARANTINED not in run.data.tags
+    assert names.QUARANTINED not in tags_of(run)
 
 
 async def test_a_bad_value_never_costs_its_neighbours(server_uri: str) -> None:
@@ -84,7 +85,7 @@ async def test_a_bad_value_never_costs_its_neighbours(server_uri: str) -> None:
     report["itself"] = report
     trainer = await trained(tracked(server_uri, body=reporting((report, 1))))
     run = stored(server_uri, trainer)
-    metrics, tags = run.data.metrics, run.data.tags
+    metrics, tags = run.data.metrics, tags_of(run)
     assert metrics["train/before"] == 1.0
     assert metrics["train/after"] == 2.0
     assert metrics["train/tensor"] == 0.5
@@ -180,8 +181,8 @@ async def test_large_and_odd_configs_come_back(server_uri: str) -> None:
     config = OddConfig(extra=extra, many={f"key{number}": number for number in range(250)})
     trainer = await trained(tracked(server_uri, config))
     run = stored(server_uri, trainer)
-    assert names.QUARANTINED not in run.data.tags
-    fields = json.loads(run.data.tags[names.CONFIG_FIELDS])
+    assert names.QUARANTINED not in tags_of(run)
+    fields = json.loads(tags_of(run)[names.CONFIG_FIELDS])
     assert config_from_params(own_params(run.data.params, fields), OddConfig) == config
     assert len(run.data.params) > 250
 
@@ -194,7 +195,7 @@ async def test_what_cannot_be_encoded_is_shown_and_told(
     run = stored(server_uri, trainer)
     assert run.info.status == "FINISHED"
     assert run.data.params["learning_rate"] == "0.5"
-    unencodable = json.loads(run.data.tags[names.CONFIG_UNENCODABLE])
+    unencodable = json.loads(tags_of(run)[names.CONFIG_UNENCODABLE])
     assert sorted(unencodable) == ["anything", "extra.fn"]
     (record,) = caplog.records
     for path in unencodable:
@@ -266,8 +267,8 @@ async def test_errors_with_odd_messages(server_uri: str, error: Exception, messa
     assert trainer.state is TrainerState.FAILED
     run = stored(server_uri, trainer)
     assert run.info.status == "FAILED"
-    assert message in run.data.tags[names.ERROR_MESSAGE]
-    assert run.data.tags[names.ERROR_TYPE] == type(error).__name__
+    assert message in tags_of(run)[names.ERROR_MESSAGE]
+    assert tags_of(run)[names.ERROR_TYPE] == type(error).__name__
 
 
 def test_a_run_name_that_no_store_takes_is_shown(server_uri: str) -> None:
@@ -277,7 +278,7 @@ def test_a_run_name_that_no_store_takes_is_shown(server_uri: str) -> None:
     trainer.mark_validated()
     run = stored(server_uri, trainer)
     assert run.info.run_name == "a\\x00b"
-    assert run.data.tags[names.DESCRIPTION].startswith("\\ud800\n")
-    assert run.data.tags[":d800:"] == "\\x00"
-    assert run.data.tags["a:a:b"] == "c"
-    assert names.QUARANTINED not in run.data.tags
+    assert tags_of(run)[names.DESCRIPTION].startswith("\\ud800\n")
+    assert tags_of(run)[":d800:"] == "\\x00"
+    assert tags_of(run)["a:a:b"] == "c"
+    assert names.QUARANTINED not in tags_of(run)

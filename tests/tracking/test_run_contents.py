@@ -23,6 +23,7 @@ from trainers import (
     reporting,
     run_of,
     stored,
+    tags_of,
     tracked,
     trained,
 )
@@ -38,7 +39,7 @@ class LoraConfig(TrainConfig):
 
 
 def instant(run: Run, state: str) -> datetime:
-    return datetime.fromisoformat(run.data.tags[names.state_at(state)])
+    return datetime.fromisoformat(tags_of(run)[names.state_at(state)])
 
 
 def of_time(milliseconds: int) -> datetime:
@@ -83,7 +84,7 @@ async def test_a_whole_run(store: str, request: pytest.FixtureRequest) -> None:
         ("train_data", "train", '{"num_rows": 3, "digest": "all"}'),
         ("test_data", "eval", '{"num_rows": 1, "digest": "all"}'),
     }
-    tags = run.data.tags
+    tags = tags_of(run)
     assert tags[names.CHECKS] == "check_agent,check_dataset,check_reward,check_config"
     assert tags[names.TRAINER] == "trainers:Tracked"
     assert tags[names.CONFIG_TYPE] == f"{__name__}:LoraConfig"
@@ -96,15 +97,15 @@ async def test_each_state_that_was_reached_has_its_time(sqlite_uri: str) -> None
     await trainer.evaluate()
     born = stored(sqlite_uri, trainer)
     assert born.info.status == "RUNNING"
-    assert names.STATE not in born.data.tags
+    assert names.STATE not in tags_of(born)
     await trained(trainer)
     run = stored(sqlite_uri, trainer)
-    assert run.data.tags[names.STATE] == "completed"
+    assert tags_of(run)[names.STATE] == "completed"
     times = [instant(run, state) for state in ("validated", "training", "completed")]
     assert all(time.utcoffset() == timedelta(0) for time in times)
     ends = [of_time(run.info.start_time), *times, of_time(run.info.end_time)]
     assert ends == sorted(ends)
-    reached = {key for key in run.data.tags if key.endswith("_at")}
+    reached = {key for key in tags_of(run) if key.endswith("_at")}
     assert reached == {names.state_at(state) for state in ("validated", "training", "completed")}
 
 
@@ -118,12 +119,12 @@ async def test_a_failed_training(sqlite_uri: str) -> None:
         await trainer.train()
     run = stored(sqlite_uri, trainer)
     assert run.info.status == "FAILED"
-    assert run.data.tags[names.STATE] == "failed"
+    assert tags_of(run)[names.STATE] == "failed"
     assert instant(run, "failed") >= instant(run, "training")
-    assert names.state_at("completed") not in run.data.tags
-    assert run.data.tags[names.ERROR_TYPE] == "ValueError"
-    assert run.data.tags[names.ERROR_MESSAGE] == "no \\x00 gradient"
-    assert run.data.tags[names.ERROR_PHASE] == "train"
+    assert names.state_at("completed") not in tags_of(run)
+    assert tags_of(run)[names.ERROR_TYPE] == "ValueError"
+    assert tags_of(run)[names.ERROR_MESSAGE] == "no \\x00 gradient"
+    assert tags_of(run)[names.ERROR_PHASE] == "train"
 
 
 # -- params --------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def test_a_check_that_failed_is_not_among_those_that_passed(sqlite_uri: str) -> 
         trainer.check_dataset([])
     trainer.mark_validated()
     run = stored(sqlite_uri, trainer)
-    assert run.data.tags[names.CHECKS] == "check_reward"
+    assert tags_of(run)[names.CHECKS] == "check_reward"
     assert run.inputs.dataset_inputs == []
 
 
@@ -215,8 +216,8 @@ def test_the_settings_of_a_run(sqlite_uri: str) -> None:
     run = stored(sqlite_uri, trainer)
     assert run.info.experiment_id == experiment_id
     assert run.info.run_name
-    assert run.data.tags[names.DESCRIPTION].startswith("# Why\nbecause\n")
-    assert (run.data.tags["team"], run.data.tags["a:40:b"]) == ("rl", "odd key")
+    assert tags_of(run)[names.DESCRIPTION].startswith("# Why\nbecause\n")
+    assert (tags_of(run)["team"], tags_of(run)["a:40:b"]) == ("rl", "odd key")
     (child,) = client.search_runs([experiment_id], f"tags.`{names.PARENT_RUN_ID}` = '{parent}'")
     assert child.info.run_id == run.info.run_id
 
@@ -227,10 +228,10 @@ def test_a_run_tells_its_user_and_program(sqlite_uri: str, monkeypatch: pytest.M
     trainer = tracked(sqlite_uri)
     trainer.mark_validated()
     run = stored(sqlite_uri, trainer)
-    assert run.info.user_id == run.data.tags[names.USER] == "ada"
-    assert run.data.tags[names.SOURCE_NAME] == sys.argv[0]
-    assert run.data.tags[names.SOURCE_TYPE] == "LOCAL"
-    assert (run.data.tags["job:40:cluster"], run.data.tags[":d800:"]) == ("7", "8")
+    assert run.info.user_id == tags_of(run)[names.USER] == "ada"
+    assert tags_of(run)[names.SOURCE_NAME] == sys.argv[0]
+    assert tags_of(run)[names.SOURCE_TYPE] == "LOCAL"
+    assert (tags_of(run)["job:40:cluster"], tags_of(run)[":d800:"]) == ("7", "8")
     assert run.info.experiment_id == "0"
 
 
@@ -247,8 +248,8 @@ def test_a_run_tells_its_commit(
     monkeypatch.setattr(sys, "argv", [str(script)])
     trainer = tracked(sqlite_uri)
     trainer.mark_validated()
-    eventually(lambda: names.GIT_DIRTY in stored(sqlite_uri, trainer).data.tags)
-    tags = stored(sqlite_uri, trainer).data.tags
+    eventually(lambda: names.GIT_DIRTY in tags_of(stored(sqlite_uri, trainer)))
+    tags = tags_of(stored(sqlite_uri, trainer))
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=repository, text=True)
     assert tags[names.GIT_COMMIT] == commit.strip()
     assert tags[names.GIT_BRANCH] == "work"
@@ -292,8 +293,8 @@ async def test_a_secret_is_nowhere(
         await trainer.train()
     run = stored(sqlite_uri, trainer)
     assert "redacted" in run.data.params["extra.api_key"]
-    assert "extra.api_key" in run.data.tags[names.CONFIG_REDACTED]
-    assert run.data.tags["where"] == "https://[redacted]@example.org"
+    assert "extra.api_key" in tags_of(run)[names.CONFIG_REDACTED]
+    assert tags_of(run)["where"] == "https://[redacted]@example.org"
     assert SECRET.encode() not in only_journal().read_bytes()
     assert SECRET not in caplog.text
     assert files_with(SECRET, tmp_path) == []
@@ -331,8 +332,8 @@ async def test_a_name_is_redacted_as_any_text_is(
     run = stored(sqlite_uri, trainer)
     assert run.info.run_name == "run [redacted]"
     assert {f"train/{key} :5b:redacted:5d:" for key in ("score", "late")} <= run.data.metrics.keys()
-    assert "team :5b:redacted:5d:" in run.data.tags
-    assert run.data.tags["job.api_key"] == "[redacted]"
+    assert "team :5b:redacted:5d:" in tags_of(run)
+    assert tags_of(run)["job.api_key"] == "[redacted]"
     client = MlflowClient(sqlite_uri)
     assert client.get_experiment(run.info.experiment_id).name == "with [redacted]"
     for secret in (token, SECRET):

@@ -15,7 +15,17 @@ from pydantic import ValidationError
 
 from orbiter.train import TrainConfig, Trainer, TrainMetrics
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin, config_to_params, names
-from trainers import Backend, Tracked, history, journals, reporting, stored, tracked, trained
+from trainers import (
+    Backend,
+    Tracked,
+    history,
+    journals,
+    reporting,
+    stored,
+    tags_of,
+    tracked,
+    trained,
+)
 from waiting import eventually
 
 
@@ -107,7 +117,7 @@ async def test_a_class_with_the_mixin_is_tracked(
     run = stored(sqlite_uri, trainer)
     assert run.info.status == "FINISHED"
     assert run.data.params == config_to_params(trainer.config)
-    assert run.data.tags[names.TRAINER] == f"{kind.__module__}:{kind.__qualname__}"
+    assert tags_of(run)[names.TRAINER] == f"{kind.__module__}:{kind.__qualname__}"
     assert len(history(sqlite_uri, trainer, "train/loss")) == points
 
 
@@ -122,8 +132,8 @@ async def test_settings_come_from_keyword_class_and_environment(
     trainer.mark_validated()
     run = stored(sqlite_uri, trainer)
     assert run.info.run_name == "of the class"
-    assert run.data.tags["of"] == "the keyword"
-    assert run.data.tags[names.DESCRIPTION].startswith("of the environment\n")
+    assert tags_of(run)["of"] == "the keyword"
+    assert tags_of(run)[names.DESCRIPTION].startswith("of the environment\n")
 
 
 # -- wrong settings ------------------------------------------------------------------------------

@@ -177,8 +177,8 @@ class Drain(Lane[Ack]):
     def _reopen(self) -> None:
         """Continue a run that was declared ended and whose journal has grown since."""
         if self.ack.died:
-            errors = self.ack.resumption.rename_tags(dict.fromkeys(names.ERROR, ""))
-            self._sink.delete_tags(self._run_id, errors)
+            untrue = dict.fromkeys((*names.ERROR, names.state_at("failed")), "")
+            self._sink.delete_tags(self._run_id, self.ack.resumption.rename_tags(untrue))
             self._sink.set_status(self._run_id, Status("RUNNING"))
             self._write(died=False, status="RUNNING")
         self._write(closed=False)

@@ -29,6 +29,7 @@ from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, ope
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
+from orbiter_mlflow.text.packed_tags import unpacked
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -145,7 +146,7 @@ class MLflowSink:
         data = self._client.get_run(run_id).data
         # The latest value of each metric is the one of the largest step.
         steps = ((metric.key, metric.step) for metric in data.to_proto().metrics)
-        return RunContents(last_step(steps), data.params, data.tags)
+        return RunContents(last_step(steps), data.params, unpacked(data.tags))
 
     @_translated
     def find_runs(self, head: Head) -> Sequence[str]:

@@ -200,6 +200,8 @@ def config_params(run: StoredRun) -> tuple[dict[str, str], dict[str, str]]:
 def _is_ours(run: StoredRun, subject: str) -> bool:
     if names.CONFIG_CODEC in run.tags:
         return True
+    if names.CONFIG in run.tags:  # else it would have been unpacked
+        raise ConfigError(subject, {names.CONFIG: "is not the JSON object it was"})
     if names.UID in run.tags:
         reason = (
             "is not there yet: mark_validated() logs it, and `orbiter-mlflow sync` delivers what "

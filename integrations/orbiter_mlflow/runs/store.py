@@ -25,6 +25,7 @@ from orbiter_mlflow.delivery.store_uri import sqlite_file
 from orbiter_mlflow.errors import FilterError, RunNotFoundError, StoreError
 from orbiter_mlflow.runs.model import DatasetInput, MetricPoint, StoredRun
 from orbiter_mlflow.text.escaping import message
+from orbiter_mlflow.text.packed_tags import unpacked
 from orbiter_mlflow.text.suggestions import did_you_mean
 from orbiter_mlflow.text.urls import without_userinfo
 
@@ -283,7 +284,7 @@ def _stored(run: Run) -> StoredRun:
         start_time=int(info.start_time),
         end_time=None if info.end_time is None else int(info.end_time),
         params=dict(data.params),
-        tags=dict(data.tags),
+        tags=unpacked(data.tags),
         metrics=dict(data.metrics),
         datasets=tuple(_datasets(run)),
         deleted=info.lifecycle_stage == LifecycleStage.DELETED,

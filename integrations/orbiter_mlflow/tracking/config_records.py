@@ -8,9 +8,10 @@ from typing import Any
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.splitting import split_value
 from orbiter_mlflow.config.encoding import CODEC_VERSION, encode_config
-from orbiter_mlflow.config.tags import write_checksums
+from orbiter_mlflow.config.tags import seed_tags, write_checksums
 from orbiter_mlflow.delivery.records import Params, Record, Tags
 from orbiter_mlflow.redaction.redactor import Redactor
+from orbiter_mlflow.text.packed_tags import PackedTags
 from orbiter_mlflow.text.values import tag_value
 
 
@@ -22,8 +23,13 @@ class LoggedConfig:
     unencodable: Mapping[str, str]
 
 
-def log_config(config: Any, redactor: Redactor) -> LoggedConfig:
+def log_config(config: Any, redactor: Redactor, *, seeds: bool = True) -> LoggedConfig:
     """Log a config.
+
+    Args:
+        config: the config, a dataclass.
+        redactor: takes the secrets out of it.
+        seeds: whether to log which of its fields are seeds.
 
     Raises:
         TypeError: it is no dataclass.
@@ -46,4 +52,6 @@ def log_config(config: Any, redactor: Redactor) -> LoggedConfig:
         if paths:
             text = json.dumps(paths, ensure_ascii=False)
             tags |= split_value(name, text, names.MAX_TAG_VALUE)
-    return LoggedConfig((Params(encoded.params), Tags(tags)), encoded.unencodable)
+    if seeds:
+        tags |= seed_tags(encoded.params)
+    return LoggedConfig((Params(encoded.params), Tags(PackedTags().add(tags))), encoded.unencodable)

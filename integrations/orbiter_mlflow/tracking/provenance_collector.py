@@ -15,6 +15,7 @@ from orbiter_mlflow.delivery.records import Tags
 from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.provenance.sections import Finding, Sections
 from orbiter_mlflow.redaction.redactor import Redactor
+from orbiter_mlflow.text.packed_tags import PackedTags
 from orbiter_mlflow.text.values import tag_value
 
 __all__ = ["Collector"]
@@ -57,6 +58,7 @@ class Collector:
             if name not in skip
         }
         self._failed: dict[str, str] = {}
+        self._packed = PackedTags()
         self._finished = False
         self._kept_waiting = False
         # Reentrant: a garbage collection while it is held may bring the end of the run.
@@ -106,7 +108,7 @@ class Collector:
                 self._writer.append(kept_files.keep_content(path, content, file, names.PROVENANCE))
             if finding.tags:
                 tags = {key: tag_value(text) for key, text in finding.tags.items()}
-                self._writer.append(Tags(tags))
+                self._writer.append(Tags(self._packed.add(tags)))
             if finding.problem:
                 self._tell_failed({name: finding.problem})
 
@@ -114,4 +116,5 @@ class Collector:
         for name, reason in reasons.items():
             shown = " ".join(self._redactor.text(reason).split())
             self._failed[name] = tag_value(shown)[:_MAX_REASON]
-        self._writer.append(Tags({names.PROVENANCE_FAILED: json.dumps(self._failed)}))
+        failed = {names.PROVENANCE_FAILED: json.dumps(self._failed)}
+        self._writer.append(Tags(self._packed.add(failed)))

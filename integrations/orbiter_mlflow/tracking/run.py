@@ -12,7 +12,6 @@ from typing import Any
 from orbiter.train import TrainConfig, TrainerState, TrainMetrics
 from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
-from orbiter_mlflow.config.tags import seed_tags
 from orbiter_mlflow.delivery.description_guard import generated
 from orbiter_mlflow.delivery.hosts.exits import RUNS, at_worker_exit
 from orbiter_mlflow.delivery.records import (
@@ -29,6 +28,7 @@ from orbiter_mlflow.provenance.program import source_tags
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
 from orbiter_mlflow.text.clock import now, utc
+from orbiter_mlflow.text.packed_tags import PackedTags
 from orbiter_mlflow.text.values import tag_value, type_name
 from orbiter_mlflow.tracking.artifacts import RunArtifacts
 from orbiter_mlflow.tracking.config_records import log_config
@@ -73,6 +73,7 @@ class TrackedRun:
         if settings.enabled and not self._tracks:
             _logger.info("this process is not rank 0: %s is not tracked here", self._trainer)
         self._redactor = Redactor(settings.redact)
+        self._packed = PackedTags()
         self._measurements = Measurements(self._redactor)
         self._data = RunData(self._redactor, settings.eval_names)
         self._description = Description(
@@ -292,7 +293,7 @@ class TrackedRun:
             self._append(record)
 
     def _tags(self, tags: Mapping[str, str]) -> None:
-        self._append(Tags({key: tag_value(value) for key, value in tags.items()}))
+        self._append(Tags(self._packed.add({key: tag_value(text) for key, text in tags.items()})))
 
     def _be_born(self) -> None:
         if self.writer is not None:
@@ -328,7 +329,9 @@ class TrackedRun:
             return
         self._params_written = True
         try:
-            logged = log_config(self._config, self._redactor)
+            logged = log_config(
+                self._config, self._redactor, seeds="seeds" not in self.settings.skip_provenance
+            )
         except TypeError as error:
             # As text: handlers keep records, an exception keeps its frames, and those the trainer,
             # whose end is the end of the run.
@@ -338,8 +341,6 @@ class TrackedRun:
             self._append(record)
             if isinstance(record, Params):
                 self._description.configured(record.values)
-                if "seeds" not in self.settings.skip_provenance:
-                    self._tags(seed_tags(record.values))
         self._describe()
         if logged.unencodable:
             _logger.warning(
