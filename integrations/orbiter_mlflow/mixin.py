@@ -71,7 +71,7 @@ class MLflowTrainerMixin(Trainer):
         """The run of what begins now; in a forked child not that of the parent, which both would
         write."""
         run = self._tracked
-        if not run.is_parents:
+        if not run.belongs_to_parent:
             return run
         own = self._track(run.settings.model_copy(update={"run_id": None}))
         own.forked_from(run)

@@ -1,7 +1,7 @@
-"""One trainer's run: turns the events of its lifecycle into records of a journal.
+"""One trainer's run: turn the events of its lifecycle into records of a journal.
 
-Everything that leaves through here is redacted first. What an MLflow run looks like is decided in
-this module; how the records get there is the writer' business.
+Everything is redacted before it becomes a record. This module decides what an MLflow run looks
+like; the run writer gets the records there.
 """
 
 import os
@@ -14,26 +14,18 @@ from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.description_guard import generated
 from orbiter_mlflow.delivery.hosts.exits import RUNS, at_worker_exit
-from orbiter_mlflow.delivery.records import (
-    Close,
-    Metrics,
-    Params,
-    Record,
-    RunStatus,
-    Status,
-    Tags,
-)
+from orbiter_mlflow.delivery.records import Close, Metrics, Params, Record, Tags
 from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.provenance.program import source_tags
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
-from orbiter_mlflow.text.clock import now, utc
 from orbiter_mlflow.text.packed_tags import PackedTags
 from orbiter_mlflow.text.values import tag_value, type_name
 from orbiter_mlflow.tracking.artifacts import RunArtifacts
 from orbiter_mlflow.tracking.config_records import log_config
 from orbiter_mlflow.tracking.description import Description
 from orbiter_mlflow.tracking.evaluation_keys import Evaluation, RunData
+from orbiter_mlflow.tracking.lifecycle_status import LifecycleStatus
 from orbiter_mlflow.tracking.metric_records import Measurements
 from orbiter_mlflow.tracking.progress import Bar, open_bar
 from orbiter_mlflow.tracking.provenance_collector import Collector
@@ -44,26 +36,29 @@ _logger = quiet_logger(__name__)
 
 _FORKED = "%s: this fork of process %d has no run until train or evaluate begins in it"
 _PATIENCE = 2.0
-"""Seconds that the end of a training waits for what is found out about its origin, and for copies
-of artifacts."""
+"""Seconds that the end of a training waits for its provenance and for copies of artifacts."""
 
 
 class TrackedRun:
     """The run of one trainer.
 
-    It is born, with a journal of its own, at the first transition or evaluation; what happens
-    before is kept in memory. Nothing here raises for want of a disk or a server.
+    Its journal is opened at the first transition or evaluation; earlier records wait in memory.
+    Nothing here raises because a disk or a server is missing.
 
     Args:
         settings: how to track.
         trainer: the trainer's class.
+
+    Attributes:
+        writer: writes the journal; None before it is opened.
+        broken: why no journal could be opened.
+        steps: the step that events belong to.
     """
 
     def __init__(self, settings: MLflowSettings, trainer: type) -> None:
         self.settings = settings
         self.writer: RunWriter | None = None
         self.broken: str | None = None
-        self.status: Status = Status("RUNNING")
         self.steps = Steps()
         self._class = trainer
         self._trainer = f"{trainer.__module__}:{trainer.__qualname__}"
@@ -83,28 +78,26 @@ class TrackedRun:
         self._checks: list[str] = []
         self._config: TrainConfig | None = None
         self._params_written = False
-        self._state = TrainerState.CREATED
-        self._evaluated = False
-        self._bad_evaluation: RunStatus | None = None
-        self._gathering: Collector | None = None
+        self._lifecycle = LifecycleStatus()
+        self._provenance: Collector | None = None
         self._artifacts: RunArtifacts | None = None
         self._bar: Bar | None = None
         self._description_is_ours = True
 
     @property
     def active(self) -> bool:
-        """Whether this process writes the run: not switched off, rank 0, and not a forked child of
-        the process that has begun it."""
+        """Whether this process writes the run: tracking is on, the rank is 0, and it is not a
+        forked child of the process that opened the journal."""
         return self._tracks and self._pid in (None, os.getpid())
 
     @property
-    def is_parents(self) -> bool:
-        """Whether the run is that of a process which has forked this one."""
+    def belongs_to_parent(self) -> bool:
+        """Whether the run belongs to the process that forked this one."""
         return self._tracks and not self.active
 
     def forked_from(self, parent: "TrackedRun") -> None:
-        """Begin as the run of a forked copy of a trainer whose own run, `parent`, has begun."""
-        assert parent.writer is not None  # noqa: S101  it has begun
+        """Start as the run of a forked copy of a trainer; `parent` is the run of the original."""
+        assert parent.writer is not None  # noqa: S101  it is open
         self._data, self._checks = parent._data, list(parent._checks)
         self._early += self._data.known()
         self._tags({names.CHECKS: ",".join(self._checks), names.FORKED_FROM: parent.writer.uid})
@@ -120,7 +113,7 @@ class TrackedRun:
     # -- events --------------------------------------------------------------------------------
 
     def check_passed(self, check: str, arguments: Mapping[str, Any]) -> None:
-        """A `check_*` returned; the data of `check_dataset` become dataset inputs."""
+        """Record that a `check_*` returned; data of `check_dataset` become dataset inputs."""
         if not self.active:
             return
         if check not in self._checks:
@@ -131,18 +124,17 @@ class TrackedRun:
         self._tags({names.CHECKS: ",".join(self._checks)})
 
     def moved(self, state: TrainerState, config: TrainConfig) -> None:
-        """The state is now `state`."""
+        """Record that the trainer is now in `state`."""
         if not self.active:
             return
         self._config = config
-        self._be_born()
-        self._state = state
-        self._tags({names.STATE: state.value, names.state_at(state.value): utc(now())})
+        self._open_journal()
+        self._tags(self._lifecycle.moved(state))
         self._write_params()  # at VALIDATED; a copy of a validated trainer starts later
         self._show_progress()
 
     def reported(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
-        """Progress from inside `train`."""
+        """Record progress from inside `train`."""
         if self.active:
             at = self.steps.reported(step)
             self._append_all(self._measurements.records(names.TRAIN, metrics, at))
@@ -156,41 +148,42 @@ class TrackedRun:
         data: Any,
         config: TrainConfig,
     ) -> None:
-        """An evaluation that nobody awaits, on `data` or, where None, those of the checks."""
+        """Record an evaluation on `data`, or on the data of the checks if that is None."""
         if not self.active:
             return
         self._config = config
-        self._be_born()
-        self._evaluated = True
+        self._open_journal()
+        self._lifecycle.evaluated = True
         prefix, news = self._data.prefix(data)
         self._append_all(news)
         self._append_all(self._measurements.records(prefix, metrics, self.steps.reported(step)))
 
     def trained(self, metrics: TrainMetrics, state: TrainerState) -> None:
-        """The outermost `train` returned."""
+        """Record the result of the outermost `train`."""
         if not self.active:
             return
-        if self._is_metrics("train", metrics):
+        if self._is_metrics(names.TRAIN, metrics):
             steps = metrics.steps if isinstance(metrics, TrainMetrics) else 0
             at = self.steps.ended(steps)
             self._append_result(self._measurements.records_of_training(metrics, at))
-        self._end("FINISHED" if state is TrainerState.COMPLETED else "FAILED")
+        completed = state is TrainerState.COMPLETED
+        self._append(self._lifecycle.end("FINISHED" if completed else "FAILED"))
 
     def evaluation_started(self, test_data: Any, config: TrainConfig) -> None:
-        """An `evaluate` is about to run, on `test_data` or, where None, those of the checks."""
+        """Record that `evaluate` begins, on `test_data`, or on the data of the checks if None."""
         if not self.active:
             return
         self._config = config
-        self._be_born()
+        self._open_journal()
         self._append_all(self._data.started(test_data, self.steps.present))
 
     def evaluated(self, metrics: TrainMetrics, test_data: Any) -> None:
-        """The outermost `evaluate` returned."""
+        """Record the result of the outermost `evaluate`."""
         if not self.active:
             return
-        self._evaluated = True
+        self._lifecycle.evaluated = True
         evaluation = self._data.ended()
-        if evaluation is None:  # its start was not told: a hook that left out its `super()`
+        if evaluation is None:  # its start was not reported: a hook that does not call `super()`
             prefix, news = self._data.prefix(test_data)
             self._append_all(news)
             evaluation = Evaluation(prefix, self.steps.present)
@@ -199,36 +192,41 @@ class TrackedRun:
             self._append_result(self._measurements.records(prefix, metrics, step))
 
     def failed(self, phase: str, error: BaseException, *, on_purpose: bool) -> None:
-        """`train` or `evaluate` ended with an exception; of one that is no failure a tag tells."""
+        """Record the exception that `train` or `evaluate` ended with.
+
+        Args:
+            phase: `train` or `evaluate`.
+            error: the exception.
+            on_purpose: it is control flow and no failure.
+        """
         if not self.active:
             return
-        kind, message = type(error).__qualname__, self._redactor.text(_said(error))
+        kind, message = type(error).__qualname__, self._redactor.text(_message_of(error))
         self._tags({names.ERROR_TYPE: kind, names.ERROR_MESSAGE: message, names.ERROR_PHASE: phase})
         if on_purpose:
             self._tags({names.ENDED_BY: type_name(error)})
         self._description.failed(phase, kind, message, on_purpose=on_purpose)
         self._describe()
-        status: RunStatus = "KILLED" if on_purpose else "FAILED"
-        if phase == "train":
-            self._end(status if isinstance(error, Exception) else "KILLED")
-        else:
-            self._bad_evaluation = status
+        status = self._lifecycle.failed(phase, error, on_purpose=on_purpose)
+        if status is not None:
+            self._append(status)
+        if phase != names.TRAIN:
             self._data.ended()
 
     def close(self) -> None:
-        """The trainer is gone, or the process ends: leave a run that tells the truth."""
+        """End the run as it stands: the trainer is gone, or the process ends."""
         if not self.active or self.writer is None or self._closed:
             return
         self._closed = True
         self._write_params()
-        if self._state is TrainerState.TRAINING:
+        if self._lifecycle.state is TrainerState.TRAINING:
             self.moved(TrainerState.FAILED, self._config or TrainConfig())
             error = SystemExit("the process ended while train was running")
-            self.failed("train", error, on_purpose=False)
-        elif self.status.end_time is None:
-            self._end(self._status_without_training())
-        if self._gathering is not None:
-            self._gathering.finish(_PATIENCE)
+            self.failed(names.TRAIN, error, on_purpose=False)
+        elif not self._lifecycle.has_ended:
+            self._append(self._lifecycle.end(self._lifecycle.status_without_training))
+        if self._provenance is not None:
+            self._provenance.finish(_PATIENCE)
         if self._artifacts is not None:
             self._artifacts.finish(partial(self._close_journal, self.writer))
 
@@ -237,17 +235,17 @@ class TrackedRun:
         writer.close()
 
     def delivered(self) -> bool:
-        """Whether all that was handed over is in the store."""
+        """Whether everything that was recorded is in the store."""
         copying = self._artifacts is not None and self._artifacts.pending
         here = self.active and self.writer is not None and not copying
         return here and self.writer is not None and self.writer.delivered()
 
     async def flush(self) -> str | None:
-        """Wait until all is in the store, up to `flush_timeout`; gives the trouble, if any."""
+        """Wait up to `flush_timeout` for delivery; returns what went wrong, if anything."""
         if not self.active or self.writer is None:
             return self.broken
-        if self._gathering is not None and self.settings.delivery != "offline":
-            await self._gathering.wait(min(_PATIENCE, self.settings.flush_timeout))
+        if self._provenance is not None and self.settings.delivery != "offline":
+            await self._provenance.wait(min(_PATIENCE, self.settings.flush_timeout))
         if self._artifacts is not None and self.settings.delivery != "offline":
             await self._artifacts.wait(min(_PATIENCE, self.settings.flush_timeout))
         return await self.writer.flush(self.settings.flush_timeout)
@@ -255,10 +253,10 @@ class TrackedRun:
     # -- the user's own ------------------------------------------------------------------------
 
     def set_tag(self, key: str, value: str) -> None:
-        """A tag of the user's; names that begin with `orbiter.` are ours, and are refused."""
+        """Set a tag of the user's; names that begin with `orbiter.` are refused."""
         if key.startswith(f"{names.ORBITER}."):
             _logger.warning("tag %r was not set: names that begin with `orbiter.` are ours", key)
-        elif self.is_parents:
+        elif self.belongs_to_parent:
             _logger.warning(_FORKED, f"tag {key!r} was not set", self._pid)
         elif self.active:
             shown = self._redactor.value(key, value)
@@ -272,13 +270,13 @@ class TrackedRun:
             self._artifacts.log(path, folder)
         elif self.active:
             _logger.warning("artifact %s was not kept: call mark_validated() first", path)
-        elif self.is_parents:
+        elif self.belongs_to_parent:
             _logger.warning(_FORKED, f"artifact {path} was not kept", self._pid)
 
     def restate(self) -> None:
-        """Say the present status again, after something else has changed it in the store."""
+        """Write the present status again, after something else changed it in the store."""
         if self.active:
-            self._append(self.status)
+            self._append(self._lifecycle.status)
 
     # -- records -------------------------------------------------------------------------------
 
@@ -295,12 +293,14 @@ class TrackedRun:
     def _tags(self, tags: Mapping[str, str]) -> None:
         self._append(Tags(self._packed.add({key: tag_value(text) for key, text in tags.items()})))
 
-    def _be_born(self) -> None:
+    def _open_journal(self) -> None:
         if self.writer is not None:
             return
         settings = self.settings
-        given = source_tags(self._redactor)  # MLFLOW_RUN_CONTEXT may hold any keys
-        source = {self._measurements.keys.tag(key): tag_value(text) for key, text in given.items()}
+        source = {  # MLFLOW_RUN_CONTEXT may hold any keys
+            self._measurements.keys.tag(key): tag_value(text)
+            for key, text in source_tags(self._redactor).items()
+        }
         try:
             self.writer = open_run_journal(settings, self._redactor, user=source.get(names.USER))
         except OSError as error:
@@ -320,7 +320,7 @@ class TrackedRun:
         self._append_all(self._early)
         self._early.clear()
         self._artifacts = RunArtifacts(self.writer, self._redactor, settings.flush_timeout)
-        self._gathering = Collector(
+        self._provenance = Collector(
             self.writer, self._redactor, settings.skip_provenance, self._class
         )
 
@@ -333,8 +333,8 @@ class TrackedRun:
                 self._config, self._redactor, seeds="seeds" not in self.settings.skip_provenance
             )
         except TypeError as error:
-            # As text: handlers keep records, an exception keeps its frames, and those the trainer,
-            # whose end is the end of the run.
+            # As text: handlers keep records, an exception keeps its frames, and those would keep
+            # the trainer alive, whose end is the end of the run.
             _logger.warning("the config of %s is not logged: %s", self._trainer, str(error))
             return
         for record in logged.records:
@@ -351,7 +351,7 @@ class TrackedRun:
 
     def _show_progress(self) -> None:
         progress = self.settings.progress
-        if self._state is TrainerState.TRAINING and progress:
+        if self._lifecycle.state is TrainerState.TRAINING and progress:
             title = self.settings.run_name or self._trainer.rpartition(":")[2]
             self._bar = open_bar(self._redactor.text(title), None if progress is True else progress)
         elif self._bar is not None:
@@ -363,20 +363,13 @@ class TrackedRun:
             self._append(record)
             if isinstance(record, Metrics):
                 self._description.measured(record.values)
-        if self._state is not TrainerState.TRAINING:  # the end of a training rewrites it
+        if self._lifecycle.state is not TrainerState.TRAINING:  # the end of a training rewrites it
             self._describe()
 
     def _describe(self) -> None:
-        """Write the description, unless the user has written one of their own."""
+        """Write the description, unless the user has set one."""
         if self._description_is_ours:
             self._tags(generated(tag_value(self._description.text())))
-
-    def _end(self, status: RunStatus) -> None:
-        self.status = Status(status, now())
-        self._append(self.status)
-
-    def _status_without_training(self) -> RunStatus:
-        return self._bad_evaluation or ("FINISHED" if self._evaluated else "KILLED")
 
     def _is_metrics(self, phase: str, metrics: object) -> bool:
         if isinstance(metrics, TrainMetrics | Mapping):
@@ -390,7 +383,7 @@ class TrackedRun:
         return False
 
 
-def _said(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:
