@@ -1,6 +1,6 @@
-"""`MLflowTrainerMixin`: a trainer's lifecycle hooks, passed on to its tracked run.
+"""`MLflowTrainerMixin`: passes a trainer's lifecycle hooks on to its tracked run.
 
-It implements hooks only; what may happen when is the contract's business, in `orbiter.train`.
+It implements hooks only; `orbiter.train` enforces the order of events.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _ATTACHED = "orbiter_mlflow"
 
 @contextmanager
 def _harmless(event: str) -> Iterator[None]:
-    """A failure of ours must never become one of the training's."""
+    """Log our own failures instead of raising them into the training."""
     try:
         yield
     except Exception:
@@ -36,10 +36,10 @@ def _harmless(event: str) -> Iterator[None]:
 
 
 class MLflowTrainerMixin(Trainer):
-    """Tracks a trainer in MLflow: `class MyTrainer(MLflowTrainerMixin, MyBackend)` is all it takes.
+    """Track a trainer in MLflow: `class MyTrainer(MLflowTrainerMixin, MyBackend)` is all it takes.
 
     Args:
-        mlflow: settings that go before those of the class and of the environment.
+        mlflow: settings; they take precedence over those of the class and of the environment.
         *args: passed on to the next class.
         **kwargs: passed on to the next class.
 
@@ -68,8 +68,8 @@ class MLflowTrainerMixin(Trainer):
         return self._track(inherited.model_copy(update={"run_id": None}))
 
     def _begun_here(self) -> TrackedRun:
-        """The run of what begins now; in a forked child not that of the parent, which both would
-        write."""
+        """The run of the phase that begins now; a forked child gets a run of its own, or both
+        processes would write the same one."""
         run = self._tracked
         if not run.belongs_to_parent:
             return run
@@ -78,7 +78,7 @@ class MLflowTrainerMixin(Trainer):
         return own
 
     def _late_settings(self) -> MLflowSettings:
-        """Settings where it is too late to refuse them: an error now would be the training's."""
+        """Settings when it is too late to raise: an error now would stop the training."""
         try:
             return resolve(None, self.mlflow_settings)
         except ValidationError as error:
@@ -97,7 +97,7 @@ class MLflowTrainerMixin(Trainer):
 
     @property
     def run_id(self) -> str | None:
-        """The id of the MLflow run; None where there is none yet, or nothing is tracked.
+        """The id of the MLflow run; None if there is none yet, or nothing is tracked.
 
         Inside a running event loop it never waits (`wait_run_id` does); outside one it waits for
         the run's creation, up to `flush_timeout`.
@@ -118,10 +118,10 @@ class MLflowTrainerMixin(Trainer):
 
     @property
     def run_url(self) -> str | None:
-        """The run's page in the MLflow UI; None where there is no run yet, or nothing is tracked.
+        """The run's page in the MLflow UI; None if there is no run yet, or nothing is tracked.
 
-        Of a store without a server it is the page that `mlflow server` serves by default. It asks
-        the store, and waits for its answer.
+        For a store without a server it is the page that `mlflow server` serves by default. This
+        asks the store, and waits for its answer.
 
         Raises:
             StoreError: the store cannot be read.
@@ -133,25 +133,26 @@ class MLflowTrainerMixin(Trainer):
 
     @property
     def delivered(self) -> bool:
-        """Whether all that was recorded so far is in MLflow; False where nothing is tracked."""
+        """Whether everything recorded so far is in MLflow; False if nothing is tracked."""
         return self._tracked.delivered()
 
     def set_tag(self, key: str, value: Any) -> None:
-        """Set a tag of the run, through the journal: at once, and whether a server is up or not."""
+        """Set a tag of the run through the journal, whether a server is up or not."""
         with _harmless("set_tag"):
             self._tracked.set_tag(str(key), str(value))
 
     def log_artifact(self, path: str | os.PathLike[str], folder: str | None = None) -> None:
-        """Log a file, or a folder with all in it, as artifact; it never waits for a copy.
+        """Log a file, or a folder with everything in it, as artifacts, without waiting for a copy.
 
         The call holds on to the files, which may be removed or replaced as soon as it returns; a
-        thread copies them. Of a large folder it reaches the first 100 or so: the others must stay
-        until `delivered`, or the end of `train`. What could not be kept as it was is told by a
-        warning and the tag `orbiter.artifacts.problems`. Only regular files are taken.
+        thread copies them. This holds for the first 100 files or so of a large folder: the others
+        must stay until `delivered`, or the end of `train`. A warning and the tag
+        `orbiter.artifacts.problems` report files that are not kept as they were. Only regular files
+        are taken.
 
         Args:
-            path: what to log.
-            folder: where to put it among the run's artifacts.
+            path: the file or folder.
+            folder: the folder among the run's artifacts to put it in.
         """
         with _harmless("log_artifact"):
             self._tracked.log_artifact(path, folder)
@@ -244,7 +245,7 @@ class MLflowTrainerMixin(Trainer):
 
     def _on_step(self, step: int) -> None:
         super()._on_step(step)
-        self._tracked.steps.told(step)
+        self._tracked.steps.move_to(step)
 
     def _on_evaluate_started(self, test_data: Any) -> None:
         super()._on_evaluate_started(test_data)
@@ -273,7 +274,7 @@ class MLflowTrainerMixin(Trainer):
             await self._flush(phase, None)
 
     async def _flush(self, phase: Phase, metrics: TrainMetrics | None) -> None:
-        """Wait until all is delivered, at the end of an outermost phase; `train` waits for both."""
+        """Wait for delivery at the end of a phase, but not after an `evaluate` inside `train`."""
         if runtime_of(self).training:
             return
         run, problem = self._tracked, None

@@ -1,4 +1,7 @@
-"""Every name this integration writes to MLflow, and MLflow's limits on names and values."""
+"""Every name this integration writes to MLflow, and MLflow's limits on names and values.
+
+The only place that knows the prefixes of metric keys and the names of tags.
+"""
 
 import re
 from collections.abc import Iterable
@@ -32,13 +35,13 @@ ENDED_BY = "orbiter.ended_by"
 NONFINITE = "orbiter.metrics.nonfinite"
 """JSON list of the metric keys that were ever NaN or infinite."""
 RENAMED = "orbiter.metrics.renamed"
-"""JSON object of the metric keys that are not what was given: key logged -> key given."""
+"""JSON object of the metric keys that had to change: key logged -> key reported."""
 EVALUATED_DATA = "orbiter.metrics.data"
 """JSON object of the data behind the metrics: prefix of keys -> name and digest of the data."""
 ARTIFACTS_RENAMED = "orbiter.artifacts.renamed"
 """JSON object of the artifacts whose names no store would keep: name logged -> name given."""
 ARTIFACT_PROBLEMS = "orbiter.artifacts.problems"
-"""JSON object of the files that were handed in and are not kept as they were: name -> reason."""
+"""JSON object of the files that are not kept as they were: name -> reason."""
 GIT_DIRTY = "orbiter.git.dirty"
 """`true` where tracked files differed from the commit, or untracked ones lay beside them."""
 GIT_DIFF = "orbiter.git.diff"
@@ -59,7 +62,7 @@ PACKAGES = "orbiter.packages"
 SEEDS = "orbiter.seeds"
 """JSON object of the config's seeds: path -> value."""
 PROVENANCE_FAILED = "orbiter.provenance.failed"
-"""JSON object of what could not be found out about the run's origin: part -> reason."""
+"""JSON object of the provenance sections that failed: section -> reason."""
 UID = "orbiter.uid"
 """Which journal made the run; it finds the run again after a lost answer."""
 DELIVERED = "orbiter.delivered"
@@ -81,9 +84,9 @@ DESCRIBED = "orbiter.description"
 """Marks our description in a journal, by its checksum; earlier versions wrote it to the store."""
 
 BASELINE = "baseline"
-"""Under which name a run is blessed: what a policy's `filter` looks for."""
+"""The name under which a run is blessed: a policy's `filter` looks for it."""
 BASELINE_NAME = "main"
-"""The name where none is given."""
+"""The default name."""
 BLESSED_AT = "orbiter.baseline.at"
 """When a run was blessed: UTC, in ISO 8601."""
 BLESSED_BY = "orbiter.baseline.by"
@@ -96,9 +99,9 @@ ORBITER = "orbiter"
 TRAIN = "train"
 EVAL = "eval"
 FINAL = "final"
-"""Where the result of `train` goes for keys that were reported: `train/final/<key>`."""
+"""The prefix of results of `train` whose keys were reported: `train/final/<key>`."""
 EXTRA = "extra"
-"""Where keys of `extra` go that collide with a field: `train/extra/<key>`."""
+"""The prefix of keys of `extra` that collide with a field: `train/extra/<key>`."""
 
 
 def state_at(state: str) -> str:
@@ -106,14 +109,28 @@ def state_at(state: str) -> str:
     return f"{STATE}.{state}_at"
 
 
+def is_train_key(key: str) -> bool:
+    """Whether a metric key is one of a training."""
+    return key.startswith(f"{TRAIN}/")
+
+
+def is_eval_key(key: str) -> bool:
+    """Whether a metric key is one of an evaluation."""
+    return key.startswith(f"{EVAL}/")
+
+
 def by_importance(keys: Iterable[str]) -> list[str]:
-    """Metric keys in the order in which people want to see them: without step counts; accuracy and
-    loss, which every trainer has, first; evaluation before training; curves before final values."""
+    """Order metric keys for people and drop step counts: accuracy and loss, which every trainer
+    has, come first; evaluation before training; curves before final values."""
 
     def rank(key: str) -> tuple[bool, bool, bool, str]:
         prefix, _, name = key.rpartition("/")
-        of_training = not prefix.startswith(EVAL)
-        return name not in ("accuracy", "loss"), of_training, prefix == f"{TRAIN}/{FINAL}", key
+        return (
+            name not in ("accuracy", "loss"),
+            not is_eval_key(key),
+            prefix == f"{TRAIN}/{FINAL}",
+            key,
+        )
 
     return sorted((key for key in keys if not key.endswith("/steps")), key=rank)
 
@@ -144,9 +161,9 @@ those of trouble, stay by themselves."""
 LIFE = "orbiter.life"
 """`orbiter.life.<n>`: JSON of which journal continued the run, and after which step."""
 CONFIG_CHANGED = "orbiter.config.changed"
-"""JSON object of the params that a later life has otherwise: param -> [kept, of that life]."""
+"""JSON object of the params that differ in a later life: param -> [kept, of that life]."""
 ERROR = (ERROR_TYPE, ERROR_MESSAGE, ERROR_PHASE, ENDED_BY)
-"""Tell of the present life; on the next one they are renamed by `in_life`."""
+"""Tags about the present life; `in_life` renames them when the next one begins."""
 CONFIG = "orbiter.config"
 """Prefix of the tags about a config, which go with its params as a whole."""
 PROVENANCE = "provenance"
@@ -213,7 +230,7 @@ RUN_NAME = "mlflow.runName"
 PARENT_RUN_ID = "mlflow.parentRunId"
 DESCRIPTION = "mlflow.note.content"
 RUN_ID_HERE = "{run_id}"
-"""In a description: delivery puts the run's id in its place, which the trainer may not know yet."""
+"""A placeholder in descriptions: delivery replaces it by the run's id."""
 USER = "mlflow.user"
 SOURCE_NAME = "mlflow.source.name"
 SOURCE_TYPE = "mlflow.source.type"
@@ -223,7 +240,7 @@ GIT_REPO_URL = "mlflow.source.git.repoURL"
 SHARED_VIEW = "mlflow.sharedViewState"
 """Tag of an experiment, with a key behind a dot: how the UI shows it by a link with that key."""
 OUR_VIEW = "orbiter"
-"""The key of the view that we share."""
+"""The key of our shared view."""
 DATASET_CONTEXT = "mlflow.data.context"
 """Tag of a dataset input: `train` or `eval`."""
 
@@ -242,6 +259,6 @@ MAX_METRICS = 1000
 MAX_PARAMS_OR_TAGS = 100
 """Params in a batch; tags likewise."""
 MAX_BATCH_BYTES = 1_000_000
-"""A batch' JSON in the request; the server refuses more."""
+"""Bytes of JSON in a request for a batch; the server refuses more."""
 MAX_DATASET_NAME = 500
 MAX_DATASET_DIGEST = 36

@@ -1,6 +1,6 @@
-"""How a trainer is tracked: where to, under which name, and what to do in trouble.
+"""The settings of tracking: the store, the names of the run, and what to do on failure.
 
-Each setting comes from the first of these that has it: the keyword `mlflow=MLflowSettings(...)`,
+Each setting comes from the first of these that sets it: the keyword `mlflow=MLflowSettings(...)`,
 the class attribute `mlflow_settings`, the environment, the default.
 """
 
@@ -27,13 +27,13 @@ _MLFLOW_VARIABLES = {
 }
 
 Part = Literal["git", "diff", "command", "machine", "packages", "seeds"]
-"""Of what is found out about where a run comes from."""
+"""A provenance section that `skip_provenance` can switch off."""
 Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*$", max_length=256)]
-"""Of a run or an experiment (mlflow/utils/validation.py)."""
+"""The id of a run or an experiment (mlflow/utils/validation.py)."""
 
 
 class MLflowSettings(BaseModel):
-    """Settings of the tracking of one trainer.
+    """How one trainer is tracked. Immutable; unknown fields are refused.
 
     Raises:
         pydantic.ValidationError: a value is wrong; it names the field.
@@ -42,44 +42,45 @@ class MLflowSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     tracking_uri: str = "sqlite:///mlflow.db"
-    """Any tracking URI of MLflow's; a relative path is taken from the present folder."""
+    """Any MLflow tracking URI. A relative path is resolved against the working folder at once."""
     experiment: str | None = Field(default=None, min_length=1, max_length=500)
-    """Name of the experiment, made where it does not exist; MLflow's `Default` where left out."""
+    """Name of the experiment, created if it does not exist. Default: MLflow's `Default`."""
     experiment_id: Identifier | None = None
-    """The experiment by its id instead of its name."""
+    """Id of an existing experiment, instead of its name. An error if both are set."""
     run_name: str | None = Field(default=None, min_length=1, max_length=250)
-    """MLflow makes one up where left out."""
+    """Name of the run, up to 250 characters. Default: MLflow makes one up."""
     run_id: Identifier | None = None
-    """Continue this run instead of starting one."""
+    """Id of a run to resume, instead of creating one."""
     parent_run_id: Identifier | None = None
-    """Show the run nested under that one."""
+    """Id of the run under which the UI nests this one."""
     tags: dict[str, str] = {}
-    """More tags of the run."""
+    """Tags of the run. Names that begin with `orbiter.` are refused with a warning."""
     eval_names: dict[str, Annotated[str, Field(min_length=1, max_length=250)]] = {}
-    """Names for evaluation data, by their digest or by the name that they have: the metrics on
-    them go to `eval/<name>/`."""
+    """Names for evaluation data, by digest or by the name they have of their own: metrics on these
+    data go to `eval/<name>/`."""
     description: str | None = None
-    """Shown on the run's page; Markdown."""
+    """Markdown that the run's page shows first, before the generated description."""
     spool_dir: Path = Field(default_factory=default_spool)
-    """Where the journals lie; on a cluster, a disk that outlives the job."""
+    """Folder of the journals, on a disk that outlives the job. Default: under the home folder;
+    under the folder for temporary files if the home cannot be written."""
     delivery: Literal["process", "thread", "offline"] = "process"
-    """Who sends the journal to MLflow: a process of its own, a thread, or `orbiter-mlflow sync`."""
+    """Whether a process, a thread, or `orbiter-mlflow sync` sends the journal to MLflow."""
     keep_journals: bool = False
-    """Keep journals that are delivered to their end; they are removed otherwise."""
+    """Whether journals stay in the spool once they are fully delivered."""
     flush_timeout: float = Field(default=30.0, ge=0, allow_inf_nan=False)
-    """Seconds that `train` and `evaluate` wait, at most, for delivery when they end."""
+    """Seconds, 0 or more, that `train` and `evaluate` wait at most for delivery when they end."""
     on_failure: Literal["warn", "raise"] = "warn"
-    """Whether results that could not be delivered in time are a warning or a `TrackingError`."""
+    """Whether results that are not delivered in time give a warning or a `TrackingError`."""
     redact: tuple[str, ...] = ()
-    """More names of secrets, as patterns such as `internal_*`; upper and lower case are alike."""
+    """More key names of secrets, as globs such as `internal_*`; letter case does not matter."""
     skip_provenance: tuple[Part, ...] = ()
-    """What is not to be found out about where the run comes from; `git` takes `diff` with it."""
+    """Provenance sections that are not collected; `git` leaves out `diff`, too."""
     progress: bool | Annotated[int, Field(gt=0)] = False
-    """A progress bar on the terminal, moved by `report`; a number says how many steps there are."""
+    """Whether `report` moves a progress bar on the terminal; a number is the total of steps."""
     ranks: Literal["zero", "all"] = "zero"
-    """Which processes of a distributed training track."""
+    """Whether only rank 0 of a distributed training tracks, or every process."""
     enabled: bool = True
-    """False switches the tracking off."""
+    """Whether tracking is on."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -105,7 +106,7 @@ class MLflowSettings(BaseModel):
         try:
             return folder.expanduser().absolute()
         except RuntimeError as error:
-            raise ValueError(f"'{folder}': there is no home folder that ~ stands for") from error
+            raise ValueError(f"'{folder}': there is no home folder to expand ~ to") from error
 
     @model_validator(mode="after")
     def _one_experiment(self) -> "MLflowSettings":
@@ -118,25 +119,25 @@ class MLflowSettings(BaseModel):
 
     @property
     def spool_folders(self) -> list[Path]:
-        """Where the journals may lie, best first: in `spool_dir`; where nobody has set it, also in
-        the folders that take its place if it takes none."""
+        """Folders for the journals, best first: `spool_dir`, and if nobody has set that, the
+        fallbacks for a home that cannot be written."""
         if "spool_dir" in self.model_fields_set:
             return [self.spool_dir]
         return list(dict.fromkeys([self.spool_dir, *fallbacks()]))
 
 
 def resolve(
-    given: MLflowSettings | None,
-    of_class: MLflowSettings | None,
+    explicit: MLflowSettings | None,
+    class_settings: MLflowSettings | None,
     environ: Mapping[str, str] = os.environ,
 ) -> MLflowSettings:
-    """The settings in force, field by field from the first source that sets one.
+    """Merge the settings, each field from the first source that sets it.
 
     Raises:
         pydantic.ValidationError: a value is wrong; it names the field.
     """
     values: dict[str, Any] = {}
-    for source in (_explicit(given), _explicit(of_class), from_environment(environ)):
+    for source in (_explicit(explicit), _explicit(class_settings), from_environment(environ)):
         if "experiment" in values or "experiment_id" in values:
             source.pop("experiment", None)
             source.pop("experiment_id", None)
@@ -151,7 +152,7 @@ def _explicit(settings: MLflowSettings | None) -> dict[str, Any]:
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that environment variables set: `ORBITER_MLFLOW_<FIELD>`, else MLflow's own.
+    """Read settings from environment variables: `ORBITER_MLFLOW_<FIELD>`, else MLflow's own.
 
     `ORBITER_MLFLOW_TAGS` and `ORBITER_MLFLOW_EVAL_NAMES` are JSON objects, `ORBITER_MLFLOW_REDACT`
     and `ORBITER_MLFLOW_SKIP_PROVENANCE` are comma-separated lists.
@@ -179,8 +180,8 @@ def _parsed(name: str, text: str) -> Any:
 
 
 def claim_environment_run_id(settings: MLflowSettings) -> None:
-    """Take the run id that `settings` got from the environment out of it, where they track here:
-    it serves the first trainer of the process only, and no process started by it."""
+    """Remove a run id that `settings` took from the environment, if this process tracks: it is for
+    the first trainer of the process only, and for no process that this one starts."""
     if settings.run_id is None or not settings.enabled or not tracks_here(settings):
         return
     for variable in (_PREFIX + "RUN_ID", _MLFLOW_VARIABLES["run_id"]):
@@ -189,7 +190,7 @@ def claim_environment_run_id(settings: MLflowSettings) -> None:
 
 
 def tracks_here(settings: MLflowSettings, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is the one that tracks: rank 0, or a process that has no rank."""
+    """Whether this process tracks: it has rank 0 or no rank, or every rank tracks."""
     return settings.ranks == "all" or is_rank_zero(environ)
 
 
@@ -206,9 +207,9 @@ _LAUNCHERS = (
     (("NODE_RANK", "LOCAL_RANK"), None),  # Lightning, which knows no rank before it trains
     (("SLURM_PROCID",), "SLURM_NTASKS"),
 )
-"""Variables of the rank, and of the number of processes, in order: the first of which a rank is set
-decides. Without a number, a rank above 0 decides, and 0 leaves it to the next: `NODE_RANK=0` is set
-for each process of the first node."""
+"""Variables of the rank and of the number of processes. The first launcher whose rank is set
+decides. If it sets no number of processes, only a rank above 0 decides: `NODE_RANK=0` is set for
+each process of the first node."""
 
 
 def is_rank_zero(environ: Mapping[str, str] = os.environ) -> bool:

@@ -162,5 +162,5 @@ def test_a_folder_that_was_asked_for_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_a_tilde_without_a_home_is_told_as_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValidationError, match="there is no home folder that ~ stands for"):
+    with pytest.raises(ValidationError, match="there is no home folder to expand ~ to"):
         MLflowSettings(spool_dir=Path("~no-such-user/spool"))

@@ -147,7 +147,7 @@ def _prefix_of(key: str, runs: Collection[GateRun]) -> str:
     """The longest prefix of `key` for which a run recorded its data; empty if none did."""
     known = {prefix for run in runs for prefix in run.data}
     found = max((one for one in known if key.startswith(f"{one}/")), key=len, default="")
-    if ALL_OTHERS in known and key.startswith(f"{names.EVAL}/"):
+    if ALL_OTHERS in known and names.is_eval_key(key):
         return found or key.rpartition("/")[0]
     return found
 

@@ -1,7 +1,7 @@
-"""Which commit the program comes from, and what in its repository is not committed.
+"""Run git, and read the commit and the uncommitted changes of a repository.
 
-git is asked without pager, prompt, locks and network. Its answers do not depend on the settings of
-whoever runs it, so that what one machine says can be compared with what another one says.
+The only wrapper of git. The answers do not depend on the user's git settings, so that those of two
+machines can be compared.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ __all__ = [
 ]
 
 GIT_TIMEOUT = 10.0
-"""Seconds that each call of git may take."""
+"""Default timeout of a git call, in seconds."""
 MAX_DIFF = 1_000_000
-"""Bytes that are kept of a diff, and of the names of untracked files."""
+"""Bytes that are kept of a diff, and of the names of untracked files, each."""
 
-# Set inside git's hooks; the last one would change the diff.
+# git sets these inside its hooks; the last one would change the diff
 _NOT_FOR_GIT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_DIFF_OPTS")
 _READABLE = ("-c", "core.quotePath=false")
-# Neither `--binary` (nobody could see whether a secret is in it) nor what submodules hold: their
-# commit alone can be applied.
+# No `--binary`, in which nobody could see a secret, and no changes inside submodules, which
+# `git apply` cannot restore.
 _DIFF = (
     *(*_READABLE, "-c", "diff.suppressBlankEmpty=false"),
     *("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--full-index"),
@@ -44,7 +44,7 @@ _DIFF = (
 )
 _STATUS = ("status", "--porcelain=v2", "-z", "--untracked-files=normal")
 _SUBMODULE = re.compile(r"1 \S\S S.(?:M.|.U) (?:\S+ ){5}(.+)", re.DOTALL)
-"""What it says of a submodule in which files are changed or not tracked (git-status(1))."""
+"""The line of a submodule with changed or untracked files (git-status(1))."""
 _UNTRACKED = (
     *(*_READABLE, "ls-files", "--others", "--exclude-standard", "--full-name", "--", ":/"),
 )
@@ -52,12 +52,12 @@ _UNTRACKED = (
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A repository, as a run's tags describe it.
+    """A repository as tags of a run.
 
     Attributes:
-        tags: commit, branch, origin, whether the tree is dirty, and submodules whose tree is; as
-            far as git told them.
-        problem: what git did not tell, and why; empty where it told all.
+        tags: commit, branch, origin, whether the tree is dirty, and dirty submodules, as far as
+            git answered.
+        problem: which answers are missing, and why; empty if none is.
     """
 
     tags: dict[str, str]
@@ -71,13 +71,13 @@ class Checkout:
 
 @dataclass(frozen=True, slots=True)
 class Uncommitted:
-    """What is not committed, with its secrets.
+    """Uncommitted changes, not redacted.
 
     Attributes:
         digest: SHA-256, in hex, of the whole diff and all names.
-        diff: of tracked files, as git writes it: its first `MAX_DIFF` bytes.
+        diff: the first `MAX_DIFF` bytes of the diff of tracked files.
         diff_size: bytes of the whole diff.
-        untracked: names of untracked files, a line each: the first `MAX_DIFF` bytes.
+        untracked: the first `MAX_DIFF` bytes of the names of untracked files, one a line.
         untracked_size: bytes of all names.
     """
 
@@ -126,17 +126,15 @@ def run_git(
 
 
 def checkout(folder: Path, program: str = ".", *, timeout: float = GIT_TIMEOUT) -> Checkout:
-    """The repository that `program` in `folder` comes from.
+    """Describe the repository that `program` in `folder` comes from.
 
-    A program that the repository ignores (an installed command, in a virtual environment that lies
-    there) does not come from it. Where there is no git, no repository or no commit, there is
-    nothing to tell.
+    A program that the repository ignores, such as an installed command in a virtual environment,
+    does not come from it. Without git, a repository or a commit, the result is empty.
 
     Args:
         folder: in the repository.
         program: a path in it.
-        timeout: seconds that each call of git may take; what one that takes longer was asked for
-            is missing.
+        timeout: seconds for each call of git; the answer of a slower one is missing.
     """
     try:
         head = run_git(folder, "rev-parse", "--verify", "-q", "HEAD", timeout=timeout)
@@ -164,8 +162,8 @@ def checkout(folder: Path, program: str = ".", *, timeout: float = GIT_TIMEOUT) 
         tags[names.GIT_DIRTY] = "true"
     elif status.code == 0:
         tags[names.GIT_DIRTY] = "false"
-    asked = {"symbolic-ref": branch, "config": remote, "status": status}
-    slow = [f"git {name}" for name, answer in asked.items() if answer.timed_out]
+    answers = {"symbolic-ref": branch, "config": remote, "status": status}
+    slow = [f"git {name}" for name, answer in answers.items() if answer.timed_out]
     if slow:
         return Checkout(tags, f"{', '.join(slow)} took longer than {timeout:g} s")
     if names.GIT_DIRTY not in tags:
@@ -174,14 +172,14 @@ def checkout(folder: Path, program: str = ".", *, timeout: float = GIT_TIMEOUT) 
 
 
 def uncommitted(folder: Path, *, timeout: float = GIT_TIMEOUT) -> Uncommitted:
-    """What is not committed in the repository that `folder` lies in.
+    """Read the uncommitted changes of the repository that `folder` lies in.
 
-    Changes inside submodules are left out, and so is what binary files hold: the digest knows
-    these by git's own hash of their content.
+    Changes inside submodules and the content of binary files are left out; the digest covers
+    binary files by git's own hash.
 
     Args:
         folder: in the repository.
-        timeout: seconds that each call of git may take.
+        timeout: seconds for each call of git.
 
     Raises:
         GitError: git failed, or took too long.
@@ -200,7 +198,7 @@ def uncommitted(folder: Path, *, timeout: float = GIT_TIMEOUT) -> Uncommitted:
 
 
 def without_binaries(diff: bytes) -> bytes:
-    """A diff that `git apply` takes: a remark for each binary file, whose content it lacks."""
+    """Replace binary files by a comment each, so that `git apply` takes the diff."""
     sections = re.split(rb"(?m)^(?=diff --git )", diff)
     return b"".join(
         b"# %s: what they hold is not kept\n" % match[0] if match else section
@@ -210,20 +208,22 @@ def without_binaries(diff: bytes) -> bytes:
 
 
 def _changed_inside(status: bytes) -> str:
-    """The submodules whose own trees are dirty."""
+    """Names of the submodules whose own trees are dirty."""
     found = map(_SUBMODULE.fullmatch, status.decode("utf-8", "replace").split("\0"))
     return ", ".join(match[1] for match in found if match)
 
 
 def _why_no_head(folder: Path, timeout: float, head: Answer) -> str:
-    """Why a commit that git did not tell is to be called a failure; empty where it is none."""
+    """Why a missing commit is a failure; empty if it is none."""
     if head.timed_out:
         return f"git rev-parse took longer than {timeout:g} s"
     if head.code == 1:  # a repository without a commit
         return ""
-    said = run_git(folder, "rev-parse", "--git-dir", timeout=timeout).errors.decode(
+    problem = run_git(folder, "rev-parse", "--git-dir", timeout=timeout).errors.decode(
         errors="replace"
     )
-    if "not a git repository" in said:
+    if "not a git repository" in problem:
         return ""
-    return said.strip().partition("\n")[0] or f"git rev-parse failed with exit status {head.code}"
+    return (
+        problem.strip().partition("\n")[0] or f"git rev-parse failed with exit status {head.code}"
+    )

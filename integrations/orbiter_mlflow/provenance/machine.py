@@ -1,4 +1,4 @@
-"""The machine that a run runs on: Python, platform, CPU, GPUs. The same for a process' life."""
+"""Describe the machine: Python, platform, CPU, GPUs. Cached for the life of the process."""
 
 import os
 import platform
@@ -13,12 +13,12 @@ from orbiter_mlflow.provenance.subprocesses import run_subprocess
 __all__ = ["GpuError", "gpus", "machine_tags"]
 
 _TIMEOUT = 10.0
-"""Seconds: where no driver is kept loaded, nvidia-smi loads it."""
+"""Seconds: nvidia-smi may have to load the driver first."""
 
 
 @cache
 def machine_tags() -> dict[str, str]:
-    """Version of Python, platform, and name and number of the CPUs."""
+    """The tags with the version of Python, the platform, and name and number of the CPUs."""
     return {
         names.PYTHON: platform.python_version(),
         names.PLATFORM: platform.platform(),
@@ -28,28 +28,28 @@ def machine_tags() -> dict[str, str]:
 
 @cache
 def gpus(timeout: float = _TIMEOUT) -> str:
-    """Names of the NVIDIA GPUs, counted: `8 x NVIDIA H100`; empty where there are none.
+    """Names of the NVIDIA GPUs, counted: `8 x NVIDIA H100`; empty if there are none.
 
     Args:
-        timeout: seconds that nvidia-smi may take; only where the driver does not tell is it asked.
+        timeout: seconds for nvidia-smi, which runs only if `/proc` has no answer.
 
     Raises:
         GpuError: nvidia-smi took too long.
     """
-    found = _told_by_driver() or _told_by_tool(timeout)
+    found = _from_driver() or _from_nvidia_smi(timeout)
     return ", ".join(f"{count} x {name}" for name, count in sorted(Counter(found).items()))
 
 
 def _cpu() -> str:
     try:
         with Path("/proc/cpuinfo").open() as file:
-            # The first one is enough: a machine with hundreds of them takes long to tell all.
+            # the first is enough: listing hundreds of them takes long
             return next(_value(line) for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return ""  # not Linux, or not x86
 
 
-def _told_by_driver() -> list[str]:
+def _from_driver() -> list[str]:
     try:
         texts = [
             path.read_text() for path in Path("/proc/driver/nvidia/gpus").glob("*/information")
@@ -61,7 +61,7 @@ def _told_by_driver() -> list[str]:
     ]
 
 
-def _told_by_tool(timeout: float) -> list[str]:
+def _from_nvidia_smi(timeout: float) -> list[str]:
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         answer = run_subprocess(command, Path("/"), timeout, environment=os.environ)

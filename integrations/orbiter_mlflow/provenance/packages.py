@@ -1,4 +1,4 @@
-"""The installed packages, as a requirements file that brings them back."""
+"""List the installed packages as a requirements file."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from orbiter_mlflow.text.urls import without_userinfo
 __all__ = ["Requirements", "requirements"]
 
 _PAUSE = 0.0002
-"""Seconds between two packages, so that the training thread need not ask for the interpreter."""
+"""Seconds of pause after each package, so that the training thread gets the interpreter."""
 
 _NAME = re.compile(r"^Name:[ \t]*(\S+)", re.MULTILINE)
 _VERSION = re.compile(r"^Version:[ \t]*(\S+)", re.MULTILINE)
@@ -44,11 +44,10 @@ class _Package(NamedTuple):
 
 @cache
 def requirements(redactor: Redactor) -> Requirements:
-    """What is installed, as this process finds it: `name==version`, sorted by name.
+    """List the installed packages as `name==version`, sorted by name.
 
-    What came from a repository or an archive stands there as `name @ url`, without userinfo. What
-    was installed from a folder or a file of this machine, as a comment. The same for a process'
-    life.
+    A package from a repository or an archive is listed as `name @ url`, without userinfo; one from
+    a folder or a file of this machine as a comment. Cached for the life of the process.
 
     Raises:
         OSError: a folder of packages cannot be read.
@@ -67,7 +66,7 @@ def requirements(redactor: Redactor) -> Requirements:
 
 
 def _package(distribution: Distribution, redactor: Redactor) -> _Package | None:
-    # Not `distribution.metadata`: to parse it as mail takes ten times as long.
+    # not `distribution.metadata`: parsing that as mail takes ten times as long
     head = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO")
     head = (head or distribution.read_text("") or "").partition("\n\n")[0]
     name, version = _NAME.search(head), _VERSION.search(head)

@@ -1,6 +1,6 @@
-"""User, program and command line, as this process knows them: cheap, and asks no other process.
+"""Describe user, program and command line, without asking another process.
 
-Nothing here raises: what cannot be found out is left out.
+Nothing here raises: what is not known is left out.
 """
 
 import getpass
@@ -30,7 +30,7 @@ def source_tags(redactor: Redactor) -> dict[str, str]:
     server is asked.
 
     Args:
-        redactor: takes the secrets out of a text; a tag for which it fails is left out.
+        redactor: takes the secrets out of a text; a tag that it fails on is left out.
     """
     shell = _shell()
     notebook = type(shell).__name__ == "ZMQInteractiveShell" or hasattr(shell, "kernel")
@@ -50,22 +50,23 @@ def command_line(redactor: Redactor) -> str:
 
 
 def context_tags() -> dict[str, str]:
-    """The tags in `MLFLOW_RUN_CONTEXT`; where they name one of MLflow's, they go first."""
+    """The tags in `MLFLOW_RUN_CONTEXT`; they take precedence over MLflow's own."""
     try:
-        given = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
+        context = json.loads(os.environ.get("MLFLOW_RUN_CONTEXT") or "{}")
     except ValueError:
         return {}
-    if not isinstance(given, dict):
+    if not isinstance(context, dict):
         return {}
-    return {key: text for key, text in given.items() if isinstance(text, str)}
+    return {key: text for key, text in context.items() if isinstance(text, str)}
 
 
 def origins(trainer: type) -> Iterator[tuple[Path, str]]:
-    """Where the code of a run may come from, the surest place first: a folder, and a name in it.
+    """Places that the code of a run may come from, the surest first: a folder and a name in it.
 
-    That is the program; the file of the trainer's class, or of the next of its bases; the working
-    folder. Installed files, and ours, do not count: an installed command tells nothing of whose
-    code it runs. A program of the user's own that lies elsewhere rules out the working folder.
+    These are the program, the file of the trainer's class or of the next of its bases, and the
+    working folder. Installed files and our own do not count: an installed command says nothing
+    about whose code it runs. A program of the user's that lies elsewhere rules out the working
+    folder.
     """
     program = _own_program()
     if program is not None:
@@ -83,7 +84,7 @@ def origins(trainer: type) -> Iterator[tuple[Path, str]]:
 
 
 def _own_program() -> Path | None:
-    """The program's file; None where it is installed, and in a console or a notebook."""
+    """The program's file; None if it is installed, and in a console or a notebook."""
     program = _program()
     if not program or _shell() is not None or hasattr(sys, "ps1"):
         return None
@@ -101,10 +102,10 @@ def _installed(file: Path) -> bool:
 
 
 def redacted(tags: dict[str, str], redactor: Redactor) -> dict[str, str]:
-    """The tags without secrets, as a store takes them; one for which that fails is left out."""
+    """Redact tags and make them storable; a tag for which that fails is left out."""
     clean = {}
     for key, text in tags.items():
-        with suppress(Exception):  # rather no tag than a secret
+        with suppress(Exception):  # better no tag than a secret
             clean[key] = tag_value(redactor.value(key, text))
     return clean
 
@@ -131,7 +132,7 @@ def _program() -> str | None:
 
 
 def _absolute(program: Path) -> Path:
-    """Where the program is, though it may have left the folder that it was started in."""
+    """The program's path, even if the working folder has changed since it started."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)  # absolute since Python 3.9
     if main is not None and Path(main).name == program.name:
         program = Path(main)

@@ -1,4 +1,4 @@
-"""What can be found out about where a run comes from, part by part, as tags and artifacts."""
+"""Collect the provenance of a run, section by section, as tags and artifacts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ __all__ = ["Finding", "Sections"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Some of what was found out, without secrets.
+    """A part of the provenance, redacted.
 
     Attributes:
-        tags: of the run.
-        files: name -> content of artifacts.
-        problem: what was not found out, and why; empty where all was.
+        tags: tags of the run.
+        files: name of an artifact -> its content.
+        problem: what is missing, and why; empty if nothing is.
     """
 
     tags: dict[str, str] = field(default_factory=dict)
@@ -38,15 +38,14 @@ class Finding:
 
 
 class Sections:
-    """Finds out one part after the other.
+    """The sections of the provenance; each yields its findings, and raises if it fails.
 
-    Each raises whatever kept it from being found out, once it has given what it knows. No git, no
-    repository and no GPU is no failure: then there is nothing to give.
+    A missing git, repository or GPU is no failure: the section is then empty.
 
     Args:
         redactor: takes the secrets out of everything.
-        trainer: its class, whose file tells whose code it is where the program does not.
-        git_timeout: seconds that each call of git may take.
+        trainer: the trainer's class; its file locates the code if the program does not.
+        git_timeout: seconds for each call of git.
     """
 
     def __init__(
@@ -78,9 +77,9 @@ class Sections:
             if found.tags:
                 self._folder, self._checkout = folder, found
                 break
-        given = context_tags()
+        own = context_tags()
         tags = {} if self._checkout is None else self._checkout.tags
-        tags = {key: text for key, text in tags.items() if key not in given}
+        tags = {key: text for key, text in tags.items() if key not in own}
         yield Finding(redacted(tags, self._redactor), problem="; ".join(dict.fromkeys(problems)))
 
     def packages(self) -> Iterator[Finding]:
@@ -94,7 +93,7 @@ class Sections:
         )
 
     def diff(self) -> Iterator[Finding]:
-        """What is not committed; `git` comes first."""
+        """The uncommitted changes; `git` must run first."""
         if self._checkout is None or not self._checkout.dirty:
             return
         found = uncommitted(self._folder, timeout=self._git_timeout)
@@ -121,7 +120,7 @@ class Sections:
 
 
 def _cut(start: bytes, size: int) -> bytes:
-    """Whole lines of a text of `size` bytes that begins like this; says so where it is not all."""
+    """The whole lines of the start of a text of `size` bytes; a last line says if it was cut."""
     if size <= MAX_DIFF:
         return start
     kept = start[: start.rfind(b"\n") + 1]

@@ -1,1 +1,1 @@
-"""The training process' side of a run: what becomes a record of its journal."""
+"""The training process' side of a run: events become records of its journal."""

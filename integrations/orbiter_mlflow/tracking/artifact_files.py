@@ -87,7 +87,7 @@ class Found:
                 self._close()
 
     def look(self) -> None:
-        """Note whether it has changed since it was found; to be called once it has been read."""
+        """Note whether it has changed since it was found; call it after reading."""
         assert self.fd is not None  # noqa: S101  it is open
         now = os.fstat(self.fd)
         self.changed = _identity(now) != _identity(self.status)
@@ -109,7 +109,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something that is not taken, and why."""
+    """A file or folder that is not taken, and why."""
 
     name: str
     reason: str
@@ -202,7 +202,7 @@ def _linked(root: str, path: str, name: str) -> Found | LeftOut:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a file cannot be had, in words."""
+    """Why a file cannot be read, in words."""
     if isinstance(error, FileNotFoundError):
         return "it is not there (any more)"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
@@ -213,7 +213,7 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 
 
 class _Allowance:
-    """How much of something all trainers of the process may hold."""
+    """An amount that all trainers of the process share."""
 
     def __init__(self, most: int) -> None:
         self._left = most
@@ -221,7 +221,7 @@ class _Allowance:
         self._lock = threading.RLock()
 
     def take(self, amount: int) -> bool:
-        """Whether so much could be had."""
+        """Take an amount; False if there is not so much left."""
         with self._lock:
             if amount > self._left:
                 return False

@@ -1,8 +1,8 @@
 """The artifacts of one run: from a call of `log_artifact` to records of its journal.
 
 A call finds the files, holds on to them and returns within some tens of milliseconds; a background
-thread copies and hashes them. Nothing here raises. What is not kept, or not as it was, is told by a
-warning and a tag.
+thread copies and hashes them. Nothing here raises. A warning and a tag report files that are not
+kept, or not as they were.
 """
 
 import asyncio
@@ -39,10 +39,10 @@ __all__ = ["RunArtifacts"]
 _logger = quiet_logger(__name__)
 
 _HOLDING = 0.015
-"""Seconds of a call in which files are read or opened, so that they may be changed or removed."""
+"""Seconds of a call in which files are read or opened; those may be changed or removed at once."""
 _LISTING = 0.03
-"""Seconds of a call; what it has not found by then, the thread looks for."""
-_TOLD = 20
+"""Seconds of a call in which it looks for files; the thread finds the rest."""
+_MAX_NAMED = 20
 """Files that a tag names; the others are counted."""
 _SHOWN = 150
 """Characters of a name in such a tag: those at its end."""
@@ -53,13 +53,13 @@ _TOO_LATE = "the process ended before it was copied"
 
 
 class _Call:
-    """What one call hands in.
+    """One call of `log_artifact`.
 
     Attributes:
         given: the path, as given.
-        left_out: what is not kept, or not as it was.
-        under_way: the file that is being copied.
-        all_found: nothing is left to be looked for.
+        left_out: files that are not kept, or not as they were.
+        under_way: the file that is being copied now.
+        all_found: the search for files is complete.
     """
 
     def __init__(self, given: str, files: Iterator[Found | LeftOut]) -> None:
@@ -71,7 +71,7 @@ class _Call:
         self._files = files
 
     def look(self) -> None:
-        """Find the files and hold on to them, as far as one gets in `_LISTING` seconds."""
+        """Find the files and hold on to them, for up to `_LISTING` seconds."""
         start = time.monotonic()
         for one in self._files:
             took = time.monotonic() - start
@@ -90,7 +90,7 @@ class _Call:
         self.all_found = True
 
     def take(self) -> Iterator[Found]:
-        """The files, one after the other."""
+        """Yield the files, one after the other."""
         while self.found:
             yield self.found.popleft()
         for one in self._files:
@@ -101,7 +101,7 @@ class _Call:
         self.all_found = True
 
     def unfinished(self) -> Iterator[LeftOut]:
-        """What another thread has not copied by now."""
+        """Files that the other thread has not copied yet."""
         waiting = [self.under_way, *(file.name for file in self.found.copy())]
         yield from (LeftOut(name, _TOO_LATE) for name in waiting if name)
         if not self.all_found:
@@ -134,7 +134,7 @@ class RunArtifacts:
 
     @property
     def pending(self) -> bool:
-        """Whether anything that was handed in is not copied yet."""
+        """Whether any file is not copied yet."""
         return self._calls > 0
 
     def log(self, path: Any, folder: Any) -> None:
@@ -230,10 +230,10 @@ class RunArtifacts:
             self._write_tags(all_counts=True)
         then()
 
-    # -- what is told --------------------------------------------------------------------------
+    # -- warnings and tags ---------------------------------------------------------------------
 
     def _tell(self, given: str, left_out: Sequence[LeftOut]) -> None:
-        """Tell of what is not kept as it was: one warning for all, and a tag."""
+        """Report the files that are not kept as they were: one warning for all, and a tag."""
         with self._lock:
             for one in left_out:
                 self._problems[self._redact(one.name.strip("/"))] = one.reason
@@ -251,21 +251,21 @@ class RunArtifacts:
             )
 
     def _write_tags(self, *, all_counts: bool = False) -> None:
-        """Write the tags that have something new to say; `all_counts`: be it the count alone."""
+        """Write the tags that have changed; with `all_counts`, even if only a count has."""
         for tag, told in {
             names.ARTIFACT_PROBLEMS: self._problems,
             names.ARTIFACTS_RENAMED: self._names.renamed,
         }.items():
-            count = len(told) if all_counts else min(len(told), _TOLD + 1)
+            count = len(told) if all_counts else min(len(told), _MAX_NAMED + 1)
             if count > self._told.get(tag, 0):
                 self._told[tag] = count
                 self._writer.append(Tags({tag: tag_value(_as_json(told))}))
 
 
 def _as_json(told: Mapping[str, str]) -> str:
-    some = {_end_of(name): _end_of(text) for name, text in islice(told.items(), _TOLD)}
-    if len(told) > _TOLD:
-        some["..."] = f"and {len(told) - _TOLD} more"
+    some = {_end_of(name): _end_of(text) for name, text in islice(told.items(), _MAX_NAMED)}
+    if len(told) > _MAX_NAMED:
+        some["..."] = f"and {len(told) - _MAX_NAMED} more"
     return json.dumps(some, ensure_ascii=False)
 
 

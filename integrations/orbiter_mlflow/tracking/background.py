@@ -1,6 +1,6 @@
-"""One thread of the process for work that must not hold up a training; it keeps the order.
+"""Run work that must not hold up a training on one thread of the process, in order.
 
-A process that exits waits for what was handed in, as long as those who handed it in allow.
+A process that exits waits for its work, as long as the callers allow.
 """
 
 import atexit
@@ -19,11 +19,11 @@ _POLL = 0.01
 
 
 class Background:
-    """The thread; it starts with the first work.
+    """The background thread, which starts with the first work.
 
     Attributes:
-        exiting: the process ends.
-        late: the process has waited long enough: only what takes no time is to be done yet.
+        exiting: the process is ending.
+        late: the process has waited long enough: work must be quick, or give up.
     """
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class Background:
         self._known_to_the_exit = False
 
     def do(self, work: Callable[[], None], patience: float) -> None:
-        """Do `work` after all that was handed in before; now, where there can be no thread.
+        """Do `work` after all earlier work; at once if no thread can be started.
 
         Args:
-            work: what is to be done; it must not raise.
+            work: the work; it must not raise.
             patience: seconds that the exit of the process may wait for it.
         """
         with self._lock:
@@ -52,7 +52,7 @@ class Background:
             self._do_here()
 
     def finish(self) -> None:
-        """The process ends: wait for what is left as long as is allowed, then do the rest here."""
+        """Wait for the remaining work as long as is allowed, then do the rest here."""
         self.exiting = True
         deadline = time.monotonic() + self._patience
         try:
@@ -66,7 +66,7 @@ class Background:
         if not self._known_to_the_exit:
             self._known_to_the_exit = True
             # Exit functions run last made, first run. The trainers have made theirs before, so
-            # that they end their runs once this one has waited.
+            # that they end their runs after this one has waited.
             atexit.register(self.finish)
             if "multiprocessing.util" in sys.modules:  # its children leave by `os._exit`
                 from multiprocessing.util import Finalize
@@ -79,14 +79,14 @@ class Background:
 
     def _run(self) -> None:
         while True:
-            self._did(self._queue.get())
+            self._do(self._queue.get())
 
     def _do_here(self) -> None:
         with suppress(Empty):
             while True:
-                self._did(self._queue.get_nowait())
+                self._do(self._queue.get_nowait())
 
-    def _did(self, work: Callable[[], None]) -> None:
+    def _do(self, work: Callable[[], None]) -> None:
         work()
         with self._lock:
             self._left -= 1
@@ -96,12 +96,12 @@ _background = Background()
 
 
 def background() -> Background:
-    """The thread of this process."""
+    """The background thread of this process."""
     return _background
 
 
 def _forget_after_fork() -> None:
-    """A forked child has none of its parent's threads; the parent does what was handed to it."""
+    """A forked child has none of its parent's threads, and the parent does its work itself."""
     global _background
     _background = Background()
 

@@ -1,5 +1,6 @@
-"""A run's description, as its page in the MLflow UI shows it: which trainer, which config, what
-came of it, and how to get it back. Markdown, in which nothing that others wrote acts.
+"""A run's description for its page in the MLflow UI: trainer, config, result, way to reproduce it.
+
+Markdown, in which text from elsewhere is escaped.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from orbiter_mlflow.text.escaping import markdown_code, markdown_text, shortened
 __all__ = ["Description"]
 
 _MOST = 12
-"""Fields of the config that are shown; the page has all of them besides."""
+"""Fields of the config that are shown; the page lists all params besides."""
 _MOST_METRICS = 4
 _LONGEST = 60
 """Characters of a value."""
@@ -19,11 +20,11 @@ _LONGEST_ERROR = 500
 
 
 class Description:
-    """What is known of a run so far, in words.
+    """The description of a run, as far as it is known.
 
     Args:
         trainer: its class, as `module:qualname`.
-        own: what the user says of the run; Markdown, and stands first.
+        own: the user's description, in Markdown; it stands first.
     """
 
     def __init__(self, trainer: str, own: str = "") -> None:
@@ -34,16 +35,16 @@ class Description:
         self._error = ""
 
     def configured(self, params: Mapping[str, str]) -> None:
-        """The config is logged as these params; secrets are redacted."""
+        """Note the params of the config, which are redacted."""
         own = join_values(params)
         self._params = {key: _as_it_is(text) for key, text in own.items() if key != names.KEY_ORDER}
 
     def measured(self, values: Mapping[str, float]) -> None:
-        """A result of `train` or `evaluate`."""
+        """Note a result of `train` or `evaluate`."""
         self._results |= values
 
     def failed(self, phase: str, kind: str, message: str, *, on_purpose: bool = False) -> None:
-        """`train` or `evaluate` ended with an exception; `on_purpose`: it is no error."""
+        """Note an exception of `train` or `evaluate`; with `on_purpose` it is no error."""
         said = markdown_text(shortened(message, _LONGEST_ERROR))
         what = "Stopped" if on_purpose else "Error"
         self._error = f"**{what}:** {phase} ended with {markdown_code(kind)}: {said}"
@@ -76,7 +77,7 @@ class Description:
 
 
 def _as_it_is(text: str) -> str:
-    """`text` in which delivery finds no place for the run's id; it looks the same."""
+    """`text` without a place that delivery would put the run's id in; it looks the same."""
     return text.replace(names.RUN_ID_HERE, f"{names.RUN_ID_HERE[0]}\u2060{names.RUN_ID_HERE[1:]}")
 
 

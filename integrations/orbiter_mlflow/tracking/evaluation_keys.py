@@ -1,7 +1,7 @@
 """The data of a run: its dataset inputs, and the prefix of metric keys that belongs to each.
 
 The data decide, not the moment: a prefix that an evaluation has used stands for its data as long
-as the run lives, and a tag says which data those are.
+as the run lives, and a tag says which data that is.
 """
 
 import json
@@ -29,18 +29,18 @@ _LONGEST_NAME = 100
 """Characters of the name of data in the tag."""
 
 Parts = tuple[str | int, ...]
-"""Of a prefix: `("eval",)`, `("eval", "hard")`, `("eval", 2)`."""
+"""The parts of a prefix: `("eval",)`, `("eval", "hard")`, `("eval", 2)`."""
 
 
 class Evaluation(NamedTuple):
-    """An evaluation: what its keys begin with, and the step it belongs to."""
+    """An evaluation: the prefix of its keys, and the step it belongs to."""
 
     prefix: Parts
     step: int
 
 
 class _Data(NamedTuple):
-    """Data as described, and what equal data share and no other data have."""
+    """Described data, and an identity that only equal data share."""
 
     info: DatasetInfo
     identity: str
@@ -53,11 +53,11 @@ _under_way: ContextVar[tuple[tuple["RunData", Evaluation], ...]] = ContextVar(
 
 
 class RunData:
-    """The data that one run is checked with and evaluated on.
+    """The data that a run is checked with and evaluated on.
 
     Args:
-        redactor: takes the secrets out of what the data say of themselves.
-        eval_names: names for data, by their digest or by the name that they have.
+        redactor: takes the secrets out of names, sources and schemas.
+        eval_names: names for data, by their digest or by their own name.
     """
 
     def __init__(self, redactor: Redactor, eval_names: Mapping[str, str]) -> None:
@@ -77,7 +77,7 @@ class RunData:
         return [*self._inputs(self._train), *self._inputs(self._checked)]
 
     def known(self) -> list[Record]:
-        """All that has been told of data so far, as another run with these data needs it."""
+        """The records about data so far, for another run that goes on with these data."""
         records: list[Record] = list(self._logged)
         if self._table:
             records.append(Tags({names.EVALUATED_DATA: _json(self._table)}))
@@ -90,7 +90,7 @@ class RunData:
         return records
 
     def ended(self) -> Evaluation | None:
-        """The evaluation that ends here; None where its start was not told."""
+        """The evaluation that ends here; None if its start was not reported."""
         under_way = _under_way.get()
         for at in reversed(range(len(under_way))):
             run, evaluation = under_way[at]
@@ -124,7 +124,7 @@ class RunData:
         return parts, records
 
     def _name(self, data: _Data) -> str | None:
-        """The name that data go by, where they are not those of the checks."""
+        """The name in the keys of data that are not those of the checks."""
         own = data.info.own_name
         name = self._names.get(data.info.record.digest) or self._names.get(own or "") or own
         if name is None and self._train is not None and data.identity == self._train.identity:
@@ -161,8 +161,8 @@ class Prefixes:
     def of(self, identity: str, name: str | None, *, is_main: bool) -> Parts:
         """The parts of the prefix of the data known as `identity`.
 
-        `is_main` says that they are those of the checks; other ones that were so when they were
-        first evaluated on keep the prefix.
+        `is_main` says that they are those of the checks. Data that were so when they were first
+        evaluated on keep the prefix.
         """
         with self._lock:
             if is_main and self._main is None:
@@ -200,7 +200,7 @@ class Objects:
         self._known: dict[int, tuple[str, Any]] = {}
 
     def identity(self, data: Any, info: DatasetInfo) -> str:
-        """What equal data share and no other data have."""
+        """An identity that only equal data share."""
         if info.certain:
             return info.record.digest
         if info.own_name is not None:
@@ -218,7 +218,7 @@ class Objects:
 
 
 def _json(table: Mapping[str, Mapping[str, str]]) -> str:
-    """The table as a tag holds it: of more data than find room, the first ones, and a count."""
+    """The table as JSON for a tag: the first entries that find room, and a count of the others."""
     shown: dict[str, object] = dict(table)
     while len(text := json.dumps(shown, ensure_ascii=False)) > names.MAX_TAG_VALUE:
         shown.pop("...", None)

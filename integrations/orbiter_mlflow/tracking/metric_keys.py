@@ -1,8 +1,7 @@
-"""What a trainer reports, as MLflow takes it: numbers under legal metric keys, all else as tags.
+"""Flatten reports: numbers get legal metric keys, everything else becomes a tag.
 
 One `MetricKeys` serves one run and promises that two sources never share a key. It runs inside the
-training loop: it does no I/O, takes no lock, and survives whatever value it is handed. When and
-where the result is written is left to others.
+training loop: it does no I/O, takes no lock, and raises for no value.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +31,7 @@ MAX_DEPTH = 64
 _PLAIN = frozenset({float, int, bool})
 
 Prefix = str | tuple[str | int, ...]
-"""What keys begin with: `train`, `eval`, `eval/<name of the data>`; or its parts."""
+"""The start of keys: `train`, `eval`, `eval/<name of the data>`; or its parts."""
 
 
 class Flat(NamedTuple):  # made on each report: a frozen dataclass costs three times as much
@@ -41,11 +40,11 @@ class Flat(NamedTuple):  # made on each report: a frozen dataclass costs three t
     numbers: dict[str, float]
     """Metric key -> value; NaN and infinities included."""
     texts: dict[str, str]
-    """Tag key -> text of what is no number."""
+    """Tag key -> text of a value that is no number."""
     nonfinite: list[str]
     """Metric keys that are NaN or infinite here for the first time in this run."""
     renamed: dict[str, str]
-    """Keys used here for the first time that are not what was given: key logged -> as given."""
+    """Keys used here for the first time that had to change: key logged -> key reported."""
     late: list[tuple[Source, float]]
     """Numbers that get their key after all others of the report; empty once it is flattened."""
 
@@ -53,9 +52,9 @@ class Flat(NamedTuple):  # made on each report: a frozen dataclass costs three t
 class MetricKeys:
     """The keys of one run: each belongs to one source for the run's life.
 
-    A source is a path of keys in what was reported, under a prefix. Its key is the path
+    A source is a path of keys in a report, under a prefix. Its key is the path
     joined by `/`, with what MLflow refuses escaped the same way in each run (`pass@1` becomes
-    `pass:40:1`). What others have put before it already is not put there twice: `train_loss` is
+    `pass:40:1`). A prefix that the key repeats is not put there twice: `train_loss` is
     `train/loss`, where no other source has that key; of an evaluation `eval_loss` and `loss` are
     one source, but for a report that has both. Only where two sources would meet on one key
     (`{"a/b": 1, "a": {"b": 2}}`) does the later one get `:2`, `:3` and so on. Threads may share it.
@@ -76,7 +75,7 @@ class MetricKeys:
         """Flatten one report.
 
         Args:
-            prefix: what each key begins with. Of its parts, a number and a name that reads like it
+            prefix: the start of each key. Of its parts, a number and a name that reads like it
                 (`("eval", 2)` and `("eval", "2")`) never share keys.
             metrics: a mapping gives just its keys. A `TrainMetrics` gives those of its fields that
                 were set, and the content of `extra` beside them; what there has the name of a field
@@ -88,7 +87,7 @@ class MetricKeys:
         return self._flatten(self._roots.get(prefix) or self._root(prefix), metrics, None)
 
     def flatten_result(self, prefix: str, metrics: Mapping[Any, Any] | TrainMetrics) -> Flat:
-        """Flatten what a whole phase has come to: a mean, a maximum, the last value.
+        """Flatten the result of a whole phase: a mean, a maximum, the last value.
 
         Keys that were reported under `prefix` keep their curve: the number goes to
         `<prefix>/final/<key>`. Arguments and errors are those of `flatten`.
@@ -116,7 +115,7 @@ class MetricKeys:
         return flat
 
     def tag(self, key: str) -> str:
-        """The tag key for a `key` of the user's: as given where MLflow takes it, else escaped."""
+        """The tag key for a `key` of the user's, escaped if MLflow does not take it as it is."""
         source = self._user_tags.get(key)
         if source is None:
             shown = self._redact(key)
@@ -140,7 +139,7 @@ class MetricKeys:
         above: tuple[int, ...],
         final: Source | None,
     ) -> bool:
-        """Flatten `mapping`; `above` identifies those it lies in. False where it is empty.
+        """Flatten `mapping`; `above` identifies those it lies in. False if it is empty.
 
         `final` is the source of numbers whose own key was reported before; None for a report.
         """
@@ -223,7 +222,7 @@ def _is_one_of_evaluation(one: Source, other: Source) -> bool:
 
 
 def _as_mapping(metrics: object) -> Mapping[Any, Any]:
-    """A dataclass as the mapping that gives the same keys; a mapping as it is."""
+    """A dataclass as a mapping with the same keys; a mapping as it is."""
     if isinstance(metrics, Mapping):
         return metrics
     if not is_dataclass(metrics) or isinstance(metrics, type):
@@ -259,7 +258,7 @@ def _field(metrics: object, name: str) -> object:
 def _items(mapping: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
     try:
         return list(mapping.items())
-    except Exception:  # one value cannot be had: take the others one by one
+    except Exception:  # one value cannot be read: take the others one by one
         return _readable_items(mapping)
 
 

@@ -1,4 +1,4 @@
-"""What was measured, as records: points with their time, and tags for what is no number."""
+"""Turn reports into records: points with their time, and tags for values that are no number."""
 
 import json
 import threading
@@ -15,14 +15,14 @@ from orbiter_mlflow.text.values import tag_value
 from orbiter_mlflow.tracking.metric_keys import Flat, MetricKeys, Prefix
 
 _STEPS_REMEMBERED = 1000
-"""Steps whose last time is kept: several tasks may report at steps of their own at once."""
+"""Steps whose last time is remembered: several tasks may report at steps of their own."""
 
 
 class Measurements:
     """The measurements of one run. Threads may share it.
 
     Attributes:
-        keys: which key belongs to which source, for metrics and for the user's own tags.
+        keys: the keys of metrics and of the user's own tags.
     """
 
     def __init__(self, redactor: Redactor) -> None:
@@ -32,18 +32,18 @@ class Measurements:
         self._lock = threading.Lock()
         self._renamed: dict[str, str] = {}
         self._nonfinite: set[str] = set()
-        self._told: dict[str, str] = {}
+        self._written: dict[str, str] = {}
 
     def records(
         self, prefix: Prefix, metrics: Mapping[str, Any] | TrainMetrics, step: int
     ) -> Iterator[Record]:
-        """The records of a report or an evaluation at `step`; their keys begin with `prefix`."""
+        """The records of a report or an evaluation at `step`, with keys under `prefix`."""
         return self._records(self.keys.flatten(prefix, metrics), step)
 
     def records_of_training(
         self, metrics: Mapping[str, Any] | TrainMetrics, step: int
     ) -> Iterator[Record]:
-        """The records of what a training has come to at `step`: beside the curves, not on them."""
+        """The records of the result of a training at `step`: beside the curves, not on them."""
         return self._records(self.keys.flatten_result(names.TRAIN, metrics), step)
 
     def _records(self, flat: Flat, step: int) -> Iterator[Record]:
@@ -68,7 +68,7 @@ class Measurements:
         return at
 
     def _news(self, flat: Flat) -> dict[str, str]:
-        """The tags for what is no finite number, as far as they say something new."""
+        """The tags for values that are no finite number, as far as they have changed."""
         tags = {}
         for key, text in flat.texts.items():
             secret = any(self._redactor.is_secret_key(part) for part in key.split("."))
@@ -79,6 +79,6 @@ class Measurements:
         if flat.renamed:
             self._renamed.update(flat.renamed)
             tags[names.RENAMED] = json.dumps(self._renamed, ensure_ascii=False)
-        news = {key: text for key, text in tags.items() if self._told.get(key) != text}
-        self._told.update(news)
+        news = {key: text for key, text in tags.items() if self._written.get(key) != text}
+        self._written.update(news)
         return {key: tag_value(text) for key, text in news.items()}

@@ -1,6 +1,6 @@
 """Sources of metrics, and the key that each owns for the life of a run.
 
-A source is a place in what is reported: a path of keys under a prefix. Its key is legal for MLflow,
+A source is a place in a report: a path of keys under a prefix. Its key is legal for MLflow,
 the same in each run, and never that of another source.
 """
 
@@ -22,7 +22,7 @@ _SEPARATOR = re.compile(r"(?<=[^/])/(?=.)", re.DOTALL)
 
 
 class Source:
-    """One place in what is reported, and the keys that it owns once it has needed them."""
+    """One place in a report, and the keys that it owns once it has needed them."""
 
     __slots__ = (
         "children",
@@ -42,10 +42,10 @@ class Source:
         self.path = path
         self.given = given
         self.depth = depth
-        self.root = self  # what stands for the prefix
-        self.doubled = doubled  # of a root: what its keys need not begin with
-        self.undoubled: str | None = None  # the path without that, where it begins with it
-        self.stem: str | None = None  # what the undoubled paths of the children begin with
+        self.root = self  # the source of the prefix itself
+        self.doubled = doubled  # of a root: beginnings of keys that only repeat it
+        self.undoubled: str | None = None  # the path without such a beginning
+        self.stem: str | None = None  # the start of the children's undoubled paths
         self.metric: str | None = None
         self.tag: str | None = None
         self.children: dict[str | tuple[str, str, int], Source] = {}
@@ -94,18 +94,18 @@ class Source:
 
 
 def path_of(parts: tuple[str | int, ...]) -> str:
-    """What the keys under a prefix begin with, before their last `/`, given the prefix' parts."""
+    """The start of all keys under a prefix, without a `/` at its end, from the prefix' parts."""
     return "/".join(escape(str(part)) for part in parts)
 
 
 def doubled_by(parts: tuple[str | int, ...]) -> tuple[str, ...]:
-    """How others begin keys under this prefix: `eval_hard_loss` and `eval/loss` for `eval/hard`."""
+    """Beginnings of keys that repeat this prefix: `eval_hard_` and `eval/` for `eval/hard`."""
     texts = [str(part) for part in parts]
     return tuple(dict.fromkeys(["_".join(texts), "/".join(texts), texts[0]]))
 
 
 def escape(key: str) -> str:
-    """`key` as MLflow takes it: legal, and never what another key becomes.
+    """Escape `key` so that MLflow takes it; different keys stay different.
 
     MLflow allows `[/\\w.\\- :]*` and only paths that `posixpath.normpath` leaves alone
     (mlflow/utils/validation.py, 3.17). A segment that breaks this, or that could be read as

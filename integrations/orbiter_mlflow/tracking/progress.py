@@ -1,7 +1,7 @@
 """A progress bar on the terminal or in a notebook, moved by `report`.
 
-It has no thread of its own, draws at most ten times a second, and nothing where standard error is
-neither. A terminal's is drawn by rich; a notebook's is HTML, which needs no widgets.
+It has no thread of its own, draws at most ten times a second, and draws nothing if standard error
+is neither. A terminal's is drawn by rich; a notebook's is HTML, which needs no widgets.
 """
 
 import html
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _INTERVAL = 0.1
-"""Seconds between two drawings."""
+"""Seconds between two redraws."""
 _SHOWN = 3
 """Metrics beside the step; more would not fit."""
 
 
 class Bar(Protocol):
-    """What a run needs of a progress bar."""
+    """The part of a progress bar that a run uses."""
 
     def moved(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None: ...
     def stop(self) -> None: ...
 
 
 def open_bar(title: str, steps: int | None, console: "Console | None" = None) -> Bar | None:
-    """A bar on the terminal or in the notebook; None where there is neither.
+    """A bar on the terminal or in the notebook; None if there is neither.
 
     Args:
         title: stands before the bar.
-        steps: how many there will be, where that is known.
-        console: where to draw; standard error where left out.
+        steps: the total; None if it is not known.
+        console: where to draw. Default: standard error.
     """
     from rich.console import Console
 

@@ -1,6 +1,6 @@
-"""Finds out where a run comes from, on a thread of its own, and keeps it in the run's journal.
+"""Collect the provenance of a run on a thread of its own, and append it to the run's journal.
 
-What cannot be found out disturbs neither the run nor the rest: a tag says what, and why.
+A section that fails disturbs neither the run nor the other sections: a tag says which, and why.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ from orbiter_mlflow.text.values import tag_value
 __all__ = ["Collector"]
 
 _POLL = 0.01
-"""Seconds between looks at whether all is found out."""
+"""Seconds between looks at whether the thread is done."""
 _MAX_REASON = 500
-"""Characters: the reasons of all parts go into one tag."""
+"""Characters of a reason: those of all sections go into one tag."""
 
 
 class Collector:
-    """The provenance of one run; begins at once.
+    """The provenance of one run; its collection starts at once.
 
     Args:
-        writer: of the run.
+        writer: the run's writer.
         redactor: takes the secrets out of everything.
-        skip: parts that are left out, as in `MLflowSettings.skip_provenance`.
-        trainer: its class.
+        skip: sections that are left out, as in `MLflowSettings.skip_provenance`.
+        trainer: the trainer's class.
     """
 
     def __init__(
@@ -67,39 +67,39 @@ class Collector:
         try:
             self._thread.start()
         except RuntimeError as error:  # no more threads, or the interpreter is ending
-            self._tell_failed(dict.fromkeys(self._pending, str(error)))
+            self._report_failed(dict.fromkeys(self._pending, str(error)))
             self._finished = True
 
     async def wait(self, patience: float) -> None:
-        """Let the event loop go on until all is found out, for up to `patience` seconds; where
-        that was not enough, no second time."""
+        """Wait up to `patience` seconds for all sections while the event loop goes on; if that is
+        not enough, later calls do not wait."""
         deadline = 0.0 if self._kept_waiting else time.monotonic() + patience
         while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110  no task ends it
             await asyncio.sleep(_POLL)
         self._kept_waiting = self._thread.is_alive()
 
     def finish(self, patience: float) -> None:
-        """Wait up to `patience` seconds; what is not known by then is told as failed."""
+        """Wait up to `patience` seconds; report sections that are not done by then as failed."""
         # The garbage collector may have brought us here on any thread.
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(patience)
         with self._lock:
             if self._pending and not self._finished:
                 reason = "the run ended before it was found out"
-                self._tell_failed(dict.fromkeys(self._pending, reason))
+                self._report_failed(dict.fromkeys(self._pending, reason))
             self._finished = True
 
     def _run(self) -> None:
         for name, part in tuple(self._pending.items()):
             try:
                 for finding in part():
-                    self._keep(name, finding)
+                    self._append(name, finding)
             except Exception as error:
-                self._keep(name, Finding(problem=f"{type(error).__name__}: {error}"))
+                self._append(name, Finding(problem=f"{type(error).__name__}: {error}"))
             with self._lock:
                 del self._pending[name]
 
-    def _keep(self, name: str, finding: Finding) -> None:
+    def _append(self, name: str, finding: Finding) -> None:
         with self._lock:
             if self._finished:  # nobody would remove a file that lies beside no journal
                 return
@@ -110,9 +110,9 @@ class Collector:
                 tags = {key: tag_value(text) for key, text in finding.tags.items()}
                 self._writer.append(Tags(self._packed.add(tags)))
             if finding.problem:
-                self._tell_failed({name: finding.problem})
+                self._report_failed({name: finding.problem})
 
-    def _tell_failed(self, reasons: dict[str, str]) -> None:
+    def _report_failed(self, reasons: dict[str, str]) -> None:
         for name, reason in reasons.items():
             shown = " ".join(self._redactor.text(reason).split())
             self._failed[name] = tag_value(shown)[:_MAX_REASON]

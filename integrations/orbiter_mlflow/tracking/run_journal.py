@@ -1,4 +1,4 @@
-"""The birth of a run: what its journal begins with, and who delivers it."""
+"""Open a run's journal and register it for delivery."""
 
 import logging
 import uuid
@@ -19,8 +19,8 @@ from orbiter_mlflow.text.values import tag_value
 
 _logger = logging.getLogger(__name__)
 
-_told: set[Path] = set()
-"""The folders that were told to take the place of the home."""
+_warned: set[Path] = set()
+"""The fallback folders that a warning has named."""
 
 _HOSTS: dict[str, type[Host]] = {
     "process": DeliveryProcess,
@@ -32,7 +32,7 @@ _HOSTS: dict[str, type[Host]] = {
 def open_run_journal(
     settings: MLflowSettings, redactor: Redactor, *, user: str | None
 ) -> RunWriter:
-    """Start the journal of a run, under delivery as the settings say.
+    """Start the journal of a run, and its delivery as the settings say.
 
     Raises:
         OSError: the journal cannot be made.
@@ -69,15 +69,15 @@ def open_run_journal(
             problem = problem or error
             continue
         if len(folders) > 1 and spool_folder.is_fallback(folder):
-            _tell_fallback(folder, problem)
+            _warn_of_fallback(folder, problem)
         return writer
     raise problem or FileNotFoundError("no folder for journals")
 
 
-def _tell_fallback(folder: Path, problem: OSError | None) -> None:
-    if folder in _told:
+def _warn_of_fallback(folder: Path, problem: OSError | None) -> None:
+    if folder in _warned:
         return
-    _told.add(folder)
+    _warned.add(folder)
     _logger.warning(
         "%s: journals go to %s; set spool_dir to a folder that outlives this job",
         "there is no home folder" if problem is None else f"no journal in the home ({problem})",

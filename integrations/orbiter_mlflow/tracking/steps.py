@@ -9,35 +9,35 @@ _logger = quiet_logger(__name__)
 
 
 class Steps:
-    """How far a training is.
+    """The steps of a training.
 
     Attributes:
-        present: where an evaluation that starts now stands.
-        latest: the largest step that was told.
+        present: the step of an evaluation that starts now.
+        latest: the largest step so far.
     """
 
     def __init__(self) -> None:
         self.present = self.latest = 0
 
     def reported(self, step: Any) -> int:
-        """The step of a report, which others of earlier steps may follow."""
+        """Take in the step of a report; reports of earlier steps may follow."""
         at = self.bounded(step)
         self.present = max(self.present, at)
         self.latest = max(self.latest, at)
         return at
 
-    def told(self, step: Any) -> None:
-        """The step that what comes next belongs to, as the user says, be it an earlier one."""
+    def move_to(self, step: Any) -> None:
+        """Set the step of what comes next, even to an earlier one."""
         self.present = self.bounded(step)
         self.latest = max(self.latest, self.present)
 
     def ended(self, steps: Any) -> int:
-        """The step of a result after `steps`: the last of the training."""
+        """The step of a result after `steps` steps: the last of the training."""
         self.present = self.latest = max(self.latest, self.bounded(steps))
         return self.latest
 
     def bounded(self, step: Any) -> int:
-        """`step` as MLflow takes it; the present one for what is none, with a warning."""
+        """`step` as MLflow takes it; the present step, with a warning, if it is none."""
         try:
             return bounded_int(step)
         except (TypeError, ValueError) as error:

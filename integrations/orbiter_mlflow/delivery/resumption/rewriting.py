@@ -17,9 +17,6 @@ from orbiter_mlflow.delivery.records import Artifact, Metrics, Params, Record, T
 MAX_STEP = 2**63 - 1
 """The largest step that MLflow stores."""
 
-TRAINED = f"{names.TRAIN}/"
-EVALUATED = f"{names.EVAL}/"
-
 
 @dataclass(frozen=True, slots=True)
 class RunContents:
@@ -76,7 +73,7 @@ class Resumption:
         """
         if self.after_step is None or self.shift is not None:
             return self
-        if not isinstance(record, Metrics) or not all(map(_is_trained, record.values)):
+        if not isinstance(record, Metrics) or not all(map(names.is_train_key, record.values)):
             return self
         if record.step in (0, 1):
             return replace(self, shift=max(0, self.after_step + 1 - record.step))
@@ -154,7 +151,7 @@ def last_step(steps: Iterable[tuple[str, int]]) -> int | None:
 
     Other metrics may count something else: seconds, samples, tokens.
     """
-    ours = (step for key, step in steps if key.startswith((TRAINED, EVALUATED)))
+    ours = (step for key, step in steps if names.is_train_key(key) or names.is_eval_key(key))
     return max(ours, default=None)
 
 
@@ -170,10 +167,6 @@ def _recorded(run: RunContents) -> dict[int, dict[str, object]]:
                 content = None
             found[int(number)] = content if isinstance(content, dict) else {}
     return found
-
-
-def _is_trained(key: str) -> bool:
-    return key.startswith(TRAINED)
 
 
 def _folder(folder: str | None, number: int) -> str | None:
