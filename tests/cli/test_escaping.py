@@ -18,9 +18,9 @@ from orbiter_mlflow.text.escaping import (
     markdown_text,
     message,
     plain,
-    shortened,
     web_link,
 )
+from orbiter_mlflow.text.shortening import shortened
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 

@@ -272,7 +272,7 @@ def test_of_a_large_folder_what_vanishes_is_told_by_name_and_number(
     (record,) = caplog.records
     assert "(and 48 more)" in record.getMessage()
     trainer._tracked.close()
-    assert problems()["..."] == "and 29 more"
+    assert problems()["..."] == "29 more"
 
 
 # -- waiting -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, FieldDifference, GateRun, Sample
 from orbiter_mlflow.gate.policy import Policy, has_pattern
 from orbiter_mlflow.gate.statistics import MAX_VALUE
-from orbiter_mlflow.text.escaping import shortened
+from orbiter_mlflow.text.shortening import shortened
 
 __all__ = [
     "Comparability",

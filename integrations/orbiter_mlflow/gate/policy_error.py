@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from orbiter_mlflow.errors import PolicyError
-from orbiter_mlflow.text.escaping import shortened
+from orbiter_mlflow.text.shortening import shortened
 
 _MAX_SHOWN = 80
 

@@ -8,6 +8,8 @@ import shlex
 from html import unescape
 from urllib.parse import quote, urlsplit
 
+from orbiter_mlflow.text.shortening import shortened
+
 __all__ = [
     "in_json",
     "in_shell",
@@ -16,7 +18,6 @@ __all__ = [
     "message",
     "page_title",
     "plain",
-    "shortened",
     "web_link",
 ]
 
@@ -80,17 +81,6 @@ def _parted(text: str, by: str) -> str:
 
 
 _ESCAPES = {character: f"\\u{ord(character):04x}" for character in ":#"}
-
-
-def shortened(text: str, length: int) -> str:
-    """`text`, of much more than `length` characters only the first, and how many there were."""
-    if len(text) <= length + _ROOM:
-        return text
-    return f"{text[:length]}... ({len(text)} characters)"
-
-
-_ROOM = 32
-"""Characters: more than it takes to say how many there were, so that nothing is cut twice."""
 
 
 def message(text: str, length: int = 500) -> str:

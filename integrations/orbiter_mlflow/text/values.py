@@ -13,6 +13,7 @@ from numbers import Real
 from typing import Any
 
 from orbiter_mlflow import names
+from orbiter_mlflow.text.shortening import cut_note
 
 _MAX_DEPTH = 64
 _MAX_NODES = names.MAX_TAG_VALUE
@@ -103,7 +104,7 @@ def _storable(text: str, length: str) -> str:
     shown = _UNSTORABLE.sub(_visible, text[: names.MAX_TAG_VALUE + 1])
     if len(shown) <= names.MAX_TAG_VALUE:
         return shown
-    note = f"... [cut: {length} characters in all]"
+    note = cut_note(length)
     return shown[: names.MAX_TAG_VALUE - len(note)] + note
 
 

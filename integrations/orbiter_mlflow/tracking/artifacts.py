@@ -6,14 +6,12 @@ kept, or not as they were.
 """
 
 import asyncio
-import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from orbiter.train.hooks import quiet_logger
@@ -22,6 +20,7 @@ from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.records import Artifact, Tags
 from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.redaction.redactor import Redactor
+from orbiter_mlflow.text.shortening import json_within
 from orbiter_mlflow.text.values import tag_value, text_of
 from orbiter_mlflow.tracking.artifact_files import (
     Found,
@@ -259,14 +258,9 @@ class RunArtifacts:
             count = len(told) if all_counts else min(len(told), _MAX_NAMED + 1)
             if count > self._told.get(tag, 0):
                 self._told[tag] = count
-                self._writer.append(Tags({tag: tag_value(_as_json(told))}))
-
-
-def _as_json(told: Mapping[str, str]) -> str:
-    some = {_end_of(name): _end_of(text) for name, text in islice(told.items(), _MAX_NAMED)}
-    if len(told) > _MAX_NAMED:
-        some["..."] = f"and {len(told) - _MAX_NAMED} more"
-    return json.dumps(some, ensure_ascii=False)
+                ends = {_end_of(name): _end_of(text) for name, text in told.items()}
+                text = json_within(ends, names.MAX_TAG_VALUE, at_most=_MAX_NAMED)
+                self._writer.append(Tags({tag: tag_value(text)}))
 
 
 def _end_of(text: str) -> str:

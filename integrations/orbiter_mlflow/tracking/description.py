@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.splitting import join_values
-from orbiter_mlflow.text.escaping import markdown_code, markdown_text, shortened
+from orbiter_mlflow.text.escaping import markdown_code, markdown_text
+from orbiter_mlflow.text.shortening import shortened
 
 __all__ = ["Description"]
 

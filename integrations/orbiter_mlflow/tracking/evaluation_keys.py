@@ -4,7 +4,6 @@ The data decide, not the moment: a prefix that an evaluation has used stands for
 as the run lives, and a tag says which data that is.
 """
 
-import json
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.records import Dataset, Record, Tags
 from orbiter_mlflow.redaction.redactor import Redactor
+from orbiter_mlflow.text.shortening import json_within
 from orbiter_mlflow.text.values import type_name
 from orbiter_mlflow.tracking.datasets import DatasetInfo, describe
 from orbiter_mlflow.tracking.metric_sources import path_of
@@ -80,7 +80,9 @@ class RunData:
         """The records about data so far, for another run that goes on with these data."""
         records: list[Record] = list(self._logged)
         if self._table:
-            records.append(Tags({names.EVALUATED_DATA: _json(self._table)}))
+            records.append(
+                Tags({names.EVALUATED_DATA: json_within(self._table, names.MAX_TAG_VALUE)})
+            )
         return records
 
     def started(self, data: Any, step: int) -> list[Record]:
@@ -113,7 +115,9 @@ class RunData:
                 "name": info.record.name[:_LONGEST_NAME],
                 "digest": info.record.digest,
             }
-            records.append(Tags({names.EVALUATED_DATA: _json(self._table)}))
+            records.append(
+                Tags({names.EVALUATED_DATA: json_within(self._table, names.MAX_TAG_VALUE)})
+            )
             if not is_main and not info.certain and info.own_name is None:
                 _logger.warning(
                     "data of type %s cannot be told from others by their contents: the metrics of "
@@ -215,13 +219,3 @@ class Objects:
         identity = f"{info.record.digest} #{next(self._numbers)}"
         self._known[id(data)] = identity, held
         return identity
-
-
-def _json(table: Mapping[str, Mapping[str, str]]) -> str:
-    """The table as JSON for a tag: the first entries that find room, and a count of the others."""
-    shown: dict[str, object] = dict(table)
-    while len(text := json.dumps(shown, ensure_ascii=False)) > names.MAX_TAG_VALUE:
-        shown.pop("...", None)
-        shown.popitem()
-        shown["..."] = f"{len(table) - len(shown)} more"
-    return text

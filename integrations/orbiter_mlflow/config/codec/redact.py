@@ -25,7 +25,7 @@ from orbiter_mlflow.config.codec.paths import values_of
 from orbiter_mlflow.config.codec.unencodable import advice
 from orbiter_mlflow.redaction.key_names import is_special_token
 from orbiter_mlflow.redaction.redactor import Redactor
-from orbiter_mlflow.text.escaping import shortened
+from orbiter_mlflow.text.shortening import shortened
 
 __all__ = ["RedactedConfig", "redact_config"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents
-from orbiter_mlflow.text.escaping import shortened
+from orbiter_mlflow.text.shortening import json_within, shortened
 
 _SHOWN = 5
 """Changed params that a warning names."""
@@ -44,12 +44,7 @@ def changes_tag(changes: Changes, number: int) -> dict[str, str]:
         content = {key: [_short(text, length) for text in pair] for key, pair in changes.items()}
         if len(text := json.dumps(content, ensure_ascii=False)) <= names.MAX_TAG_VALUE:
             return {name: text}
-    while len(text) > names.MAX_TAG_VALUE:
-        content.pop("...", None)
-        content.popitem()
-        content["..."] = f"{len(changes) - len(content)} more"
-        text = json.dumps(content, ensure_ascii=False)
-    return {name: text}
+    return {name: json_within(content, names.MAX_TAG_VALUE)}
 
 
 def changes_text(changes: Changes, number: int) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from orbiter_mlflow.gate.model import FieldDifference, GateReport, MetricResult, Outcome, counted
 from orbiter_mlflow.gate.reports import wording
-from orbiter_mlflow.text.escaping import markdown_code, markdown_text, shortened, web_link
+from orbiter_mlflow.text.escaping import markdown_code, markdown_text, web_link
+from orbiter_mlflow.text.shortening import shortened
 
 __all__ = ["MAX_LENGTH", "render"]
 

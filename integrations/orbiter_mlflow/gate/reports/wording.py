@@ -18,7 +18,7 @@ from orbiter_mlflow.gate.model import (
     counted,
 )
 from orbiter_mlflow.gate.reports import figures
-from orbiter_mlflow.text.escaping import shortened
+from orbiter_mlflow.text.shortening import shortened
 
 UNJUDGED = (
     "UNJUDGED: there is no baseline to judge by yet. Nothing was compared; only bounds, which need "
