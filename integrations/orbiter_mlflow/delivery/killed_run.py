@@ -43,7 +43,7 @@ def phase(records: Iterable[Record | None]) -> str | None:
                 return "train"
             validated = validated or state == "validated"
         elif isinstance(record, Metrics):
-            evaluated = evaluated or any(key.startswith(f"{names.EVAL}/") for key in record.values)
+            evaluated = evaluated or any(map(names.is_eval_key, record.values))
     # A trainer that neither validated nor trained has a run because it began to evaluate.
     return "evaluate" if evaluated or not validated else None
 
