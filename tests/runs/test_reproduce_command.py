@@ -147,7 +147,7 @@ def _assert_check_tells(project: Project, monkeypatch: pytest.MonkeyPatch) -> No
     store = ("--tracking-uri", project.uri, "--check")
     same = as_typed(project.run_id, *store, cwd=project.folder)
     assert (same.returncode, same.stderr) == (0, ""), same.stdout
-    assert same.stdout.startswith(f"as in run {project.run_id}: ")
+    assert same.stdout.startswith(f"same as in run {project.run_id}: ")
     assert "not compared: the content of untracked files" in same.stdout
 
     monkeypatch.chdir(project.folder.parent / "origin")

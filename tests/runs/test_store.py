@@ -136,7 +136,7 @@ def test_the_start_of_an_id(filled: Filled) -> None:
 def test_an_invalid_id(filled: Filled) -> None:
     store = RunStore(filled.uri)
     for text in ("", "a/b", "../x", "-rf", "x" * 300, "a b", "%"):
-        with pytest.raises(RunNotFoundError, match="no id"):
+        with pytest.raises(RunNotFoundError, match="not a run id"):
             store.get(text)
 
 
