@@ -85,13 +85,14 @@ async def _train(trainer: DemoTrainer) -> None:
 
 def keep(journal: Path, name: str) -> None:
     """Copy a journal into the example, without the facts about this machine in its head."""
-    head = replace(read_head(journal), writer=NOWHERE)
+    head = replace(read_head(journal), writer=NOWHERE, folder=None)
     kept = Journal(JOURNALS / f"{name}.jsonl", head)
     for entry in list(read_entries(journal))[1:]:
         if entry.record is None:
             sys.exit(f"{journal} is damaged: {entry.damage}")
         kept.append(entry.record)
     kept.close()
+    kept.path.with_suffix(".writer").unlink(missing_ok=True)  # the lock of a journal without an end
     kept.path.chmod(0o644)
 
 

@@ -50,6 +50,6 @@ def test_no_public_exception_is_defined_elsewhere() -> None:
         and any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases)
     ]
     assert sorted(elsewhere) == [
-        "orbiter_mlflow.cli.options.NoAnswer",  # click makes it an exit code
+        "orbiter_mlflow.cli.options.NoAnswerError",  # click makes it an exit code
         "orbiter_mlflow.config.codec.kinds.kind.NotWholeError",  # never leaves the codec
     ]

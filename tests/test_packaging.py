@@ -1,5 +1,6 @@
 """The wheel, built from the tree and from the sdist, and the pinned versions."""
 
+import os
 import re
 import subprocess
 import sys
@@ -20,11 +21,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 INFO = f"{PROJECT['name']}-{__version__}.dist-info"
 
 
-def build(project: Path, target: str, folder: Path) -> Path:
+def build(project: Path, target: str, folder: Path, **environ: str) -> Path:
     """Build with the installed backend, which needs no network and no isolated environment."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", target, "-d", str(folder)]
     ended = subprocess.run(
-        command, cwd=project, capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=project,
+        env={name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")}
+        | environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
     (built,) = folder.iterdir()
@@ -120,7 +128,7 @@ def test_the_sdist_has_everything_that_the_checks_need(sdist: Path) -> None:
     assert top == {
         *(".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
         *("Makefile", "PKG-INFO", "README.md", "SECURITY.md", "constraints-lowest.txt"),
-        *("constraints.txt", "mkdocs.yml", "pyproject.toml"),
+        *("constraints.txt", "hatch_build.py", "mkdocs.yml", "pyproject.toml"),
     }
     assert ".ci/run" in names
 
@@ -150,3 +158,14 @@ def test_every_requirement_of_the_checks_is_pinned() -> None:
     names = {re.split(r"[<>=\[]", need)[0] for need in needs} - {PROJECT["name"]}
     assert names <= set(pins())
     assert len({pins()[f"mlflow{part}"] for part in ("", "-skinny", "-tracing")}) == 1
+
+
+def test_a_release_links_its_readme_to_the_repository(metadata: Message, tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert str(metadata.get_payload()).strip() == readme.strip()
+    at = {"GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "o/r", "GITHUB_SHA": "c0"}
+    with zipfile.ZipFile(build(ROOT, "wheel", tmp_path, **at)) as archive:
+        shown = archive.read(f"{INFO}/METADATA").decode()
+    assert "](https://github.com/o/r/raw/c0/docs/images/runs.png)" in shown
+    assert "](https://github.com/o/r/blob/c0/docs/tutorial.md)" in shown
+    assert not re.search(r"\]\((?!https://|#)", shown)

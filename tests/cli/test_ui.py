@@ -4,6 +4,7 @@ One test, since starting both takes longer than all the looking. `ORBITER_SCREEN
 folder for pictures of each page.
 """
 
+import io
 import os
 import re
 import shutil
@@ -14,8 +15,10 @@ from urllib.parse import urlsplit
 import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Locator, Page, expect, sync_playwright
+from rich.console import Console
+from rich.text import Text
 
-from example_store import ExampleStore, replay
+from example_store import EXAMPLE, ExampleStore, replay
 from orbiter_mlflow.ui.links import compare_page, run_page
 from servers import running_server
 
@@ -55,7 +58,9 @@ def page() -> Iterator[Page]:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt install chromium")
-def test_what_a_person_sees(example: ExampleStore, page: Page) -> None:
+def test_what_a_person_sees(
+    example: ExampleStore, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     links = printed_links(example)
     client = MlflowClient(example.uri)
     runs = {run.info.run_name: run.info.run_id for run in client.search_runs(["1"])}
@@ -67,7 +72,7 @@ def test_what_a_person_sees(example: ExampleStore, page: Page) -> None:
     headings = page.locator(".ag-header-cell").all_inner_texts()
     wanted = {"learning_rate", "entropy_coef", "seed", "eval/accuracy", "eval/loss", "train/loss"}
     assert wanted | {"orbiter.state"} <= set(headings)
-    for value in ("0.9611111111111111", "0.5", "completed"):
+    for value in ("0.95", "0.5", "completed"):
         assert value in row.inner_text().split("\n")
     expect(page.get_by_text("11 matching runs")).to_be_visible()
     keep(page, "runs")
@@ -87,6 +92,12 @@ def test_what_a_person_sees(example: ExampleStore, page: Page) -> None:
         title.scroll_into_view_if_needed()  # charts are made when they come into sight
         expect(page.get_by_role("heading", name=f"{section}/accuracy")).to_be_visible()
         expect(page.get_by_text(f"({section}/accuracy)").first).to_be_visible()  # its legend
+    page.get_by_placeholder("Search metric charts").fill("train/(entropy|loss|mean_reward)$")
+    expect(page.get_by_role("heading", name="train/accuracy")).to_have_count(0)
+    for metric in ("entropy", "loss", "mean_reward"):  # whole curves: their axes have been drawn
+        chart = page.get_by_role("heading", name=f"train/{metric}", exact=True)
+        expect(chart).to_be_visible()
+        expect(page.get_by_text(f"(train/{metric})").first).to_be_visible()
     keep(page, "charts")
 
     # The page of a run: our description, its datasets.
@@ -117,6 +128,23 @@ def test_what_a_person_sees(example: ExampleStore, page: Page) -> None:
     only_differing.scroll_into_view_if_needed()
     keep(page, "compare")
 
+    # The same pair in the terminal, and the report of the gate.
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal = example.command("diff", "lr-0.1-seed-0", "lr-0.5-seed-0")
+    table = terminal.output.partition("\nrun ")[0]  # without the notes below it
+    show_terminal(page, "orbiter-mlflow diff lr-0.1-seed-0 lr-0.5-seed-0", table)
+    keep(page, "diff", page.locator("svg"))
+    baseline = [f"lr-0.5-seed-{seed}" for seed in range(3)]
+    assert example.command("bless", *baseline, "--reason", "release 2").exit_code == 0
+    candidate = "attributes.run_name LIKE 'lr-0.1%'"
+    report = example.folder / "gate.html"
+    policy = str(EXAMPLE / "gate.toml")
+    done = example.command("check", policy, "--candidate", candidate, "--html", str(report))
+    assert done.exit_code == 1, done.output
+    page.goto(report.as_uri())
+    expect(page.get_by_text("REGRESSION").first).to_be_visible()
+    keep(page, "gate")
+
 
 def printed_links(example: ExampleStore) -> dict[str, str]:
     """Heading in the output of `orbiter-mlflow ui` -> the text below it."""
@@ -134,7 +162,15 @@ def table_row(page: Page, name: str) -> Locator:
     return page.locator(f".ag-center-cols-container .ag-row[row-index='{index}']")
 
 
-def keep(page: Page, name: str) -> None:
+def show_terminal(page: Page, command: str, output: str) -> None:
+    """Show a command and what it prints as a window of a terminal."""
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(Text(f"$ {command}\n{output}"))
+    page.set_content(console.export_svg(title="", font_aspect_ratio=0.61))
+
+
+def keep(page: Page, name: str, part: Locator | None = None) -> None:
+    """Keep a picture of the page, or of a part of it, where somebody wants it."""
     folder = os.environ.get("ORBITER_SCREENSHOTS")
     if folder:
-        page.screenshot(path=Path(folder) / f"{name}.png")
+        (part or page).screenshot(path=Path(folder) / f"{name}.png")
