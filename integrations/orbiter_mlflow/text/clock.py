@@ -1,4 +1,4 @@
-"""Times as runs have them: milliseconds since the epoch, and one way to write them for people."""
+"""Times in milliseconds since the epoch, as MLflow has them, and one way to write them."""
 
 import time
 from datetime import UTC, datetime
@@ -12,5 +12,5 @@ def now() -> int:
 
 
 def utc(milliseconds: int) -> str:
-    """A time in ISO 8601: `2026-03-01T09:30:00.250+00:00`."""
+    """Write a time in ISO 8601, in UTC: `2026-03-01T09:30:00.250+00:00`."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")

@@ -1,6 +1,6 @@
-"""Texts that others wrote - names, params, error texts - made harmless for where they are shown.
+"""Escape text that others wrote (names, params, error messages) for the place where it is shown.
 
-Whatever stands in them is shown as text: nothing in it acts on a terminal, a page or a comment.
+It is shown as text: nothing in it acts on a terminal, a page, a comment or a CI log.
 """
 
 import re
@@ -23,20 +23,20 @@ __all__ = [
 
 _COLOURS = re.compile(r"(?:\x1b\[|\x9b)[0-?]{0,32}[ -/]{0,4}[@-~]")
 _BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
-# Control characters, marks that turn the direction of text around, and what XML cannot hold.
+# Control characters, marks that change the direction of text, and characters that XML forbids.
 _CONTROLS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
 
 _JOINER = "\u2060"
-"""Word joiner: it has no width, and parts what would be read as one."""
-# What services of CI act on in a log: `::error::` of GitHub at the start of a line, which may begin
-# anywhere where a line is wrapped; `##[error]`, `##vso[...]` of Azure, `##teamcity[...]`.
+"""Word joiner: it has no width, and separates characters that together would have a meaning."""
+# Commands that CI services find in a log: `::error::` of GitHub at the start of a line, that is,
+# anywhere in a wrapped line; `##[error]` and `##vso[...]` of Azure, `##teamcity[...]`.
 _COMMANDS = re.compile(
     r"(?<=[/@])\[[0-9A-Fa-f:.]{2,45}\]"  # but not an address: http://[::1]:5000
     r"|:(?=:)|#(?=#[\w.]{0,40}\[)"
 )
-# GitHub and GitLab look for these in the finished text, so that no escaping of Markdown helps.
+# GitHub and GitLab find these in the rendered text, so escaping the Markdown does not help.
 _REFERENCES = re.compile(
     r"[@#!~%&^](?=[\w\"'-])"  # @user #1 !1 ~label %milestone &epic ^alert
     r"|\bGH-(?=\d)"
@@ -49,26 +49,26 @@ _BLOCK = re.compile(r"\A(?:([-+=#/])|(\d+)([.)])(?!\S))")
 
 
 def plain(text: str) -> str:
-    """`text` on one line, without anything that a terminal, an XML parser or a browser acts on.
+    """Put `text` on one line, without anything that a terminal, an XML parser or a browser acts on.
 
-    Colour codes are gone, line breaks and tabs are spaces; any other control character, and any
-    mark that changes the direction of text, is shown as U+FFFD. What a CI service would take for a
-    command in a log is parted by a character without width, wherever a line may be wrapped.
+    Colour codes are removed, and line breaks and tabs become spaces. Any other control character,
+    and any mark that changes the direction of text, becomes U+FFFD. A command for a CI service is
+    broken by a character without width, wherever a line may be wrapped.
     """
     return _parted(_uncontrolled(text), _JOINER)
 
 
 def in_json(text: str) -> str:
-    """JSON, or YAML in which such texts are quoted, without anything that a CI service acts on.
+    """Escape commands for a CI service in JSON, or in YAML that quotes its strings.
 
-    It reads as before: the characters stand in strings only, and as escapes.
+    The value stays the same: only characters within strings are escaped.
     """
     return _COMMANDS.sub(lambda match: _ESCAPES.get(match[0], match[0]), text)
 
 
 def in_shell(word: str) -> str:
-    """One word for a shell that a CI service does not act on either: the word that it was."""
-    # Its controls go first: what looks like a colour may end with the quote.
+    """Quote a word for a shell, without commands for a CI service; the shell sees the same word."""
+    # Control characters go first: a colour code may include the closing quote.
     return _parted(shlex.quote(_uncontrolled(word)), "''")
 
 
@@ -84,10 +84,9 @@ _ESCAPES = {character: f"\\u{ord(character):04x}" for character in ":#"}
 
 
 def message(text: str, length: int = 500) -> str:
-    """What a store or a server said, as a person is told it: on one line, and not too long.
+    """The message of a store or server for people: one line, cut after `length` characters.
 
-    A page of HTML - a sign-in of a proxy, an error of a gateway - is no answer of MLflow's: it is
-    named by its title.
+    A page of HTML, such as the login of a proxy, is not an answer of MLflow: its title is shown.
     """
     return shortened(plain(_PAGE.sub(_page_named, text)), length)
 
@@ -101,16 +100,16 @@ def _page_named(page: re.Match[str]) -> str:
 
 
 def page_title(text: str) -> str:
-    """The title of a page of HTML in a text, on one line; empty where it has none."""
+    """The title of an HTML page within a text, on one line; empty without one."""
     title = _TITLE.search(text)
     return plain(" ".join(unescape(title[1]).split())) if title else ""
 
 
 def markdown_text(text: str) -> str:
-    """`text` for running text of GitHub's and GitLab's Markdown, in a table or out of it.
+    """Escape `text` for the Markdown of GitHub and GitLab, inside and outside of tables.
 
-    No markup, HTML, link, image, @mention, #reference or list in it acts. It is one line, and
-    must not stand at the start of a line that GitLab could read as a quick action (`/close`).
+    No markup, HTML, link, image, @mention, #reference or list in it has an effect. The result is
+    one line; do not put it at the start of a line, where GitLab reads quick actions (`/close`).
     """
     parted = _REFERENCES.sub(lambda match: match[0] + _JOINER, plain(text).strip())
     escaped = _MARKUP.sub(lambda match: f"&#{ord(match[0])};", parted)
@@ -122,16 +121,16 @@ def markdown_text(text: str) -> str:
 
 
 def markdown_code(text: str) -> str:
-    """`text` as a code span, in a table or out of it: nothing in one is read any further.
+    """`text` as a code span of Markdown, inside and outside of tables.
 
-    The two characters that could end the span or its cell are shown as their look-alikes.
+    The two characters that could end the span or its cell are replaced by look-alikes.
     """
     shown = plain(text).replace("`", "\u02cb").replace("|", "\u00a6")
     return f"`{shown}`" if shown.strip() else "`(empty)`"
 
 
 def web_link(url: str) -> str | None:
-    """`url` with anything unusual in it percent-encoded; None for what is no address of the web."""
+    """`url`, with unusual characters percent-encoded; None unless it is an http or https URL."""
     try:
         parts = urlsplit(url)
     except ValueError:

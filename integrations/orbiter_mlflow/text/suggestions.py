@@ -1,4 +1,4 @@
-"""Names near to one that nothing goes by: `did you mean ...`, in every message that needs it."""
+"""Suggest names that are similar to an unknown one: `did you mean ...`."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -7,17 +7,17 @@ __all__ = ["did_you_mean"]
 
 _MOST = 3
 _ALIKE = 0.6
-"""Of 1; difflib's own default, by which `acuracy` is near to `accuracy` and `loss` is not."""
+"""Similarity from 0 to 1, difflib's default: `acuracy` is close to `accuracy`, `loss` is not."""
 
 
 def did_you_mean(name: str, known: Mapping[str, str]) -> str:
-    """The end of a sentence that shows what is near to `name`; empty where nothing is.
+    """The end of an error message that suggests names close to `name`; empty if none is.
 
-    Letter case does not matter; what begins with the given name is near as well.
+    Case does not matter; names that begin with `name` count as close.
 
     Args:
-        name: what was given.
-        known: name -> how it is shown.
+        name: the unknown name.
+        known: known name -> the text to show for it.
     """
     lower = {one.lower(): shown for one, shown in known.items()}
     near = get_close_matches(name.lower(), lower, n=_MOST, cutoff=_ALIKE)

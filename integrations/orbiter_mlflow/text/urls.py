@@ -1,15 +1,15 @@
-"""The userinfo of URLs: what of it is a secret, in an address or anywhere in a text. One rule.
+"""Remove the userinfo of URLs, in an address or anywhere in a text. The only place that does.
 
-The user of `ssh://git@host/x.git` is no secret and is needed to clone; its password goes. Any other
-userinfo goes whole: a token may be the user's name. `git@host:x.git` has no password and stays.
-Every pattern runs in time linear in the text.
+The user of `ssh://git@host/x.git` is no secret and is needed to clone; its password is removed. Any
+other userinfo is removed whole, because a token may be the user name. `git@host:x.git` has no
+password and stays. Every pattern takes time linear in the text.
 """
 
 import re
 
 __all__ = ["hide_userinfo", "without_userinfo"]
 
-# What follows the `@` of a real address: without it the `@` belongs to a password.
+# The host that follows the `@` of a real address; otherwise the `@` belongs to a password.
 _HOST = (
     r"(?:localhost|(?:[\w\-]{1,63}+\.){1,8}+[A-Za-z]{2,20}|[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
     r"|\[[0-9A-Fa-f:.]{2,45}\]|[\w.\-]{1,255}+(?=:[0-9]))(?:[:/?#\s\"'<>]|$)"
@@ -27,12 +27,12 @@ _SSH = re.compile(r"(?:ssh|sftp|rsync)\Z", re.IGNORECASE)
 
 
 def without_userinfo(text: str) -> str:
-    """The address, or a text with addresses in it, as it may be shown: without credentials."""
+    """Remove the credentials from an address, or from every address in a text."""
     return _replaced(text, "")
 
 
 def hide_userinfo(text: str, mark: str) -> str:
-    """As `without_userinfo`, with `mark` where credentials stood: `https://[redacted]@host`."""
+    """Replace the credentials by `mark`: `https://[redacted]@host`."""
     return _replaced(text, mark)
 
 

@@ -1,7 +1,7 @@
-"""Whatever a user hands over, read as a number, or as text that a tag can hold.
+"""Read values of any type as numbers, or as text that fits into a tag.
 
-Nothing here imports numpy or torch, calls for more of a value than can be shown, or lets an
-exception of a user's object through.
+Nothing here imports numpy or torch, reads more of a value than can be shown, or raises an exception
+of a user's object.
 """
 
 import json
@@ -17,13 +17,13 @@ from orbiter_mlflow.text.shortening import cut_note
 
 _MAX_DEPTH = 64
 _MAX_NODES = names.MAX_TAG_VALUE
-"""Elements of a container that are read: more than a tag can show, so that a cut is told."""
+"""Elements of a container to read: more than a tag can show, so that the text is marked as cut."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def read(value: Any) -> float | str | Mapping[Any, Any]:
-    """`value` as a number, a mapping still to be flattened, or else the text to keep of it."""
+    """Convert `value` to a number, to a mapping that is still to be flattened, or else to text."""
     try:
         if isinstance(value, Real | Decimal):
             return to_float(value)
@@ -41,7 +41,7 @@ def read(value: Any) -> float | str | Mapping[Any, Any]:
 
 
 def _is_scalar_array(value: Any) -> bool:
-    """Whether this is a scalar of numpy, torch or jax; a masked one has no value."""
+    """Whether this is a scalar of numpy, torch or jax. A masked one has no value, so it is not."""
     return (
         getattr(value, "shape", None) == ()
         and callable(getattr(value, "item", None))
@@ -62,14 +62,14 @@ def to_float(value: Any) -> float:
 
 
 def bounded_int(value: Any) -> int:
-    """A step as MLflow stores it: a plain `int`, clamped to signed 64 bits.
+    """Convert a step to what MLflow stores: a plain `int`, clamped to signed 64 bits.
 
-    Takes what `int()` takes, where that loses nothing: bools, ints, whole floats and decimals,
+    Accepts everything that `int()` converts without a loss: bools, ints, whole floats and decimals,
     scalars of numpy and torch, text of an int.
 
     Raises:
-        TypeError: for what is no number.
-        ValueError: for a number that is not whole (`0.5`, NaN, infinity), or other text.
+        TypeError: it is not a number.
+        ValueError: the number is not whole (`0.5`, NaN, infinity), or it is other text.
     """
     number = value
     try:
@@ -92,10 +92,10 @@ def bounded_int(value: Any) -> int:
 
 
 def tag_value(text: str) -> str:
-    """`text` as any MLflow store takes it for the value of a tag.
+    """Convert `text` to the value of a tag that every MLflow store accepts.
 
-    NUL and lone surrogates are shown as `\\x00` and `\\ud800`. At most `names.MAX_TAG_VALUE`
-    characters are kept; where that cut something, the text ends by saying so.
+    NUL and lone surrogates become `\\x00` and `\\ud800`. A text longer than `names.MAX_TAG_VALUE`
+    characters is cut, and ends with a note of its length.
     """
     return _storable(text, str(len(text)))
 
@@ -114,9 +114,9 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def text_of(value: object) -> str:
-    """Compact JSON where `value` has it, else its `repr`.
+    """Compact JSON if `value` is JSON, else its `repr`.
 
-    Of built-in containers no more is read than a tag can show.
+    It reads no more of a built-in container than a tag can show.
     """
     try:
         trimmer = _Trimmer()
@@ -131,7 +131,7 @@ def text_of(value: object) -> str:
 
 
 class _Trimmer:
-    """Copies as much of nested built-in containers as a tag can show."""
+    """Copies nested built-in containers up to the size that a tag can show."""
 
     def __init__(self) -> None:
         self.cut = False
@@ -161,12 +161,12 @@ class _Trimmer:
 
 
 def type_name(value: object) -> str:
-    """The class of `value`: `dict`, `numpy.ndarray`."""
+    """The name of the class of `value`: `dict`, `numpy.ndarray`."""
     kind = type(value)
     name = kind.__qualname__
     return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
 
 
 def placeholder(value: object, error: Exception) -> str:
-    """What is kept of a value that could not be read."""
+    """The text for a value that could not be read."""
     return f"<{type_name(value)}: unreadable, {type(error).__name__}>"

@@ -127,7 +127,7 @@ class RunArtifacts:
         self._ended = False
         self._kept_waiting = False
         self._problems: dict[str, str] = {}
-        self._told: dict[str, int] = {}
+        self._written: dict[str, int] = {}
         # Reentrant: a garbage collection while it is held may bring the end of the run.
         self._lock = threading.RLock()
 
@@ -165,7 +165,7 @@ class RunArtifacts:
 
     def finish(self, then: Callable[[], None]) -> None:
         """Do `then`, the end of the journal, once all is copied: at once where nothing is left to
-        do, or the process ends; what is not copied by then is told."""
+        do, or the process ends; what is not copied by then is entries."""
         end = partial(self._end, then)
         if self.pending and not background().exiting:
             background().do(end, self._patience)
@@ -251,14 +251,14 @@ class RunArtifacts:
 
     def _write_tags(self, *, all_counts: bool = False) -> None:
         """Write the tags that have changed; with `all_counts`, even if only a count has."""
-        for tag, told in {
+        for tag, entries in {
             names.ARTIFACT_PROBLEMS: self._problems,
             names.ARTIFACTS_RENAMED: self._names.renamed,
         }.items():
-            count = len(told) if all_counts else min(len(told), _MAX_NAMED + 1)
-            if count > self._told.get(tag, 0):
-                self._told[tag] = count
-                ends = {_end_of(name): _end_of(text) for name, text in told.items()}
+            count = len(entries) if all_counts else min(len(entries), _MAX_NAMED + 1)
+            if count > self._written.get(tag, 0):
+                self._written[tag] = count
+                ends = {_end_of(name): _end_of(text) for name, text in entries.items()}
                 text = json_within(ends, names.MAX_TAG_VALUE, at_most=_MAX_NAMED)
                 self._writer.append(Tags({tag: tag_value(text)}))
 
