@@ -24,6 +24,7 @@ from logged import as_stored, params_and_tags
 from orbiter.train import TrainConfig
 from orbiter_mlflow import ConfigError, names
 from orbiter_mlflow.runs.load_config import config_of
+from orbiter_mlflow.text.packed_tags import unpacked
 from paths import PYTHONPATH
 
 __all__ = ["check", "values_of"]
@@ -68,8 +69,9 @@ def encoded(name: str) -> dict[str, Any]:
     return found
 
 
-def outcome(config: Any, params: dict[str, str], tags: dict[str, str]) -> tuple[str, str, float]:
+def outcome(config: Any, params: dict[str, str], logged: dict[str, str]) -> tuple[str, str, float]:
     """`identical`, `refused` or `silent`; the reason; and the seconds that loading took."""
+    tags = unpacked(logged)
     start = time.perf_counter()
     try:
         loaded = config_of(as_stored(params, tags), type(config))

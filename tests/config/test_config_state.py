@@ -34,6 +34,7 @@ from orbiter_mlflow.config.encoding import encode_config, join_values
 from orbiter_mlflow.config.text import config_from_text, json_text, yaml_text
 from orbiter_mlflow.runs.diff import diff_runs
 from orbiter_mlflow.runs.load_config import config_of
+from orbiter_mlflow.text.packed_tags import unpacked
 from paths import PYTHONPATH
 from secretive import SECRETIVE, SECRETS
 from trainers import tracked, trained
@@ -94,7 +95,7 @@ def test_attributes_set_by_an_own_init_come_back(caplog: pytest.LogCaptureFixtur
     config = OwnInit(temperature=0.2, epochs=3)
     params, tags = params_and_tags(config)
     assert params["temperature"] == "0.2"
-    assert "temperature" in json.loads(tags[names.CONFIG_FIELDS])
+    assert "temperature" in json.loads(unpacked(tags)[names.CONFIG_FIELDS])
     loaded = back(config)
     assert (loaded.temperature, loaded.epochs) == (0.2, 3)
     assert same(config_from_params(params, OwnInit), config)

@@ -119,7 +119,7 @@ def test_a_second_sync_names_the_process_that_holds_the_journal(spool: Path) -> 
         fcntl.flock(file, fcntl.LOCK_EX)
         code, out = done("sync", spool)
     assert code == 1
-    assert "left alone: process 4711 on this-host is delivering it" in out
+    assert "skipped: process 4711 on this-host is delivering it" in out
     assert journal.exists()
 
 

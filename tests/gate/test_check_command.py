@@ -32,6 +32,7 @@ direction = "higher"
 {limits}
 """
 BY_TAG = "filter = \"tags.baseline = 'main'\""
+BASELINE = "tags.baseline = 'main'"
 HOSTILE = "evil|<script>alert(1)</script>\n@everyone [red]x[/red] \x1b[31m"
 
 Check = Callable[..., tuple[int, str]]
@@ -330,7 +331,11 @@ def test_the_step_summary_is_added_to_and_any_other_file_replaced(
 
 
 def fenced(language: str) -> list[str]:
-    return [block.text for block in blocks(ROOT / "README.md") if block.language == language]
+    return [
+        block.text
+        for block in blocks(ROOT / "docs/how-to/ci-gate.md")
+        if block.language == language
+    ]
 
 
 def strings_in(content: Any) -> Iterator[str]:
@@ -341,28 +346,35 @@ def strings_in(content: Any) -> Iterator[str]:
             yield from strings_in(part)
 
 
-def test_the_jobs_and_the_policy_of_the_readme_work(
+def test_the_jobs_of_the_documentation_work(
     check: Check, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (text,) = (block for block in fenced("toml") if "[gate]" in block)
+    (text,) = (block for block in fenced("toml") if "baseline.json" in block)
     jobs = [one for block in fenced("yaml") for one in strings_in(yaml.safe_load(block))]
-    commands = [one for one in jobs if one.startswith("orbiter-mlflow check")]
-    assert len(commands) == 2
+    checks = [one for one in jobs if one.startswith("orbiter-mlflow check")]
+    assert len(checks) == 2
     shelf.tag("good 0", **{names.GIT_COMMIT: "3f2a9c1e"})
     subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], check=True)
     Path("gate.toml").write_text(text)
+    options = ("--reason", "r", "--policy", "gate.toml", "--experiment", "Default")
+    bless = ["bless", BASELINE, "--file", "baseline.json", *options]
+    blessed = CliRunner(env={"MLFLOW_TRACKING_URI": shelf.uri}).invoke(commands, bless)
+    assert blessed.exit_code == 0, blessed.output
     commit = ("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet")
     subprocess.run(["git", "add", "."], check=True)
     subprocess.run(["git", *commit, "--message=policy"], check=True)
+    subprocess.run(["git", "update-ref", "refs/remotes/origin/main", "HEAD"], check=True)
+    monkeypatch.setenv("BASE", "main")
+    monkeypatch.setenv("CI_MERGE_REQUEST_DIFF_BASE_SHA", "HEAD")
     for name in ("GITHUB_SHA", "CI_COMMIT_SHA"):
         monkeypatch.setenv(name, "3f2a9c1e")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    for one in commands:
+    for one in checks:
         arguments = shlex.split(os.path.expandvars(one))[2:]
         code, out = check(*arguments, "--experiment", "Default")
         assert code == 0, out
         assert "1 run: good 0" in out
-    assert {"summary.md", "gate.xml"} <= {path.name for path in Path().iterdir()}
+    assert {"summary.md", "gate.xml", "gate.html"} <= {path.name for path in Path().iterdir()}
 
 
 # -- over HTTP -------------------------------------------------------------------------------------
