@@ -75,7 +75,8 @@ def find_reference(name: object) -> Any:
 
 def reference_name(value: Any) -> str | None:
     """The name under which `find_reference` finds this very class or function, or None."""
-    module = getattr(value, "__module__", None)
+    # Functions of numpy 1 have no module of their own, but their type has.
+    module = getattr(value, "__module__", None) or type(value).__module__
     own_names = (getattr(value, "__qualname__", None), getattr(value, "__name__", None))
     # `torch.relu` is a method that the module exports under its `__name__`.
     names = [f"{module}:{name}" for name in own_names if name]
