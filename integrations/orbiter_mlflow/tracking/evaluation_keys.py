@@ -80,10 +80,11 @@ class RunData:
         """The records about data so far, for another run that goes on with these data."""
         records: list[Record] = list(self._logged)
         if self._table:
-            records.append(
-                Tags({names.EVALUATED_DATA: json_within(self._table, names.MAX_TAG_VALUE)})
-            )
+            records.append(self._table_tag())
         return records
+
+    def _table_tag(self) -> Tags:
+        return Tags({names.EVALUATED_DATA: json_within(self._table, names.MAX_TAG_VALUE)})
 
     def started(self, data: Any, step: int) -> list[Record]:
         """An evaluation on `data` (None for those of the checks) starts at `step`."""
@@ -115,9 +116,7 @@ class RunData:
                 "name": info.record.name[:_LONGEST_NAME],
                 "digest": info.record.digest,
             }
-            records.append(
-                Tags({names.EVALUATED_DATA: json_within(self._table, names.MAX_TAG_VALUE)})
-            )
+            records.append(self._table_tag())
             if not is_main and not info.certain and info.own_name is None:
                 _logger.warning(
                     "data of type %s cannot be told from others by their contents: the metrics of "
