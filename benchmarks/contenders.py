@@ -145,7 +145,7 @@ def _accelerate(uri: str, work: Work) -> str:
 def _wandb(_uri: str, work: Work) -> str:
     import wandb
 
-    run = wandb.init(project=EXPERIMENT, mode="offline", dir=os.getcwd())  # noqa: PTH109
+    run = wandb.init(project=EXPERIMENT, mode="offline", dir=os.getcwd())  # noqa: PTH109  W&B takes text
     path = str(run.settings.sync_file)
     run.log(WARM_UP, step=0)
     work(lambda metrics, step: run.log(_prefixed(metrics), step=step))

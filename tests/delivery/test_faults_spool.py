@@ -96,7 +96,7 @@ def test_acks_that_a_full_disk_refuses_delay_the_delivery_but_do_not_end_it(
 
     for allowed in range(3):  # the disk is full at the first, the second, the third ack
 
-        def filling(path: Path, ack: Ack, left: list[int] = [allowed]) -> None:  # noqa: B006
+        def filling(path: Path, ack: Ack, left: list[int] = [allowed]) -> None:  # noqa: B006  a count
             left[0] -= 1
             (write if left[0] >= 0 else full)(path, ack)
 

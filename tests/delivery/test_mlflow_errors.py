@@ -265,7 +265,7 @@ def test_errors_of_cloud_libraries_are_classified_by_their_status() -> None:
     class ClientError(Exception):
         """An error like botocore's."""
 
-        response = {"ResponseMetadata": {"HTTPStatusCode": 403}}  # noqa: RUF012
+        response = {"ResponseMetadata": {"HTTPStatusCode": 403}}  # noqa: RUF012  as botocore
 
     try:
         try:

@@ -200,7 +200,7 @@ def test_a_lane_that_dies_anywhere_is_continued_by_the_next(scene: Scene) -> Non
 
         def dying(run_id: str, file: Path, artifact: Artifact) -> None:
             if dies_at == "after":  # noqa: B023  called in this turn of the loop
-                original(run_id, file, artifact)  # noqa: B023
+                original(run_id, file, artifact)  # noqa: B023  as above
             raise Killed
 
         scene.sink.log_artifact = dying  # type: ignore[method-assign]

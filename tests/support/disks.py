@@ -40,7 +40,7 @@ def fill(folder: Path) -> Path:
         try:
             os.write(fd, b"x")
         except OSError as error:
-            assert error.errno == errno.ENOSPC  # noqa: PT017
+            assert error.errno == errno.ENOSPC  # noqa: PT017  no pytest here
         else:
             raise AssertionError("the disk is not full")
     finally:

@@ -164,7 +164,7 @@ def test_a_string_enum_is_its_string() -> None:
     class Name(StrEnum):
         LOSS = "loss"
 
-    class Old(str, Enum):  # noqa: UP042
+    class Old(str, Enum):  # noqa: UP042  the old spelling
         LOSS = "loss"
 
     assert only_key(Name.LOSS) == only_key(Old.LOSS) == only_key(np.str_("loss")) == "train/loss"

@@ -102,7 +102,7 @@ def test_a_user_without_a_name_is_unknown(
 
 
 class ZMQInteractiveShell:
-    user_ns: dict[str, Any] = {}  # noqa: RUF012
+    user_ns: dict[str, Any] = {}  # noqa: RUF012  as IPython
 
 
 def enter_notebook(monkeypatch: pytest.MonkeyPatch, shell: Any) -> None:

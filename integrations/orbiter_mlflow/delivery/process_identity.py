@@ -60,7 +60,7 @@ def _namespace() -> str:
 def _shows_our_pids() -> bool:
     """Whether /proc shows our own PID namespace."""
     try:
-        return os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115
+        return os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115  a pid, not a path
     except OSError:
         return False
 

@@ -145,7 +145,7 @@ def found_at(path: str, folder: str, spool: Path) -> Iterator[Found | LeftOut]:
     """
     name = f"{folder}/{os.path.basename(os.path.abspath(path))}"  # noqa: PTH100,PTH119  texts
     try:
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)  # noqa: PTH116  a text
     except (OSError, ValueError) as error:  # a ValueError: no such name can exist
         yield LeftOut(name, reason_of(error))
         return
@@ -163,7 +163,7 @@ def _inside(root: str, name: str, spool: Path) -> Iterator[Found | LeftOut]:
         folder, inside = folders.pop()
         try:
             with suppress(OSError):
-                if os.path.samefile(folder, spool):  # noqa: PTH121
+                if os.path.samefile(folder, spool):  # noqa: PTH121  texts
                     yield LeftOut(inside, "the journals of running trainers")
                     continue
             with os.scandir(folder) as entries:

@@ -141,7 +141,8 @@ def _start_child(spool: Path | None, folder: str) -> int:
     if not sys.executable:
         raise OSError("this Python does not know its own interpreter")
     me = this_process()
-    modules = os.pathsep.join(os.path.abspath(path) for path in sys.path if path)  # noqa: PTH100
+    paths = (os.path.abspath(path) for path in sys.path if path)  # noqa: PTH100  entries are text
+    modules = os.pathsep.join(paths)
     orders, pipe = os.pipe()
     try:
         with _log(spool) as log:

@@ -7,4 +7,4 @@ import this package before it.
 from orbiter_mlflow.delivery.spool_folder import some_home
 
 with some_home():
-    import mlflow  # noqa: F401
+    import mlflow  # noqa: F401  loaded here first
