@@ -1,0 +1,18 @@
+"""The policy of the gate: which metrics count, what they are compared with, and the limits."""
+
+from orbiter_mlflow.gate.policy.baseline import Baseline
+from orbiter_mlflow.gate.policy.comparable import Comparable
+from orbiter_mlflow.gate.policy.document import Gate, Policy, expand, load_policy
+from orbiter_mlflow.gate.policy.metric import MetricPolicy
+from orbiter_mlflow.gate.policy.table import has_pattern
+
+__all__ = [
+    "Baseline",
+    "Comparable",
+    "Gate",
+    "MetricPolicy",
+    "Policy",
+    "expand",
+    "has_pattern",
+    "load_policy",
+]

@@ -1,0 +1,47 @@
+"""`[baseline]` of a policy: the runs to compare with."""
+
+from typing import Self
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from orbiter_mlflow.gate.policy.table import IN_CODE, Table
+
+__all__ = ["Baseline"]
+
+
+class Baseline(Table):
+    """`[baseline]`: the runs to compare with, as exactly one of `run`, `filter` and `file`.
+
+    `Policy.for_one` sets none of them: its caller has the runs.
+    """
+
+    run: str | None = Field(default=None, min_length=1)
+    """One run: its id, the start of its id, or its name."""
+    filter: str | None = Field(default=None, min_length=1)
+    """An MLflow search filter: `tags.baseline = 'main'`."""
+    file: str | None = Field(default=None, min_length=1)
+    """A file that `orbiter-mlflow bless --file` wrote."""
+    last: int = Field(default=10, ge=1)
+    """With a filter: the number of runs to take, the latest first."""
+    min_runs: int = Field(default=3, ge=1)
+    """Minimum number of runs for a baseline; with `run`, one is enough."""
+
+    @model_validator(mode="after")
+    def _one_source(self, info: ValidationInfo) -> Self:
+        if info.context == IN_CODE:
+            return self
+        sources = [name for name in ("run", "filter", "file") if getattr(self, name) is not None]
+        if len(sources) != 1:
+            found = " and ".join(sources) if sources else "none of them"
+            raise ValueError(f"needs one of run, filter and file, but has {found}")
+        if self.filter is not None and self.last < self.min_runs:
+            raise ValueError(
+                f"last = {self.last} takes fewer runs than min_runs = {self.min_runs} needs: "
+                "raise last or lower min_runs"
+            )
+        return self
+
+    @property
+    def needed(self) -> int:
+        """Number of runs that make a baseline: `min_runs`, or 1 with `run`."""
+        return 1 if self.run is not None else self.min_runs

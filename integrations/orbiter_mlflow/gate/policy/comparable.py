@@ -1,0 +1,46 @@
+"""`[comparable]` of a policy: the fields in which runs must agree."""
+
+import re
+from typing import Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from orbiter_mlflow.gate.policy.table import Table
+
+__all__ = ["Comparable"]
+
+
+class Comparable(Table):
+    """`[comparable]`: the fields that must be equal in candidate and baseline.
+
+    Fields are `params.<key>` and `datasets.<context>`; `*`, `?` and `[...]` make patterns. The data
+    behind each judged metric must also be equal, unless `allow_differ` has
+    `data.<prefix of its key>`.
+    """
+
+    require_equal: tuple[str, ...] = Field(default=("datasets.eval",), strict=False)
+    """All runs must have the same value. The default applies only if a run has that dataset."""
+    allow_differ: tuple[str, ...] = Field(default=(), strict=False)
+    """Fields that are ignored, even if a pattern in `require_equal` matches them. The report notes
+    differences in fields that neither list names."""
+
+    @field_validator("require_equal", "allow_differ")
+    @classmethod
+    def _fields(cls, fields: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        required = info.field_name == "require_equal"
+        for field in fields:
+            if required and field.startswith("data."):
+                raise ValueError(f"{field!r} is always required to be equal: remove it")
+            if not re.fullmatch(r"(params|datasets|data)\..+", field, re.DOTALL):
+                also = "" if required else ", or data.<prefix of metrics>"
+                raise ValueError(
+                    f"{field!r} is not a field: write params.<key> or datasets.<context>{also}"
+                )
+        return fields
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        for field in self.require_equal:
+            if "require_equal" in self.model_fields_set and field in self.allow_differ:
+                raise ValueError(f"{field!r} is in require_equal and in allow_differ: remove one")
+        return self

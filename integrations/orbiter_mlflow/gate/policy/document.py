@@ -1,0 +1,149 @@
+"""A policy as a whole: read it strictly from TOML, and expand its patterns to metrics.
+
+A typo that could make the gate pass is an error that names the key and the correction.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+
+from orbiter_mlflow.errors import PolicyError
+from orbiter_mlflow.gate.model import Direction
+from orbiter_mlflow.gate.policy.baseline import Baseline
+from orbiter_mlflow.gate.policy.comparable import Comparable
+from orbiter_mlflow.gate.policy.error import one_line, policy_error, quoted
+from orbiter_mlflow.gate.policy.metric import MetricPolicy
+from orbiter_mlflow.gate.policy.table import IN_CODE, Table, has_pattern
+
+__all__ = ["Gate", "Policy", "expand", "load_policy"]
+
+
+class Gate(Table):
+    """`[gate]`: settings of the policy as a whole."""
+
+    version: int = Field(alias="schema", ge=1, le=1)
+    """Version of the policy's format; 1."""
+    alpha: float = Field(default=0.05, gt=0, le=0.5)
+    """Probability of a false alarm over all metrics judged, by Holm's method."""
+    on_inconclusive: Literal["warn", "fail"] = "warn"
+    """Whether a metric past tolerance fails the build when it has too few runs to be sure."""
+
+
+class Policy(Table):
+    """The requirements on a candidate.
+
+    Raises:
+        pydantic.ValidationError: a value is invalid; `load_policy` and `for_one` raise a
+            `PolicyError` with a message of one line instead.
+    """
+
+    gate: Gate
+    baseline: Baseline
+    comparable: Comparable = Comparable()
+    metrics: dict[str, MetricPolicy] = Field(min_length=1)
+    """Key or pattern -> its limits, in the order of the file."""
+
+    _path: str = PrivateAttr(default=IN_CODE)
+    _text: str | None = PrivateAttr(default=None)
+
+    @property
+    def path(self) -> str:
+        """The path of the policy, for people."""
+        return self._path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of the file's text; without a file, of the content as JSON."""
+        text = self.model_dump_json(by_alias=True) if self._text is None else self._text
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    def for_one(cls, metric: str, *, direction: Direction, **limits: Any) -> Self:
+        """A policy for one metric, with a baseline that the caller has; one run is enough.
+
+        Args:
+            metric: its key, or a pattern.
+            limits: any field of `MetricPolicy`.
+
+        Raises:
+            PolicyError: a limit is invalid.
+        """
+        content = {
+            "gate": {"schema": 1},
+            "baseline": {"min_runs": 1},
+            "metrics": {metric: {"direction": direction, **limits}},
+        }
+        try:
+            return cls.model_validate(content, context=IN_CODE)
+        except ValidationError as error:
+            raise policy_error(IN_CODE, error, _TABLES) from error
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy.
+
+    Raises:
+        PolicyError: the file cannot be read, is not TOML, or is not a valid policy; the message
+            names the file, the line or key, the value and the correction.
+    """
+    shown = str(path)
+    try:
+        text = path.read_bytes().decode()
+        content = tomllib.loads(text)
+    except OSError as error:
+        raise PolicyError(f"{shown}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{shown}: is not UTF-8 text (byte {error.start})") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise PolicyError(f"{shown}: is not TOML: {one_line(str(error))}") from error
+    except ValueError as error:  # an impossible date, a number of thousands of digits
+        raise PolicyError(f"{shown}: has an invalid value: {one_line(str(error))}") from error
+    try:
+        policy = Policy.model_validate(content)
+    except ValidationError as error:
+        raise policy_error(shown, error, _TABLES) from error
+    policy._path, policy._text = shown, text
+    return policy
+
+
+def expand(policy: Policy, keys: Collection[str]) -> dict[str, MetricPolicy]:
+    """Expand the policy's patterns to metric keys.
+
+    A full name overrides a pattern, and an earlier pattern a later one. A full name that no run has
+    is kept, so that the gate reports the missing metric.
+
+    Args:
+        keys: the metric keys of all runs.
+
+    Raises:
+        PolicyError: a pattern matches no key.
+    """
+    found: dict[str, MetricPolicy] = {}
+    for pattern, expected in policy.metrics.items():
+        matching = [key for key in sorted(keys) if fnmatchcase(key, pattern)]
+        if not has_pattern(pattern):
+            found[pattern] = expected
+        elif not matching:
+            raise PolicyError(
+                f"{policy.path}: metrics.{quoted(pattern)}: no run has a metric that matches: "
+                "check the pattern, and that the metrics were logged"
+            )
+        else:
+            for key in matching:
+                if key not in policy.metrics:
+                    found.setdefault(key, expected)
+    return found
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "": Policy,
+    "gate": Gate,
+    "baseline": Baseline,
+    "comparable": Comparable,
+    "metrics": MetricPolicy,
+}
