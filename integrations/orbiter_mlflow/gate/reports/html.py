@@ -8,9 +8,10 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from orbiter_mlflow.gate.model import GateReport, counted
+from orbiter_mlflow.gate.model import GateReport
 from orbiter_mlflow.gate.reports import wording
 from orbiter_mlflow.gate.reports.plot import history, in_start_order, value_words
+from orbiter_mlflow.gate.reports.sections import sections
 from orbiter_mlflow.text.escaping import plain, web_link
 
 __all__ = ["render"]
@@ -32,9 +33,9 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     environment.globals |= {
-        "counted": counted,
         "history": history,
         "in_start_order": in_start_order,
+        "sections": sections,
         "value_words": value_words,
         "web_link": web_link,
         "wording": wording,

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict
 from orbiter_mlflow.gate.reports import wording
+from orbiter_mlflow.gate.reports.sections import sections
 from orbiter_mlflow.text.escaping import plain
 
 __all__ = ["render"]
@@ -64,8 +65,10 @@ def render(report: GateReport) -> str:
     ):
         ElementTree.SubElement(properties, "property", name=name, value=plain(value))
     suite.extend(cases)
-    left_out = [f"left out of the baseline: {line}" for line in wording.left_out(report)]
-    output = [wording.headline(report), *wording.warnings(report), *left_out, *report.notes]
+    output = [wording.headline(report), *wording.warnings(report)]
+    for part in sections(report):
+        output += [f"{part.title}:", *part.lines]
+        output += ["; ".join(row) for row in part.rows]
     ElementTree.SubElement(suite, "system-out").text = _lines(output)
     ElementTree.indent(suites)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, "unicode")}\n'

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from orbiter_mlflow.gate.model import FieldDifference, GateReport, MetricResult, Outcome, counted
+from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, counted
 from orbiter_mlflow.gate.reports import wording
+from orbiter_mlflow.gate.reports.sections import Section, sections
 from orbiter_mlflow.text.escaping import markdown_code, markdown_text, web_link
 from orbiter_mlflow.text.shortening import shortened
 
@@ -17,7 +18,7 @@ _WARNINGS = 7_000
 _PROBLEMS = 7_000
 _TABLE = 18_000
 _REASONS = 10_000
-_DIFFERENCES = 5_000
+_SECTION = 5_000
 _LINKS = 2_000
 _DETAILS = 8_000
 
@@ -59,7 +60,7 @@ def render(report: GateReport) -> str:
         _listed(report.problems, _PROBLEMS, "problem"),
         _table(wording.worst_first(report.metrics)),
         "\n".join(_fit(list(map(_reason, wording.unsettled(report))), _REASONS, "reason")),
-        _differences(report.differences),
+        *(_section(part, _SECTION) for part in sections(report) if not part.folded),
         "\n".join(_fit([_link(*link) for link in _public_links(report)], _LINKS, "link")),
         _details(report),
     ]
@@ -128,32 +129,23 @@ def _reason(metric: MetricResult) -> str:
     return f"- {_name(metric.metric)} **{verdict}**: {_sentence(metric.reason)}"
 
 
-def _differences(differences: Sequence[FieldDifference]) -> str:
-    if not differences:
-        return ""
-    rows = [
-        _cells([_name(d.field), _values(d.candidate), _values(d.baseline)]) for d in differences
-    ]
-    head = [
-        "Fields that must be equal, and differ:",
-        "",
-        _cells(["field", "candidate", "baseline"]),
-    ]
-    return "\n".join([*head, _cells(["---"] * 3), *_fit(rows, _DIFFERENCES, "field")])
-
-
-def _values(values: Sequence[str | None]) -> str:
-    return _name(wording.field_values(values))
+def _section(section: Section, length: int) -> str:
+    blocks = [f"{_sentence(section.title)}:"]
+    if section.lines:
+        blocks.append(_listed(section.lines, length, "line"))
+    if section.rows:
+        head = [_cells(section.columns), _cells(["---"] * len(section.columns))]
+        rows = [_cells(list(map(_name, row))) for row in section.rows]
+        blocks.append("\n".join(head + _fit(rows, length, section.columns[0])))
+    return "\n\n".join(blocks)
 
 
 def _details(report: GateReport) -> str:
     parts = [f"- **{label}**: {_sentence(text)}" for label, text in wording.provenance(report)]
-    parts += [f"- {_sentence(note)}" for note in report.notes]
-    if report.left_out:
-        count = counted(len(report.left_out), "run")
-        parts += ["", f"Left out of the baseline, {count}:", ""]
-        parts += [f"- {_sentence(line)}" for line in wording.left_out(report)]
-    shown = _fit(parts, _DETAILS, "line")
+    folded = [_section(part, _DETAILS) for part in sections(report) if part.folded]
+    shown = _fit(
+        [*parts, *(line for text in folded for line in ("", *text.split("\n")))], _DETAILS, "line"
+    )
     summary = "<details><summary>What was compared, and how</summary>"
     return "\n".join([summary, "", *shown, "", "</details>"])
 

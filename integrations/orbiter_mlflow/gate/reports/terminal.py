@@ -11,8 +11,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict, counted
+from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict
 from orbiter_mlflow.gate.reports import figures, wording
+from orbiter_mlflow.gate.reports.sections import Section, sections
 from orbiter_mlflow.text.escaping import plain, web_link
 
 __all__ = ["render", "renderable"]
@@ -47,14 +48,9 @@ def renderable(report: GateReport) -> RenderableType:
     if report.metrics:
         parts += [_heading(""), _metrics(wording.worst_first(report.metrics))]
     parts += _section("Why", map(_reason, wording.unsettled(report)))
-    if report.differences:
-        parts += [_heading("Fields that must be equal, and differ"), _differences(report)]
-    if report.left_out:
-        count = counted(len(report.left_out), "run")
-        parts += _section(
-            f"Left out of the baseline: {count}", map(_text, wording.left_out(report))
-        )
-    parts += _section("Notes", map(_text, report.notes))
+    for part in sections(report):
+        parts += _section(part.title, map(_text, part.lines)) or [_heading(part.title)]
+        parts += [_rows(part)] if part.rows else []
     parts += _section("Links", [_link(*link) for link in (report.links or {}).items()])
     parts += [_heading(""), _provenance(report)]
     return Group(*parts)
@@ -132,14 +128,10 @@ def _reason(metric: MetricResult) -> Text:
     return shown.append(f": {plain(metric.reason)}")
 
 
-def _differences(report: GateReport) -> Table:
-    table = _table("field", "candidate", "baseline")
-    for difference in report.differences:
-        table.add_row(
-            _text(difference.field),
-            _text(wording.field_values(difference.candidate)),
-            _text(wording.field_values(difference.baseline)),
-        )
+def _rows(section: Section) -> Table:
+    table = _table(*section.columns)
+    for row in section.rows:
+        table.add_row(*map(_text, row))
     return table
 
 

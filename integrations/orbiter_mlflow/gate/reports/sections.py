@@ -1,0 +1,57 @@
+"""The further parts of a report, after its table of metrics, in a form that each format renders.
+
+A part is a title with lines of text, or with a table. Texts are raw; each format escapes them.
+"""
+
+from dataclasses import dataclass
+
+from orbiter_mlflow.gate.model import GateReport, counted
+from orbiter_mlflow.gate.reports import wording
+
+__all__ = ["Section", "sections"]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a report: lines, a table, or both.
+
+    Attributes:
+        columns: the heads of the table; the first column holds names.
+        rows: one text for each column.
+        folded: whether it is a detail, which Markdown folds away.
+    """
+
+    title: str
+    lines: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    folded: bool = False
+
+
+def sections(report: GateReport) -> list[Section]:
+    """The parts that have something to say, in the order in which they are shown."""
+    found = [
+        _differences(report),
+        Section(
+            f"Left out of the baseline: {counted(len(report.left_out), 'run')}",
+            tuple(wording.left_out(report)),
+            folded=True,
+        ),
+        Section("Notes", report.notes, folded=True),
+    ]
+    return [section for section in found if section.lines or section.rows]
+
+
+def _differences(report: GateReport) -> Section:
+    return Section(
+        "Fields that must be equal, and differ",
+        columns=("field", "candidate", "baseline"),
+        rows=tuple(
+            (
+                difference.field,
+                wording.field_values(difference.candidate),
+                wording.field_values(difference.baseline),
+            )
+            for difference in report.differences
+        ),
+    )
