@@ -73,10 +73,9 @@ def _values(
 
 def _failed(design: Design, candidate: Any, baseline: Any) -> Any:
     """The trials that fail by the gate's own tests, as an array of bools."""
-    from orbiter_mlflow.gate.statistics import prediction, welch
+    from orbiter_mlflow.gate.statistics.tests import prediction
 
-    test = prediction if design.predicts else welch
-    p_values, _ = test(candidate, baseline, alpha=ALPHA)
+    p_values = prediction(candidate, baseline).p_value
     worse = candidate.mean(axis=-1) > baseline.mean(axis=-1)
     return worse & (p_values <= ALPHA)
 

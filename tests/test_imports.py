@@ -51,8 +51,16 @@ ENTRY_POINTS = {
 """Module -> the only modules that may import it."""
 DECIDES = {
     "orbiter_mlflow.gate.comparability",
+    "orbiter_mlflow.gate.effect",
     "orbiter_mlflow.gate.judge",
+    "orbiter_mlflow.gate.remarks",
     "orbiter_mlflow.gate.statistics",
+    "orbiter_mlflow.gate.statistics.advice",
+    "orbiter_mlflow.gate.statistics.choice",
+    "orbiter_mlflow.gate.statistics.corrections",
+    "orbiter_mlflow.gate.statistics.losses",
+    "orbiter_mlflow.gate.statistics.tests",
+    "orbiter_mlflow.gate.tolerance",
     "orbiter_mlflow.gate.verdict",
 }
 """Modules that decide: no I/O."""

@@ -326,7 +326,7 @@ def test_the_effect_is_shown_with_bounds_alone() -> None:
     found = only(judged([0.85, 0.86, 0.87], THREE, for_one(min=0.8)))
     assert (found.verdict, found.test, found.p_value) == (Verdict.PASS, Test.BOUNDS, None)
     assert found.change == pytest.approx(0.05)
-    assert found.interval is not None
+    assert found.bound is None, "no test decides"
     assert found.reason.startswith("within its bounds: better by 0.05")
 
 
@@ -364,10 +364,10 @@ def test_the_distance_to_a_target_is_the_loss() -> None:
 def test_one_against_one_is_tolerance_only_and_says_so() -> None:
     found = only(judged([0.70], [0.80]))
     assert (found.verdict, found.test) == (Verdict.FAIL, Test.TOLERANCE)
-    assert (found.p_value, found.interval, found.confidence) == (None, None, None)
+    assert (found.p_value, found.bound) == (None, None)
     assert found.reason == (
-        "worse by 0.1 (12.50%), past max_drop = 0.01; tolerance only, because 1 against 1 runs are "
-        "too few for a test: it takes 3 on each side, or 5 on one"
+        "worse by 0.1 (12.50%), past max_drop = 0.01; tolerance only, because 1 baseline runs are "
+        "too few for a test: it takes 3"
     )
     assert "tolerance only" in only(judged([0.80], [0.80])).reason
 
@@ -380,19 +380,21 @@ def test_one_against_five_is_a_prediction_interval() -> None:
     assert found.p_value == pytest.approx(0.0475, abs=1e-3)
     assert found.change == pytest.approx(-0.02)
     assert found.change_rel == pytest.approx(-0.02 / 0.808)
-    # The interval is two-sided: 2.7764 * s * sqrt(1.2) = 0.025447 to both sides.
-    assert found.interval == pytest.approx((-0.045447, 0.005447), abs=1e-5)
-    assert found.confidence == 0.95
+    assert found.bound is not None
+    assert (found.bound.kind, found.bound.confidence) == ("at least", 0.95)
+    assert found.bound.value == pytest.approx(0.02 - (0.808 - 0.78846), abs=1e-5)
     assert verdict([0.789], FIVE) is Verdict.INCONCLUSIVE
     assert only(judged([0.789, 0.789], FIVE)).test is Test.PREDICTION
 
 
-def test_three_against_three_is_welch() -> None:
-    # Variances 0.0001 each: t = 0.05 / sqrt(0.0002 / 3) = 6.124, 4 degrees of freedom.
-    found = only(judged([0.75, 0.76, 0.77], THREE))
+def test_three_against_three_by_welch() -> None:
+    # Variances 0.0001 each: t = 0.05 / sqrt(0.0002 / 3) = 6.124, 4 degrees of freedom, of which
+    # 2.1318 cuts off 5%.
+    found = only(judged([0.75, 0.76, 0.77], THREE, for_one(max_drop=0.01, test="welch")))
     assert (found.verdict, found.test) == (Verdict.FAIL, Test.WELCH)
     assert found.p_value == pytest.approx(0.0018, abs=1e-4)
-    assert found.interval == pytest.approx((-0.05 - 0.02267, -0.05 + 0.02267), abs=1e-5)
+    assert found.bound is not None
+    assert found.bound.value == pytest.approx(0.05 - 2.1318 * math.sqrt(0.0002 / 3), abs=1e-5)
     assert "p = 0.0018 by Welch's t-test" in found.reason
 
 
@@ -401,14 +403,20 @@ SEEDS = {1: 0.70, 2: 0.80, 3: 0.90}
 
 
 def test_the_same_seeds_are_paired() -> None:
-    # Differences 0.02, 0.03, 0.04: t = 0.03 / (0.01 / sqrt(3)) = 5.196, 2 degrees of freedom. The
-    # spread of the seeds would hide it from Welch's test.
+    # Differences 0.02, 0.03, 0.04: t = 0.03 / (0.01 / sqrt(3)) = 5.196, 2 degrees of freedom, and
+    # p = 0.0175, doubled as it is one of two looks. The spread of the seeds hides it from the
+    # other.
     worse = {3: 0.86, 1: 0.68, 2: 0.77}
     found = only(judged(seeded("c", worse), seeded("b", SEEDS), BY_SEED))
-    assert (found.verdict, found.test) == (Verdict.FAIL, Test.PAIRED)
+    assert (found.verdict, found.test) == (Verdict.FAIL, Test.COMBINED)
+    assert found.p_value == pytest.approx(0.0351, abs=1e-4)
+    alone = for_one(max_drop=0.01, paired_by="params.extra.seed", test="paired")
+    found = only(judged(seeded("c", worse), seeded("b", SEEDS), alone))
+    assert found.test is Test.PAIRED
     assert found.p_value == pytest.approx(0.0175, abs=1e-4)
     unpaired = only(judged(seeded("c", worse), seeded("b", SEEDS)))
-    assert (unpaired.verdict, unpaired.test) == (Verdict.INCONCLUSIVE, Test.WELCH)
+    assert (unpaired.verdict, unpaired.test) == (Verdict.PASS, Test.PREDICTION)
+    assert unpaired.by_chance
 
 
 @pytest.mark.parametrize(
@@ -423,7 +431,7 @@ def test_the_same_seeds_are_paired() -> None:
 )
 def test_different_seeds_are_not_paired_and_the_reason_says_so(candidate: list[GateRun]) -> None:
     found = only(judged(candidate, seeded("b", SEEDS), BY_SEED))
-    assert found.test is Test.WELCH
+    assert found.test is Test.PREDICTION
     assert "not paired: the values of params.extra.seed differ between the sides" in found.reason
     forced = for_one(max_drop=0.01, paired_by="params.extra.seed", test="paired")
     report = judged(candidate, seeded("b", SEEDS), forced)
@@ -441,7 +449,7 @@ def test_a_seed_without_the_metric_is_not_paired() -> None:
 def test_constant_on_both_sides_is_exact() -> None:
     found = only(judged([0.75] * 3, [0.80] * 3))
     assert (found.verdict, found.test) == (Verdict.FAIL, Test.EXACT)
-    assert (found.p_value, found.p_adjusted, found.interval) == (None, None, None)
+    assert (found.p_value, found.p_adjusted, found.bound) == (None, None, None)
     assert "there is no spread to test" in found.reason
     assert verdict([0.80] * 3, [0.80] * 3) is Verdict.PASS
 
@@ -465,7 +473,7 @@ def test_a_requested_test_with_too_few_runs_is_not_replaced() -> None:
 
 
 def test_past_tolerance_but_not_significant_is_inconclusive() -> None:
-    report = judged([0.75, 0.79, 0.82], THREE)
+    report = judged([0.785, 0.79, 0.82], [0.80, 0.81, 0.825])
     found = only(report)
     assert (report.outcome, found.verdict) == (Outcome.WARN, Verdict.INCONCLUSIVE)
     assert found.seeds_needed is not None
@@ -476,8 +484,10 @@ def test_past_tolerance_but_not_significant_is_inconclusive() -> None:
     )
 
 
-def test_a_change_that_no_number_of_seeds_settles() -> None:
-    found = only(judged([0.79, 0.5, 0.93], [0.8, 0.6, 0.83], for_one(max_drop=0.0)))
+def test_a_change_that_no_number_of_seeds_settles(tmp_path: Path) -> None:
+    sides = several("c", m=[0.79, 0.5, 0.93]), several("b", m=[0.8, 0.6, 0.83])
+    policy = from_toml(tmp_path, table("m", max_drop=0.0), "on_inconclusive = 'fail'")
+    found = only(judge(policy, *sides, source=SOURCE))
     assert (found.verdict, found.seeds_needed) == (Verdict.INCONCLUSIVE, None)
     assert found.reason.endswith("not even 1000 runs on each side would settle it")
 
@@ -536,7 +546,7 @@ def test_the_metrics_share_alpha(tmp_path: Path) -> None:
 
 
 def test_the_outcome_is_the_worst_that_counts(tmp_path: Path) -> None:
-    good, bad, unsure = [0.81, 0.82, 0.83], [0.5, 0.51, 0.52], [0.75, 0.79, 0.82]
+    good, bad, unsure = [0.81, 0.82, 0.83], [0.5, 0.51, 0.52], [0.785, 0.795, 0.8]
     baseline = several("b", good=THREE, bad=THREE, unsure=THREE, nan=[0.8, NAN, 0.8])
     candidate = several("c", good=good, bad=bad, unsure=unsure, nan=good, new=good)
 
@@ -686,7 +696,7 @@ def test_the_field_that_pairs_runs_may_differ() -> None:
 def test_unmatched_pairs_are_noted_even_if_the_metric_passes() -> None:
     others = {seed + 100: value for seed, value in SEEDS.items()}
     report = judged(seeded("c", others), seeded("b", SEEDS), BY_SEED)
-    assert (report.metrics[0].verdict, report.metrics[0].test) == (Verdict.PASS, Test.WELCH)
+    assert (report.metrics[0].verdict, report.metrics[0].test) == (Verdict.PASS, Test.PREDICTION)
     assert any("m is not paired: the values of" in note for note in report.notes)
     again = judged(seeded("c", SEEDS), seeded("b", SEEDS), BY_SEED)
     assert not any("not paired" in note for note in again.notes)
@@ -844,6 +854,9 @@ def test_any_logged_values_are_judged(
     finite = [abs(value) < 1.797e308 for value in candidate]
     assert all(finite) or found.verdict is Verdict.FAIL
     assert found.worse_by is None or not math.isnan(found.worse_by)
-    if found.verdict is Verdict.PASS:
+    if found.by_chance:
+        assert found.p_value is not None
+        assert found.p_value > 0.2
+    elif found.verdict is Verdict.PASS:
         assert found.worse_by is not None
         assert found.worse_by <= 0.5 + 1e-9 * max(map(abs, (*candidate, *baseline)))

@@ -166,8 +166,8 @@ REFUSED = {
         "metrics.m.max_drop = -0.1 should be greater than or equal to 0",
     ),
     "a percentage": (
-        HEAD + METRIC + "max_drop_rel = 2\n",
-        "metrics.m: max_drop_rel = 2 is more than the whole baseline: write a fraction (0.02",
+        HEAD + METRIC + "max_drop_rel = 1\n",
+        "metrics.m: max_drop_rel = 1 allows to lose the whole baseline: write a fraction (1% is 0",
     ),
     "a negative relative limit": (HEAD + METRIC + "max_drop_rel = -1\n", "metrics.m.max_drop_rel"),
     "bool for a limit": (HEAD + METRIC.replace("= 1", "= true"), "metrics.m.max_drop = true sho"),

@@ -20,6 +20,7 @@ import gate_reports as examples
 from gate_reports import EXAMPLES, GOLDEN, HOSTILE, golden, named
 from orbiter_mlflow.gate.model import (
     BaselineSource,
+    Bound,
     FieldDifference,
     GateReport,
     GateRun,
@@ -27,6 +28,7 @@ from orbiter_mlflow.gate.model import (
     MetricResult,
     Sample,
     Verdict,
+    WorstRun,
 )
 from orbiter_mlflow.gate.reports import figures
 from orbiter_mlflow.gate.reports.html import render as html
@@ -44,6 +46,8 @@ FORMATS: dict[str, Callable[[GateReport], str]] = {
     "json": to_json,
     "html": html,
 }
+assert examples.LOSS.worst is not None
+LOSS_WORST = examples.LOSS.worst
 every_example = pytest.mark.parametrize("report", EXAMPLES.values(), ids=EXAMPLES.keys())
 
 ANY_TEXT = st.text(
@@ -167,9 +171,9 @@ def test_everything_that_was_found_is_shown(kind: str) -> None:
         "0.8307 (n = 10)",
         "0.8047 (n = 3)",
         "-0.026 (-3.13%)",
-        "95%: -0.0361 to -0.0159",
+        "worse by at least 0.0213 (97.5%)",
         "0.0012 (0.0024)",
-        "Welch's t-test",
+        "prediction interval",
         "max_drop = 0.01",
         "higher is better",
         "lower is better",
@@ -189,6 +193,26 @@ def test_everything_that_was_found_is_shown(kind: str) -> None:
             assert all(word in shown for word in expected.split()), expected
         else:
             assert expected in shown
+
+
+@pytest.mark.parametrize("kind", ["terminal", "markdown", "html", "junit"])
+def test_the_worst_run_is_named_where_it_is_notable(kind: str) -> None:
+    shown = FORMATS[kind](examples.REGRESSION)
+    shown = Page(shown).text if kind == "html" else " ".join(shown.split())
+    assert "The candidate's worst runs" in shown.replace("&apos;", "'")
+    assert all(part in shown for part in ("seed 12 (322d6567)", "0.7998", "0.0309", "12.6"))
+    assert "0.46" not in shown, "the worst run of a metric that passed is an ordinary one"
+    far = replace(examples.LOSS, worst=replace(LOSS_WORST, spreads=777.0))
+    assert "777" in FORMATS[kind](replace(examples.PASS, metrics=(far,)))
+    alone = replace(examples.ACCURACY, candidate=Sample({"a": 0.5}))
+    assert "worst run" not in FORMATS[kind](replace(examples.REGRESSION, metrics=(alone,)))
+
+
+@pytest.mark.parametrize("kind", ["terminal", "markdown", "html", "junit"])
+def test_a_pass_within_chance_is_not_called_within_the_limits(kind: str) -> None:
+    lucky = replace(examples.GOOD_ACCURACY, by_chance=True)
+    shown = FORMATS[kind](replace(examples.PASS, metrics=(examples.LOSS, lucky)))
+    assert "all 2 metrics are within the limits, or within chance of them" in shown
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "html"])
@@ -276,12 +300,17 @@ def test_changes(absolute: float | None, relative: float | None, shown: str) -> 
     assert figures.change(absolute, relative) == shown
 
 
-def test_p_values_and_intervals() -> None:
+def test_p_values_and_bounds() -> None:
     assert figures.p_value(0.00001, 0.00002) == "<0.0001 (<0.0001)"
     assert figures.p_value(0.012345, None) == "0.0123"
     assert figures.p_value(None, None) == "-"
-    assert figures.interval((-inf, 0.5), 0.975) == "97.5%: -inf to +0.5"
-    assert figures.interval(None, 0.95) is None
+    assert (
+        figures.bound(Bound("at least", 0.012, 1 - 0.05 / 3)) == "worse by at least 0.012 (98.3%)"
+    )
+    assert figures.bound(Bound("at least", -0.003, 0.95)) == "better by at most 0.003 (95%)"
+    assert figures.bound(Bound("at most", 0.01, 0.9999999)) == "worse by at most 0.01 (99.99%)"
+    assert figures.bound(Bound("at most", -0.01, 0.95)) == "better by at least 0.01 (95%)"
+    assert figures.bound(None) is None
 
 
 def test_the_largest_float_counts_as_infinite_in_a_mean() -> None:
@@ -446,7 +475,8 @@ def test_a_comment_never_grows_too_long() -> None:
     failed = [replace(examples.ACCURACY, metric=f"eval/failed-{at}") for at in range(30)]
     shown = markdown(replace(examples.REGRESSION, metrics=(*passed, *failed)))
     assert len(shown) <= MAX_LENGTH
-    assert all(shown.count(f"`{metric.metric}`") == 2 for metric in failed)
+    # In the table, with the reason, and with its worst run.
+    assert all(shown.count(f"`{metric.metric}`") == 3 for metric in failed)
     (more,) = re.findall(r"\.\.\. and (\d+) more metrics, cut for length", shown)
     assert shown.count("`eval/task-") + int(more) == len(passed)
 
@@ -556,7 +586,8 @@ def test_a_plot_can_be_drawn_of_any_numbers(
         allowed=allowed,
         change=old[0],
         change_rel=old[-1],
-        interval=(old[0], old[-1]),
+        bound=Bound("at least", old[0], 0.95),
+        worst=WorstRun("c0", "c0", old[0], old[-1], old[0]),
         p_value=old[0],
         p_adjusted=old[-1],
     )

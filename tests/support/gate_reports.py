@@ -6,6 +6,7 @@ from math import inf, nan
 
 from orbiter_mlflow.gate.model import (
     BaselineSource,
+    Bound,
     FieldDifference,
     GateReport,
     GateRun,
@@ -15,6 +16,7 @@ from orbiter_mlflow.gate.model import (
     Sample,
     Test,
     Verdict,
+    WorstRun,
 )
 from orbiter_mlflow.gate.reports.junit import render as junit
 from orbiter_mlflow.gate.reports.markdown import render as markdown
@@ -65,15 +67,15 @@ LOSS = MetricResult(
     severity="fail",
     verdict=Verdict.PASS,
     reason="within tolerance: better by 0.00127 (0.25%)",
-    test=Test.WELCH,
+    test=Test.PREDICTION,
     candidate=sample(CANDIDATE, "eval/loss"),
     baseline=sample(BASELINE, "eval/loss"),
     limits=("max_drop_rel = 0.05",),
     change=-0.00127,
     change_rel=-0.00247,
     worse_by=-0.00127,
-    interval=(-0.0142, 0.0117),
-    confidence=0.95,
+    bound=Bound("at least", -0.0142, 0.95),
+    worst=WorstRun(CANDIDATE[1].run_id, "seed 12", 0.519, 0.0054, 0.46),
     p_value=0.59,
     p_adjusted=0.59,
     allowed=(None, 0.53928),
@@ -84,16 +86,16 @@ ACCURACY = MetricResult(
     severity="fail",
     verdict=Verdict.FAIL,
     reason="worse by 0.026 (3.13%), past max_drop = 0.01; p = 0.0024 over 2 metrics by "
-    "Welch's t-test",
-    test=Test.WELCH,
+    "the prediction interval",
+    test=Test.PREDICTION,
     candidate=sample(CANDIDATE, "eval/accuracy"),
     baseline=sample(BASELINE, "eval/accuracy"),
     limits=("min = 0.5", "max_drop = 0.01"),
     change=-0.026,
     change_rel=-0.0313,
     worse_by=0.026,
-    interval=(-0.0361, -0.0159),
-    confidence=0.95,
+    bound=Bound("at least", 0.0213, 0.975),
+    worst=WorstRun(CANDIDATE[2].run_id, "seed 12", 0.7998, 0.0309, 12.6),
     p_value=0.0012,
     p_adjusted=0.0024,
     allowed=(0.8207, None),
@@ -106,7 +108,8 @@ GOOD_ACCURACY = replace(
     change=-0.0006,
     change_rel=-0.00072,
     worse_by=0.0006,
-    interval=(-0.0021, 0.0009),
+    bound=Bound("at least", -0.0021, 0.95),
+    worst=WorstRun(CANDIDATE[0].run_id, "seed 12", 0.8301, 0.0006, 0.24),
     p_value=0.31,
     p_adjusted=0.59,
 )
@@ -148,8 +151,9 @@ INCONCLUSIVE = replace(
             ACCURACY,
             verdict=Verdict.INCONCLUSIVE,
             reason="worse by 0.026 (3.13%), past max_drop = 0.01; p = 0.11 over 2 metrics by "
-            "Welch's t-test, which may be chance: if it is real, about 7 runs on each side would "
-            "settle it",
+            "the prediction interval, which may be chance: if it is real, about 7 runs on each "
+            "side would settle it",
+            bound=Bound("at least", -0.0031, 0.975),
             p_value=0.055,
             p_adjusted=0.11,
             seeds_needed=7,
@@ -167,7 +171,8 @@ DIFFERENT = replace(
             change=None,
             change_rel=None,
             worse_by=None,
-            interval=None,
+            bound=None,
+            worst=None,
             p_value=None,
             p_adjusted=None,
         )
@@ -202,7 +207,8 @@ BOOTSTRAP = replace(
             change=None,
             change_rel=None,
             worse_by=None,
-            interval=None,
+            bound=None,
+            worst=None,
             p_value=None,
             p_adjusted=None,
             allowed=(0.5, None),

@@ -14,13 +14,13 @@ from orbiter_mlflow.gate.model import (
     LeftOut,
     MetricResult,
     Outcome,
-    Test,
     Verdict,
     counted,
 )
 from orbiter_mlflow.gate.policy import Policy, expand
-from orbiter_mlflow.gate.statistics import holm
-from orbiter_mlflow.gate.verdict import UNPAIRED, BaselineStatus, assess, decide
+from orbiter_mlflow.gate.remarks import metric_notes
+from orbiter_mlflow.gate.statistics import corrected
+from orbiter_mlflow.gate.verdict import BaselineStatus, assess, decide
 
 __all__ = ["IS_CANDIDATE", "judge", "not_finished"]
 
@@ -75,12 +75,7 @@ def judge(
     ]
     if len(judged) < len(candidate):
         notes.append(f"{len(candidate) - len(judged)} candidate runs were named more than once")
-    # A metric that passes shows no reason, but its user expects a paired test.
-    notes += [
-        f"{one.metric} is {one.reason[one.reason.index(UNPAIRED) :]}"
-        for one in metrics
-        if one.verdict is Verdict.PASS and one.test is Test.WELCH and UNPAIRED in one.reason
-    ]
+    notes += metric_notes(metrics)
     return GateReport(
         outcome=_outcome(policy, metrics, all_problems),
         metrics=tuple(metrics),
@@ -96,6 +91,7 @@ def judge(
         differences=fields.differences,
         links=links,
         bootstrap=bootstrap and not enough and not problems,
+        correction=policy.gate.correction,
     )
 
 
@@ -156,9 +152,15 @@ def _metrics(
         for metric, expected in expand(policy, keys).items()
     ]
     tested = [one.result.p_value or 0.0 for one in assessments if one.tested]
-    adjusted = iter(holm(tested))
+    adjusted = iter(corrected(tested, alpha, policy.gate.correction))
     return [
-        decide(one, next(adjusted) if one.tested else None, alpha=alpha, tested=len(tested))
+        decide(
+            one,
+            next(adjusted) if one.tested else None,
+            alpha=alpha,
+            tested=len(tested),
+            quiet=policy.gate.on_inconclusive == "warn",
+        )
         for one in assessments
     ]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from orbiter_mlflow.gate.statistics import Correction as Correction
 from orbiter_mlflow.gate.statistics import Direction as Direction
 from orbiter_mlflow.gate.statistics import Test as Test
 
@@ -32,6 +33,7 @@ class GateRun:
         data: prefix of metric keys -> `name:digest` of the data they were measured on, sorted and
             comma-separated if a resumed run used several. `ALL_OTHERS` stands for prefixes whose
             data the run did not record. Empty if the run recorded none.
+        batch: which runs of a baseline belong together, as those blessed at once do; "" if all do.
     """
 
     run_id: str
@@ -43,6 +45,7 @@ class GateRun:
     undelivered: str = ""
     start_time: int = 0
     data: Mapping[str, str] = field(default_factory=dict)
+    batch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,38 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """The confidence bound of `worse_by` that the decision used; it never contradicts the verdict.
+
+    Attributes:
+        kind: "at least" if the gate looks for proof that the candidate is worse: it fails only if
+            `value` is above 0. "at most" if it looks for proof that the candidate is no worse.
+        confidence: one-sided, after the correction for the number of metrics.
+    """
+
+    kind: Literal["at least", "at most"]
+    value: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorstRun:
+    """The candidate's worst run by one metric.
+
+    Attributes:
+        label: its seed, if it has one: `seed 3`; else its name, else its id.
+        worse_by: how much worse it is than the baseline's mean.
+        spreads: `worse_by` in standard deviations of the baseline's runs; None if that is unknown.
+    """
+
+    run_id: str
+    label: str
+    value: float
+    worse_by: float
+    spreads: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class MetricResult:
     """The result for one metric.
 
@@ -113,15 +148,19 @@ class MetricResult:
             to it. None if they cannot be compared.
         change_rel: `change` as a fraction of the baseline's absolute mean; None if that is 0.
         worse_by: `change` as a loss: positive if the candidate is worse.
-        interval: confidence interval of `change` at 1 - alpha; None with too few runs.
-        confidence: 1 - alpha.
-        p_value: one-sided, for "worse than the baseline"; None without a test.
-        p_adjusted: `p_value` after Holm's correction over all metrics judged.
+        p_value: one-sided, for "worse than the baseline"; for the non-inferiority test, whose small
+            values are good news, for "no worse than the tolerance". None without a test.
+        p_adjusted: `p_value` after the correction over all metrics tested; None if it has no part
+            in that, as one for information and the non-inferiority test.
         seeds_needed: runs on each side that would settle an inconclusive result; None if the
             result is not inconclusive, or no number of seeds up to the maximum would.
         at: the point of the run's history that counts, as in the policy.
         allowed: the limits as numbers: the lowest and the highest mean of the candidate that all
             of them allow; None for an end without a limit.
+        bound: None without a test.
+        worst: None if the metric was not compared.
+        by_chance: whether it passes although its mean is past tolerance, because that is well
+            within chance.
     """
 
     metric: str
@@ -137,13 +176,14 @@ class MetricResult:
     change: float | None = None
     change_rel: float | None = None
     worse_by: float | None = None
-    interval: tuple[float, float] | None = None
-    confidence: float | None = None
     p_value: float | None = None
     p_adjusted: float | None = None
     seeds_needed: int | None = None
     at: str = "last"
     allowed: tuple[float | None, float | None] = (None, None)
+    bound: Bound | None = None
+    worst: WorstRun | None = None
+    by_chance: bool = False
 
 
 class Outcome(StrEnum):
@@ -197,6 +237,7 @@ class GateReport:
         differences: fields that must be equal and are not.
         links: title -> address of a page of the MLflow UI.
         bootstrap: whether there was no baseline and `--bootstrap` let the bounds alone decide.
+        correction: the correction for the number of metrics.
     """
 
     outcome: Outcome
@@ -213,6 +254,7 @@ class GateReport:
     differences: tuple[FieldDifference, ...] = ()
     links: Mapping[str, str] | None = None
     bootstrap: bool = False
+    correction: Correction = "holm"
 
 
 def counted(count: int, what: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from orbiter_mlflow.errors import PolicyError
-from orbiter_mlflow.gate.model import Direction
+from orbiter_mlflow.gate.model import Correction, Direction
 from orbiter_mlflow.gate.policy.baseline import Baseline
 from orbiter_mlflow.gate.policy.comparable import Comparable
 from orbiter_mlflow.gate.policy.error import one_line, policy_error, quoted
@@ -29,9 +29,13 @@ class Gate(Table):
     version: int = Field(alias="schema", ge=1, le=1)
     """Version of the policy's format; 1."""
     alpha: float = Field(default=0.05, gt=0, le=0.5)
-    """Probability of a false alarm over all metrics judged, by Holm's method."""
+    """What `correction` bounds, if nothing has changed."""
+    correction: Correction = "holm"
+    """`holm`: `alpha` bounds the probability of any false alarm over all metrics tested; `fdr`: the
+    expected share of false alarms among the failures."""
     on_inconclusive: Literal["warn", "fail"] = "warn"
-    """Whether a metric past tolerance fails the build when it has too few runs to be sure."""
+    """`warn`: a metric past tolerance that may be chance is a warning, and passes if it is well
+    within chance. `fail`: it fails the build with exit code 4 unless it is within tolerance."""
 
 
 class Policy(Table):

@@ -30,7 +30,7 @@ class MetricPolicy(Table):
     max_drop: Limit | None = None
     """Largest loss against the baseline's mean, in the metric's own unit."""
     max_drop_rel: Limit | None = None
-    """The same as a fraction of the baseline's absolute mean; 1 at most, as 2 would mean 200%."""
+    """The same as a fraction of the baseline's absolute mean, below 1: 1% is 0.01."""
     test: RequestedTest = "auto"
     """The significance test; `auto` chooses by the number of runs."""
     paired_by: str | None = None
@@ -50,10 +50,10 @@ class MetricPolicy(Table):
                 f"target = {self.target:g} belongs to direction = 'target', "
                 f"not to {self.direction!r}: remove it, or change the direction"
             )
-        if self.max_drop_rel is not None and self.max_drop_rel > 1:
+        if self.max_drop_rel is not None and self.max_drop_rel >= 1:
             raise ValueError(
-                f"max_drop_rel = {self.max_drop_rel:g} is more than the whole baseline: "
-                "write a fraction (0.02 for 2%), or max_drop for a larger loss"
+                f"max_drop_rel = {self.max_drop_rel:g} allows to lose the whole baseline: write a "
+                "fraction (1% is 0.01), or max_drop for a larger loss"
             )
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min = {self.min:g} is above max = {self.max:g}: nothing could pass")
@@ -65,9 +65,14 @@ class MetricPolicy(Table):
             )
         if self.test not in ("auto", "none") and not self.compared and bounded:
             raise ValueError(f"test = {self.test!r} needs max_drop or max_drop_rel")
+        if self.test == "non_inferiority" and 0 in (self.max_drop, self.max_drop_rel):
+            raise ValueError(
+                "test = 'non_inferiority' needs a tolerance above 0: no number of runs can show "
+                "that nothing at all is lost"
+            )
         if self.test == "paired" and self.paired_by is None:
             raise ValueError("test = 'paired' needs paired_by = 'params.<key>'")
-        if self.paired_by is not None and self.test not in ("auto", "paired"):
+        if self.paired_by is not None and self.test not in ("auto", "paired", "non_inferiority"):
             raise ValueError(f"paired_by has no effect with test = {self.test!r}: remove one")
         return self
 

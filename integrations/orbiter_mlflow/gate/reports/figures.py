@@ -2,14 +2,14 @@
 
 from math import fsum, inf, isfinite, isnan
 
-from orbiter_mlflow.gate.model import LARGEST, Sample
+from orbiter_mlflow.gate.model import LARGEST, Bound, Sample
 from orbiter_mlflow.gate.statistics import mean_of
 
 __all__ = [
     "NONE",
+    "bound",
     "change",
     "fraction",
-    "interval",
     "is_finite",
     "mean",
     "number",
@@ -79,13 +79,20 @@ def change(absolute: float | None, relative: float | None) -> str:
     return f"{signed(absolute)} ({shown})"
 
 
-def interval(bounds: tuple[float, float] | None, confidence: float | None) -> str | None:
-    """`95%: -0.021 to -0.004`; None without an interval."""
-    if bounds is None:
+def bound(shown: Bound | None) -> str | None:
+    """`worse by at least 0.012 (98.3%)`, `better by at most 0.003 (95%)`; None without a bound."""
+    if shown is None:
         return None
-    level = fraction(confidence)
-    of = f"{100 * confidence:.4g}%: " if confidence is not None and level is not None else ""
-    return f"{of}{signed(bounds[0])} to {signed(bounds[1])}"
+    word, kind = "worse", shown.kind
+    if shown.value < 0:
+        word, kind = "better", "at most" if kind == "at least" else "at least"
+    return f"{word} by {kind} {number(abs(shown.value), 4)} ({_confidence(shown.confidence)})"
+
+
+def _confidence(value: float) -> str:
+    """`95%`, `98.3%`, `99.95%`: never rounded up to 100%."""
+    percent = 100 * value
+    return f"{percent:.3g}%" if percent < 99 else f"{min(percent, 99.99):.4g}%"
 
 
 def p_value(p: float | None, adjusted: float | None) -> str:

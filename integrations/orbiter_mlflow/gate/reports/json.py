@@ -6,7 +6,7 @@ outcome         pass | warn | regression | cannot compare | inconclusive
 exit_code       of `orbiter-mlflow check`, in the order of the outcomes: 0, 0, 1, 3, 4
 headline        the outcome in one sentence
 bootstrap       whether there was no baseline and --bootstrap let the bounds alone decide
-policy, policy_digest, alpha
+policy, policy_digest, alpha, correction
 baseline_source {described, changed}
 problems, notes [text]
 metrics         one object for each, in the policy's order: all fields of `MetricResult`;
@@ -48,6 +48,7 @@ def render(report: GateReport) -> str:
         "policy": report.policy,
         "policy_digest": report.policy_digest,
         "alpha": report.alpha,
+        "correction": report.correction,
         "baseline_source": report.source,
         "problems": report.problems,
         "notes": report.notes,

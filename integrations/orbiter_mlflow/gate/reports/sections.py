@@ -6,7 +6,8 @@ A part is a title with lines of text, or with a table. Texts are raw; each forma
 from dataclasses import dataclass
 
 from orbiter_mlflow.gate.model import GateReport, counted
-from orbiter_mlflow.gate.reports import wording
+from orbiter_mlflow.gate.reports import figures, wording
+from orbiter_mlflow.text.shortening import shortened
 
 __all__ = ["Section", "sections"]
 
@@ -31,6 +32,7 @@ class Section:
 def sections(report: GateReport) -> list[Section]:
     """The parts that have something to say, in the order in which they are shown."""
     found = [
+        _worst_runs(report),
         _differences(report),
         Section(
             f"Left out of the baseline: {counted(len(report.left_out), 'run')}",
@@ -40,6 +42,23 @@ def sections(report: GateReport) -> list[Section]:
         Section("Notes", report.notes, folded=True),
     ]
     return [section for section in found if section.lines or section.rows]
+
+
+def _worst_runs(report: GateReport) -> Section:
+    return Section(
+        "The candidate's worst runs",
+        columns=("metric", "run", "value", "worse by", "in spreads of the baseline"),
+        rows=tuple(
+            (
+                metric.metric,
+                f"{shortened(worst.label, wording.LONGEST_VALUE)} ({worst.run_id[:8]})",
+                figures.number(worst.value),
+                figures.number(worst.worse_by, 4),
+                figures.number(worst.spreads, 3),
+            )
+            for metric, worst in wording.worst_runs(report)
+        ),
+    )
 
 
 def _differences(report: GateReport) -> Section:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orbiter_mlflow.gate.model import (
+    Correction,
     GateReport,
     GateRun,
     LeftOut,
@@ -15,6 +16,7 @@ from orbiter_mlflow.gate.model import (
     Outcome,
     Sample,
     Verdict,
+    WorstRun,
     counted,
 )
 from orbiter_mlflow.gate.reports import figures
@@ -26,6 +28,7 @@ UNJUDGED = (
 )
 LONGEST_VALUE = 200
 """Characters of a param that are shown."""
+_NOTABLE_SPREADS = 3.0
 _RUNS_NAMED = 5
 _GROUPS_SHOWN = 10
 
@@ -36,6 +39,10 @@ _WORDS = {
     Verdict.CANNOT_COMPARE: "cannot compare",
     Verdict.NEW: "new",
     Verdict.UNJUDGED: "unjudged",
+}
+_CORRECTIONS: dict[Correction, str] = {
+    "holm": "over all metrics (Holm's correction)",
+    "fdr": "of the failures at most may be false (Benjamini and Hochberg's correction)",
 }
 _ALARMS = [Verdict.FAIL, Verdict.CANNOT_COMPARE, Verdict.INCONCLUSIVE]
 _CALM = [Verdict.UNJUDGED, Verdict.NEW, Verdict.PASS]
@@ -52,7 +59,7 @@ class Row:
     baseline: str
     candidate: str
     change: tuple[str, ...]
-    """The change, and its confidence interval if there is one."""
+    """The change, and its confidence bound if there is one."""
     p: str
     test: str
     limits: tuple[str, ...]
@@ -92,7 +99,9 @@ def _passed(report: GateReport) -> str:
     every = len(report.metrics)
     passed = sum(m.verdict is Verdict.PASS for m in report.metrics)
     if every and passed == every and not is_unjudged(report):
-        return f"{'the metric is' if every == 1 else f'all {every} metrics are'} within the limits"
+        chance = ", or within chance of them" if any(m.by_chance for m in report.metrics) else ""
+        which = "the metric is" if every == 1 else f"all {every} metrics are"
+        return f"{which} within the limits{chance}"
     others = Counter(verdict_words(m) for m in worst_first(report.metrics))
     del others[_WORDS[Verdict.PASS]]
     rest = ", ".join(f"{count} {words}" for words, count in others.items())
@@ -162,7 +171,7 @@ def row(metric: MetricResult) -> Row:
                 None,
                 (
                     figures.change(metric.change, metric.change_rel),
-                    figures.interval(metric.interval, metric.confidence),
+                    figures.bound(metric.bound),
                 ),
             )
         ),
@@ -184,6 +193,21 @@ def mean_and_n(sample: Sample) -> str:
 def unsettled(report: GateReport) -> list[MetricResult]:
     """The metrics that did not pass, whose reasons are shown."""
     return [m for m in worst_first(report.metrics) if m.verdict is not Verdict.PASS]
+
+
+def worst_runs(report: GateReport) -> list[tuple[MetricResult, WorstRun]]:
+    """The candidate's worst run for each metric where it is notable.
+
+    It is if there are several runs, and the metric did not pass or the run is more than 3 spreads
+    of the baseline worse.
+    """
+    return [
+        (metric, metric.worst)
+        for metric in worst_first(report.metrics)
+        if metric.worst is not None
+        and metric.candidate.n > 1
+        and (metric.verdict is not Verdict.PASS or (metric.worst.spreads or 0) > _NOTABLE_SPREADS)
+    ]
 
 
 def field_values(values: Sequence[str | None]) -> str:
@@ -228,5 +252,5 @@ def provenance(report: GateReport) -> list[tuple[str, str]]:
         ("Candidate", runs_named(report.candidate)),
         ("Baseline", f"{report.source.described}; {runs_named(report.baseline)}"),
         ("Policy", f"{report.policy} (SHA-256 {report.policy_digest})"),
-        ("Significance", f"alpha = {report.alpha:g} over all metrics (Holm's correction)"),
+        ("Significance", f"alpha = {report.alpha:g} {_CORRECTIONS[report.correction]}"),
     ]

@@ -1,0 +1,91 @@
+"""Notes of the report that concern its metrics, and that no single verdict says."""
+
+from collections.abc import Sequence
+
+from orbiter_mlflow.gate.model import MetricResult, Test, Verdict
+from orbiter_mlflow.gate.statistics import MIN_RUNS, deviation, to_losses
+from orbiter_mlflow.gate.tolerance import UNPAIRED
+
+__all__ = ["metric_notes"]
+
+FAR_GAIN = 6.0
+"""Spreads of the baseline by which a gain is too good not to be looked at."""
+GAIN_CHANCE = 0.001
+"""Chance alone must give such a gain less often than this."""
+_NAMED = 5
+
+
+def metric_notes(metrics: Sequence[MetricResult]) -> list[str]:
+    """The notes, one sentence each."""
+    # A metric that passes shows no reason, but its user expects a paired test.
+    notes = [
+        f"{one.metric} is {one.reason[one.reason.index(UNPAIRED) :]}"
+        for one in metrics
+        if one.verdict is Verdict.PASS
+        and one.test is not Test.TOLERANCE
+        and one.candidate.n >= MIN_RUNS
+        and UNPAIRED in one.reason
+    ]
+    chance = [one.metric for one in metrics if one.by_chance]
+    if chance:
+        notes.append(
+            f"past tolerance, but well within chance, which passes: {_named(chance)}; "
+            "on_inconclusive = 'fail' would not let it pass"
+        )
+    return [*notes, *_tolerance_only(metrics), *_gains(metrics)]
+
+
+def _tolerance_only(metrics: Sequence[MetricResult]) -> list[str]:
+    judged = [
+        one
+        for one in metrics
+        if one.test is Test.TOLERANCE
+        and one.severity != "info"
+        and one.verdict in (Verdict.PASS, Verdict.FAIL)
+        and one.worse_by is not None
+    ]
+    failed = sum(one.verdict is Verdict.FAIL for one in judged)
+    if not failed or len(judged) < 2:
+        return []
+    note = (
+        f"{len(judged)} metrics were judged by their tolerance only, and {failed} failed: "
+        "without a test nothing corrects for their number, so that a good build is the likelier to "
+        "fail the more there are"
+    )
+    return [note]
+
+
+def _gains(metrics: Sequence[MetricResult]) -> list[str]:
+    found = []
+    for one in metrics:
+        spreads = _gain(one)
+        if spreads is not None and spreads > FAR_GAIN:
+            found.append(
+                f"{one.metric} is better by {spreads:.2g} spreads of the baseline's runs: a gain "
+                "that large may be a test set that leaked, or a change of the metric"
+            )
+    return found
+
+
+def _gain(metric: MetricResult) -> float | None:
+    """The gain in spreads of the baseline; None unless it is beyond chance."""
+    from orbiter_mlflow.gate.statistics.tests import prediction
+
+    known = metric.baseline.n > 2 and metric.candidate.n > 0
+    if not known or metric.worse_by is None or not metric.worse_by < 0:
+        return None
+    ours, theirs = (
+        to_losses([*side.values.values()], metric.direction, metric.target)
+        for side in (metric.candidate, metric.baseline)
+    )
+    unit = max(map(abs, (*ours.values, *theirs.values)))
+    ours, theirs = ours.divided(unit), theirs.divided(unit)
+    if theirs.constant:
+        return None
+    chance = prediction([-v for v in ours.ordered], [-v for v in theirs.ordered]).p_value
+    return (theirs.mean - ours.mean) / deviation(theirs.values) if chance < GAIN_CHANCE else None
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
