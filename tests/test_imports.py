@@ -50,6 +50,8 @@ ENTRY_POINTS = {
 }
 """Module -> the only modules that may import it."""
 DECIDES = {
+    "orbiter_mlflow.gate.approvals",
+    "orbiter_mlflow.gate.attempts",
     "orbiter_mlflow.gate.comparability",
     "orbiter_mlflow.gate.effect",
     "orbiter_mlflow.gate.judge",

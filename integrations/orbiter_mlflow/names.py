@@ -205,6 +205,12 @@ KEY_ORDER = "order-of-keys"
 """The param with the order of keys that are not sorted; no field has this name."""
 
 
+def is_seed(key: str) -> bool:
+    """Whether a param holds a seed: its last part is `seed`, or ends with `_seed`."""
+    name = key.rpartition(".")[2].lower()
+    return name == "seed" or name.endswith("_seed")
+
+
 def config_field(key: str) -> str:
     """The field that a param of a config belongs to: `extra` for `extra.lora.r` and `extra:0`."""
     return piece_of(key.partition(".")[0])[0]

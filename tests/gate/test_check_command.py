@@ -24,6 +24,7 @@ from trainers import Tracked, stored, tracked, trained
 POLICY = """
 [gate]
 schema = 1
+candidate_runs = 1
 on_inconclusive = "{inconclusive}"
 [baseline]
 {baseline}

@@ -74,7 +74,8 @@ def verdict(
     """The gate's result for the run `new` against `old 0` to `old 2`."""
     policy = folder / "gate.toml"
     policy.write_text(
-        "[gate]\nschema = 1\n[baseline]\nfilter = \"attributes.run_name LIKE 'old %'\"\n"
+        "[gate]\nschema = 1\ncandidate_runs = 1\n"
+        "[baseline]\nfilter = \"attributes.run_name LIKE 'old %'\"\n"
         f"[comparable]\n{comparable}\n"
         f'[metrics."{key}"]\ndirection = "{direction}"\nmax_drop = 0.01\ntest = "none"\n{more}'
     )

@@ -85,7 +85,7 @@ def test_defaults(tmp_path: Path) -> None:
     found = policy(tmp_path, HEAD + METRIC)
     assert (found.gate.alpha, found.gate.on_inconclusive) == (0.05, "warn")
     assert (found.baseline.last, found.baseline.min_runs) == (10, 3)
-    assert found.comparable.require_equal == ("datasets.eval",)
+    assert found.comparable.require_equal == ("datasets.*",)
     wanted = found.metrics["m"]
     assert (wanted.test, wanted.severity, wanted.at) == ("auto", "fail", "last")
 

@@ -74,7 +74,6 @@ def seed_tags(params: Mapping[str, str]) -> dict[str, str]:
     """
     found = {}
     for path, text in join_values(params).items():
-        name = path.rpartition(".")[2].lower()
-        if name == "seed" or name.endswith("_seed"):
+        if names.is_seed(path):
             found[path] = parse(text) if is_json(text) else text
     return split_value(names.SEEDS, canonical(found), names.MAX_TAG_VALUE) if found else {}

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from orbiter_mlflow import names
-from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, FieldDifference, GateRun, Sample
+from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, FieldDifference, GateRun, Sample, Side
 from orbiter_mlflow.gate.policy import Policy, has_pattern
+from orbiter_mlflow.gate.policy.comparable import covers
 from orbiter_mlflow.gate.statistics import MAX_VALUE
 from orbiter_mlflow.text.shortening import shortened
 
@@ -16,6 +17,7 @@ __all__ = [
     "compare_data",
     "compare_fields",
     "fields_of",
+    "mixed_params",
     "shown_ids",
     "unusable_values",
 ]
@@ -84,8 +86,11 @@ def compare_fields(
     first, second = ([fields_of(run) for run in side] for side in (candidate, baseline))
     names_seen = sorted({name for fields in (*first, *second) for name in fields})
     required, problems = _required(policy, names_seen)
+    if "require_equal" not in policy.comparable.model_fields_set:
+        keys = {key for run in (*candidate, *baseline) for key in run.metrics}
+        required -= set() if _judges_training(policy, keys) else _TRAINING_DATA
     differences, noted = [], []
-    paired = {metric.paired_by for metric in policy.metrics.values()}
+    paired = policy.paired_by
     for name in names_seen:
         field = FieldDifference(name, _values(first, name), _values(second, name))
         if name in required:
@@ -93,7 +98,7 @@ def compare_fields(
                 differences.append(field)
         elif not (
             name in paired
-            or _covers(policy.comparable.allow_differ, name)
+            or covers(policy.comparable.allow_differ, name)
             or not (first and second)
             or {*field.candidate} & {*field.baseline}
         ):
@@ -114,6 +119,46 @@ def compare_fields(
     return Comparability(tuple(differences), tuple(problems), tuple(notes))
 
 
+_TRAINING_DATA = {f"datasets.{names.TRAIN}", "datasets.training"}
+"""The fields with the data that runs were trained on; MLflow's own examples write `training`."""
+
+
+def _judges_training(policy: Policy, keys: Collection[str]) -> bool:
+    """Whether the policy judges a metric that was measured on the training data."""
+    judged = [name for name, metric in policy.metrics.items() if metric.severity != "info"]
+    return any(names.is_train_key(key) and covers(judged, key) for key in keys)
+
+
+def mixed_params(policy: Policy, runs: Sequence[GateRun], side: Side) -> list[str]:
+    """Why the runs of a side cannot be taken for seeds of one config, a sentence for each batch.
+
+    All params must be equal but the seeds, the fields that pair runs, and those that the policy
+    lets vary.
+    """
+    batches: dict[str, list[Mapping[str, str]]] = {}
+    for run in runs:
+        params = {f"params.{key}": text for key, text in run.params.items()}
+        batches.setdefault(run.batch, []).append(params)
+    found = []
+    for batch, group in batches.items():
+        differing = [
+            f"{name} ({shortened(_side_words(values), 2 * _MAX_TEXT)})"
+            for name in sorted({name for params in group for name in params})
+            if not (names.is_seed(name) or name in policy.paired_by)
+            and not policy.comparable.varies(name)
+            and len(values := _values(group, name)) > 1
+        ]
+        if differing:
+            more = f", and {len(differing) - _MAX_NOTED} more" if differing[_MAX_NOTED:] else ""
+            where = f" (batch {batch})" if batch else ""
+            found.append(
+                f"the {side}'s runs{where} are not seeds of one config, they differ in "
+                f"{', '.join(differing[:_MAX_NOTED])}{more}: judge one config at a time, or add "
+                "the params to comparable.vary_within"
+            )
+    return found
+
+
 def compare_data(
     policy: Policy, key: str, candidate: Sequence[GateRun], baseline: Sequence[GateRun]
 ) -> str:
@@ -124,7 +169,7 @@ def compare_data(
     """
     prefix = _prefix_of(key, [*candidate, *baseline])
     field = f"{_DATA}{prefix}"
-    if not prefix or _covers(policy.comparable.allow_differ, field):
+    if not prefix or covers(policy.comparable.allow_differ, field):
         return ""
 
     def seen(side: Sequence[GateRun]) -> tuple[str | None, ...]:
@@ -181,7 +226,7 @@ def _required(policy: Policy, fields: Collection[str]) -> tuple[set[str], list[s
     for entry in comparable.require_equal:
         if has_pattern(entry):
             matching = {name for name in fields if fnmatchcase(name, entry)}
-            required |= {name for name in matching if not _covers(comparable.allow_differ, name)}
+            required |= {name for name in matching if not covers(comparable.allow_differ, name)}
         else:
             matching = {entry} & set(fields)
             required |= matching - set(comparable.allow_differ)
@@ -193,18 +238,15 @@ def _required(policy: Policy, fields: Collection[str]) -> tuple[set[str], list[s
     return required, problems
 
 
-def _covers(patterns: Collection[str], name: str) -> bool:
-    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
-
-
 def _values(runs: Sequence[Mapping[str, str]], name: str) -> tuple[str | None, ...]:
     """The values of a field, each once; None for runs without it."""
     return tuple(sorted({fields.get(name) for fields in runs}, key=_none_last))
 
 
 def _shown(difference: FieldDifference) -> str:
-    sides = [
-        " | ".join("missing" if value is None else shortened(value, _MAX_TEXT) for value in side)
-        for side in (difference.candidate, difference.baseline)
-    ]
+    sides = [_side_words(side) for side in (difference.candidate, difference.baseline)]
     return f"{difference.field} ({'; '.join(shortened(side, 2 * _MAX_TEXT) for side in sides)})"
+
+
+def _side_words(values: Sequence[str | None]) -> str:
+    return " | ".join("missing" if one is None else shortened(one, _MAX_TEXT) for one in values)

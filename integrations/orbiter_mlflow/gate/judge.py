@@ -5,8 +5,11 @@ out is reported.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 
-from orbiter_mlflow.gate.comparability import compare_data, compare_fields
+from orbiter_mlflow.gate.approvals import apply_approvals
+from orbiter_mlflow.gate.attempts import incompleteness, missing_seeds, newest_attempts
+from orbiter_mlflow.gate.comparability import compare_data, compare_fields, mixed_params, shown_ids
 from orbiter_mlflow.gate.model import (
     BaselineSource,
     GateReport,
@@ -17,12 +20,12 @@ from orbiter_mlflow.gate.model import (
     Verdict,
     counted,
 )
-from orbiter_mlflow.gate.policy import Policy, expand
+from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
 from orbiter_mlflow.gate.remarks import metric_notes
 from orbiter_mlflow.gate.statistics import corrected
 from orbiter_mlflow.gate.verdict import BaselineStatus, assess, decide
 
-__all__ = ["IS_CANDIDATE", "judge", "not_finished"]
+__all__ = ["IS_CANDIDATE", "judge"]
 
 IS_CANDIDATE = "it is a candidate itself"
 """Why a run of the baseline is left out."""
@@ -34,6 +37,7 @@ def judge(
     baseline: Sequence[GateRun],
     *,
     source: BaselineSource,
+    today: date = date.max,
     left_out: Sequence[LeftOut] = (),
     problems: Sequence[str] = (),
     bootstrap: bool = False,
@@ -42,9 +46,11 @@ def judge(
     """Judge whether the candidate is worse than the baseline.
 
     Args:
-        candidate: runs of one config, which differ in their seeds at most.
+        candidate: runs of one config, which differ in their seeds; of several attempts of a seed
+            the newest counts.
         baseline: runs to compare with; unusable ones are left out, and reported.
         source: where the baseline comes from, for the report.
+        today: the present day in UTC, which ends approvals; by default none counts.
         left_out: runs of the baseline that were left out before.
         problems: other reasons why the two cannot be compared; bounds are still checked.
         bootstrap: if the baseline has too few runs, let the bounds alone decide.
@@ -53,12 +59,22 @@ def judge(
     Raises:
         PolicyError: a pattern of the policy matches no metric of any run.
     """
-    judged = list({run.run_id: run for run in candidate}.values())
-    usable, unusable = _usable(judged, baseline)
+    named = list({run.run_id: run for run in candidate}.values())
+    judged, earlier = newest_attempts(policy, named, "candidate")
+    usable, unusable = _usable(policy, named, baseline)
     enough = len(usable) >= policy.baseline.needed
-    fields = compare_fields(policy, judged, usable if enough or not bootstrap else ())
+    compared = usable if enough or not bootstrap else []
+    fields = compare_fields(policy, judged, compared)
+    whole = [run for run in named if not incompleteness(run)]
     incomplete = _incomplete(judged)
-    all_problems = [*incomplete, *problems, *fields.problems]
+    all_problems = [
+        *incomplete,
+        *problems,
+        *(() if incomplete else _too_few(policy, judged)),
+        *mixed_params(policy, whole, "candidate"),
+        *mixed_params(policy, compared, "baseline"),
+        *fields.problems,
+    ]
     if not enough and not bootstrap and not problems:
         all_problems.append(_too_small(policy, len(usable)))
     if incomplete:
@@ -67,14 +83,15 @@ def judge(
         status = BaselineStatus.NOT_COMPARABLE
     else:
         status = BaselineStatus.USABLE if enough else BaselineStatus.NOT_YET
-    metrics = _metrics(policy, judged, usable, status)
-    all_left_out = tuple({run.run_id: run for run in (*left_out, *unusable)}.values())
-    notes = [
-        *([_bootstrap_note(policy, len(usable))] if bootstrap and not problems else ()),
-        *fields.notes,
-    ]
-    if len(judged) < len(candidate):
-        notes.append(f"{len(candidate) - len(judged)} candidate runs were named more than once")
+    results = _metrics(policy, judged, usable, status, bootstrap=bootstrap)
+    metrics, approvals = apply_approvals(policy, results, today)
+    all_left_out = {run.run_id: run for run in (*earlier, *left_out, *unusable)}
+    notes = [*fields.notes, *_dirty(judged)]
+    if bootstrap and not problems:
+        unjudged = any(one.verdict is Verdict.UNJUDGED for one in metrics)
+        notes[:0] = [_bootstrap_note(policy, len(usable), unjudged=unjudged)]
+    if len(named) < len(candidate):
+        notes.append(f"{len(candidate) - len(named)} candidate runs were named more than once")
     notes += metric_notes(metrics)
     return GateReport(
         outcome=_outcome(policy, metrics, all_problems),
@@ -87,48 +104,49 @@ def judge(
         alpha=policy.gate.alpha,
         problems=tuple(all_problems),
         notes=tuple(notes),
-        left_out=all_left_out,
+        left_out=tuple(all_left_out.values()),
         differences=fields.differences,
         links=links,
         bootstrap=bootstrap and not enough and not problems,
         correction=policy.gate.correction,
+        approvals=approvals,
     )
 
 
 def _usable(
-    candidate: Sequence[GateRun], baseline: Sequence[GateRun]
+    policy: Policy, candidate: Sequence[GateRun], baseline: Sequence[GateRun]
 ) -> tuple[list[GateRun], list[LeftOut]]:
-    """The runs of the baseline that count, each once, and those that do not."""
+    """The runs of the baseline that count, each seed of a batch once, and those that do not."""
     usable: dict[str, GateRun] = {}
     unusable = []
     candidates = {run.run_id for run in candidate}
     for run in baseline:
-        reason = IS_CANDIDATE if run.run_id in candidates else _incompleteness(run)
+        reason = IS_CANDIDATE if run.run_id in candidates else incompleteness(run)
         if reason:
             unusable.append(LeftOut(run.run_id, run.name, reason))
         else:
             usable[run.run_id] = run
-    return list(usable.values()), unusable
-
-
-def _incompleteness(run: GateRun) -> str:
-    """Why a run is incomplete; empty if it is complete."""
-    return not_finished(run.status) or run.undelivered
-
-
-def not_finished(status: str) -> str:
-    """Why a run with this status is not used; empty if it is FINISHED."""
-    return "" if status == "FINISHED" else f"it is {status}, not FINISHED"
+    newest, earlier = newest_attempts(policy, [*usable.values()], "baseline")
+    return newest, [*unusable, *earlier]
 
 
 def _incomplete(candidate: Sequence[GateRun]) -> list[str]:
     if not candidate:
         return ["there is no candidate run"]
     return [
-        f"candidate {run.name or run.run_id} is incomplete: {reason}"
+        f"candidate {run.name or run.run_id} is incomplete: {reason}{_way_out(run)}"
         for run in candidate
-        if (reason := _incompleteness(run))
+        if (reason := incompleteness(run))
     ]
+
+
+def _way_out(run: GateRun) -> str:
+    """What to do about a candidate whose status keeps it from being judged."""
+    if run.status == "FINISHED" or run.undelivered:
+        return ""  # what is undelivered says itself what to do
+    if run.status in ("RUNNING", "SCHEDULED"):
+        return ": wait until it has ended; if it died, run its seed again and delete this run"
+    return ": run its seed again, delete the run, or use a filter that excludes it"
 
 
 def _metrics(
@@ -136,21 +154,29 @@ def _metrics(
     candidate: Sequence[GateRun],
     baseline: Sequence[GateRun],
     status: BaselineStatus,
+    *,
+    bootstrap: bool,
 ) -> list[MetricResult]:
     keys = {key for run in (*candidate, *baseline) for key in run.metrics}
     alpha = policy.gate.alpha
-    assessments = [
-        assess(
-            metric,
-            expected,
-            candidate,
-            baseline,
-            alpha=alpha,
-            status=status,
-            obstacle=compare_data(policy, metric, candidate, baseline),
+    assessments = []
+    for metric, expected in expand(policy, keys).items():
+        few = _too_few_values(policy, metric, baseline)
+        assessments.append(
+            assess(
+                metric,
+                expected,
+                candidate,
+                baseline,
+                alpha=alpha,
+                status=BaselineStatus.NOT_YET
+                if few and bootstrap and status is BaselineStatus.USABLE
+                else status,
+                obstacle=few
+                or _unmatched(metric, expected, candidate, baseline)
+                or compare_data(policy, metric, candidate, baseline),
+            )
         )
-        for metric, expected in expand(policy, keys).items()
-    ]
     tested = [one.result.p_value or 0.0 for one in assessments if one.tested]
     adjusted = iter(corrected(tested, alpha, policy.gate.correction))
     return [
@@ -163,6 +189,29 @@ def _metrics(
         )
         for one in assessments
     ]
+
+
+def _too_few_values(policy: Policy, metric: str, baseline: Sequence[GateRun]) -> str:
+    """Why the baseline is none for this metric: some runs have it, but fewer than it needs."""
+    found, needed = sum(metric in run.metrics for run in baseline), policy.baseline.needed
+    if not 0 < found < needed:
+        return ""
+    return (
+        f"only {counted(found, 'run')} of the baseline has it, but it takes {needed}: bless runs "
+        "that have it, or lower baseline.min_runs"
+    )
+
+
+def _unmatched(
+    metric: str,
+    expected: MetricPolicy,
+    candidate: Sequence[GateRun],
+    baseline: Sequence[GateRun],
+) -> str:
+    """Why a metric that pairs runs cannot be compared: seeds are missing from the candidate."""
+    if expected.paired_by is None:
+        return ""
+    return missing_seeds(expected.paired_by, metric, candidate, baseline)
 
 
 def _outcome(policy: Policy, metrics: Sequence[MetricResult], problems: Sequence[str]) -> Outcome:
@@ -183,6 +232,23 @@ def _outcome(policy: Policy, metrics: Sequence[MetricResult], problems: Sequence
 # -- sentences for the report ----------------------------------------------------------------------
 
 
+def _too_few(policy: Policy, candidate: Sequence[GateRun]) -> list[str]:
+    needed = policy.candidate_runs
+    if len(candidate) >= needed:
+        return []
+    found = f"the candidate has {counted(len(candidate), 'run')}, but needs {needed}"
+    way_out = "run more seeds, or set gate.candidate_runs in the policy"
+    return [f"{found} (attempts of one seed count once): {way_out}"]
+
+
+def _dirty(candidate: Sequence[GateRun]) -> list[str]:
+    dirty = [run.run_id for run in candidate if run.dirty]
+    if not dirty:
+        return []
+    some = f"{len(dirty)} of {counted(len(candidate), 'candidate run')}"
+    return [f"{some} had uncommitted changes, so the commit is not their code: {shown_ids(dirty)}"]
+
+
 def _too_small(policy: Policy, usable: int) -> str:
     needed = policy.baseline.needed
     found = f"only {counted(usable, 'usable run')}" if usable else "no usable run"
@@ -193,8 +259,13 @@ def _too_small(policy: Policy, usable: int) -> str:
     )
 
 
-def _bootstrap_note(policy: Policy, usable: int) -> str:
+def _bootstrap_note(policy: Policy, usable: int, *, unjudged: bool) -> str:
     needed = policy.baseline.needed
+    if usable >= needed and unjudged:
+        return (
+            "NOT ALL JUDGED AGAINST A BASELINE: it has too few values of some metrics, and with "
+            "--bootstrap only bounds can fail those; remove it as soon as there is a baseline"
+        )
     if usable >= needed:
         return "the baseline is complete and everything was judged: remove --bootstrap"
     return (

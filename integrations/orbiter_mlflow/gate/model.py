@@ -16,6 +16,7 @@ ALL_OTHERS = "..."
 """Stands for all prefixes that did not fit into the tag with a run's data."""
 
 Severity = Literal["fail", "warn", "info"]
+Side = Literal["candidate", "baseline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class GateRun:
             comma-separated if a resumed run used several. `ALL_OTHERS` stands for prefixes whose
             data the run did not record. Empty if the run recorded none.
         batch: which runs of a baseline belong together, as those blessed at once do; "" if all do.
+        commit: the commit of the code, in full; empty if the run did not record it.
+        dirty: whether the code had changes that were not committed.
     """
 
     run_id: str
@@ -46,15 +49,18 @@ class GateRun:
     start_time: int = 0
     data: Mapping[str, str] = field(default_factory=dict)
     batch: str = ""
+    commit: str = ""
+    dirty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A run of the baseline that is not used, and why."""
+    """A run that is not used, and why."""
 
     run_id: str
     name: str
     reason: str
+    side: Side = "baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,8 @@ class Verdict(StrEnum):
     """The baseline lacks it; it is within its bounds, and nothing else could be judged."""
     UNJUDGED = "unjudged"
     """There is no baseline yet, and `--bootstrap` allows that; it is within its bounds."""
+    ACCEPTED = "accepted"
+    """Worse than the policy allows, but an `[[accept]]` of the policy accepts that for now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +220,38 @@ _EXIT_CODES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """An `[[accept]]` of the policy: a regression that people have accepted until a day.
+
+    Attributes:
+        until: the last day on which it counts, in UTC, in ISO 8601.
+        status: `used` if the metric is worse than allowed, else `unused`; `expired` after `until`.
+    """
+
+    metric: str
+    until: str
+    reason: str
+    by: str
+    status: Literal["used", "unused", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """How the policy differs from the one at the git ref.
+
+    Attributes:
+        ref: the ref and its commit, for people.
+        accepted: whether `--accept-policy-change` lets the policy here decide alone; else both
+            policies judge, and the stricter verdict counts.
+        diff: a unified diff, one line each.
+    """
+
+    ref: str
+    accepted: bool
+    diff: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BaselineSource:
     """Where the baseline comes from.
 
@@ -233,11 +273,13 @@ class GateReport:
         policy_digest: SHA-256, in hex, of the policy's text.
         problems: why candidate and baseline cannot be compared, one sentence each; else empty.
         notes: other remarks for the reader, one sentence each.
-        left_out: runs of the baseline that were not used.
+        left_out: runs of either side that were not used.
         differences: fields that must be equal and are not.
         links: title -> address of a page of the MLflow UI.
         bootstrap: whether there was no baseline and `--bootstrap` let the bounds alone decide.
         correction: the correction for the number of metrics.
+        approvals: the accepted regressions of the policy, used or not.
+        policy_change: None if the policy is the same at the git ref, or there is no ref.
     """
 
     outcome: Outcome
@@ -255,6 +297,8 @@ class GateReport:
     links: Mapping[str, str] | None = None
     bootstrap: bool = False
     correction: Correction = "holm"
+    approvals: tuple[Approval, ...] = ()
+    policy_change: PolicyChange | None = None
 
 
 def counted(count: int, what: str) -> str:

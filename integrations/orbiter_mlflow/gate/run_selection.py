@@ -17,7 +17,8 @@ from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.errors import CannotCompareError, FilterError
-from orbiter_mlflow.gate.judge import IS_CANDIDATE, not_finished
+from orbiter_mlflow.gate.attempts import not_finished
+from orbiter_mlflow.gate.judge import IS_CANDIDATE
 from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, GateRun, LeftOut
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
 from orbiter_mlflow.runs.model import StoredRun
@@ -246,6 +247,8 @@ def _gate_run(
         undelivered=undelivered(run, waiting),
         start_time=run.start_time,
         data=_data(run.tags),
+        commit=run.tags.get(names.GIT_COMMIT, ""),
+        dirty=run.tags.get(names.GIT_DIRTY) == "true",
     )
 
 

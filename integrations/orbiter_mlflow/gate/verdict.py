@@ -97,7 +97,7 @@ def assess(
         passed = replace(result, verdict=Verdict.PASS, reason=f"{what}{change_words(result)}")
         return Assessment(passed, compared)
     if status is BaselineStatus.NOT_YET:
-        reason = f"not judged: there is no baseline yet; {bounds}"
+        reason = f"not judged: {obstacle or 'there is no baseline yet'}; {bounds}"
         return Assessment(replace(result, verdict=Verdict.UNJUDGED, reason=reason))
     if status is BaselineStatus.NOT_COMPARABLE:
         reason = obstacle or "not compared: the problems of the whole report say why"

@@ -7,20 +7,23 @@ import hashlib
 import tomllib
 from collections.abc import Collection
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from orbiter_mlflow.errors import PolicyError
 from orbiter_mlflow.gate.model import Correction, Direction
+from orbiter_mlflow.gate.policy.accept import Acceptance
 from orbiter_mlflow.gate.policy.baseline import Baseline
-from orbiter_mlflow.gate.policy.comparable import Comparable
+from orbiter_mlflow.gate.policy.comparable import Comparable, covers
 from orbiter_mlflow.gate.policy.error import one_line, policy_error, quoted
 from orbiter_mlflow.gate.policy.metric import MetricPolicy
 from orbiter_mlflow.gate.policy.table import IN_CODE, Table, has_pattern
+from orbiter_mlflow.text.suggestions import did_you_mean
 
-__all__ = ["Gate", "Policy", "expand", "load_policy"]
+__all__ = ["Gate", "Policy", "expand", "load_policy", "parse_policy", "require_known"]
 
 
 class Gate(Table):
@@ -36,6 +39,8 @@ class Gate(Table):
     on_inconclusive: Literal["warn", "fail"] = "warn"
     """`warn`: a metric past tolerance that may be chance is a warning, and passes if it is well
     within chance. `fail`: it fails the build with exit code 4 unless it is within tolerance."""
+    candidate_runs: int | None = Field(default=None, ge=1)
+    """Minimum number of candidate runs; None for as many as the baseline needs."""
 
 
 class Policy(Table):
@@ -51,9 +56,35 @@ class Policy(Table):
     comparable: Comparable = Comparable()
     metrics: dict[str, MetricPolicy] = Field(min_length=1)
     """Key or pattern -> its limits, in the order of the file."""
+    accept: tuple[Acceptance, ...] = Field(default=(), strict=False)
+    """Regressions that people have accepted until a day."""
 
     _path: str = PrivateAttr(default=IN_CODE)
     _text: str | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _accepts_its_own_metrics(self) -> Self:
+        for one in self.accept:
+            if not covers(self.metrics, one.metric):
+                shown = {key: quoted(key) for key in self.metrics}
+                near = did_you_mean(one.metric, shown)
+                raise ValueError(
+                    f"[[accept]] names {quoted(one.metric)}, which is no metric of this policy"
+                    f"{near or ': correct the name, or remove it'}"
+                )
+        return self
+
+    @cached_property
+    def paired_by(self) -> tuple[str, ...]:
+        """The fields that pair runs, over all metrics; sorted, each once."""
+        fields = {metric.paired_by for metric in self.metrics.values()}
+        return tuple(sorted(field for field in fields if field is not None))
+
+    @property
+    def candidate_runs(self) -> int:
+        """Minimum number of candidate runs; runs of one seed count once."""
+        expected = self.gate.candidate_runs
+        return self.baseline.needed if expected is None else expected
 
     @property
     def path(self) -> str:
@@ -95,12 +126,27 @@ def load_policy(path: Path) -> Policy:
         PolicyError: the file cannot be read, is not TOML, or is not a valid policy; the message
             names the file, the line or key, the value and the correction.
     """
-    shown = str(path)
     try:
-        text = path.read_bytes().decode()
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise PolicyError(f"{path}: cannot be read ({reason})") from error
+    return parse_policy(content, str(path))
+
+
+def parse_policy(encoded: bytes, shown: str) -> Policy:
+    """Parse a policy.
+
+    Args:
+        encoded: the content of the file.
+        shown: the path of the file, for people.
+
+    Raises:
+        PolicyError: as `load_policy`.
+    """
+    try:
+        text = encoded.decode()
         content = tomllib.loads(text)
-    except OSError as error:
-        raise PolicyError(f"{shown}: cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise PolicyError(f"{shown}: is not UTF-8 text (byte {error.start})") from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -144,10 +190,29 @@ def expand(policy: Policy, keys: Collection[str]) -> dict[str, MetricPolicy]:
     return found
 
 
+def require_known(policy: Policy, keys: Collection[str]) -> None:
+    """Check that each metric which the policy names in full is there in some run.
+
+    Args:
+        keys: the metric keys of all runs of both sides.
+
+    Raises:
+        PolicyError: no run has one of them; the message suggests similar keys.
+    """
+    for name in policy.metrics:
+        if not has_pattern(name) and name not in keys:
+            near = did_you_mean(name, {key: quoted(key) for key in keys})
+            raise PolicyError(
+                f"{policy.path}: metrics.{quoted(name)}: no run has this metric, neither candidate "
+                f"nor baseline{near or ': check the name, and that the runs logged it'}"
+            )
+
+
 _TABLES: dict[str, type[BaseModel]] = {
     "": Policy,
     "gate": Gate,
     "baseline": Baseline,
     "comparable": Comparable,
     "metrics": MetricPolicy,
+    "accept": Acceptance,
 }

@@ -48,11 +48,15 @@ def _explained(error: ErrorDetails, tables: Mapping[str, type[BaseModel]]) -> st
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             return f"{key} is an unknown key: {hint}"
         case "value_error":
-            return f"{key}: {error['ctx']['error']}"
+            return f"{f'{key}: ' if key else ''}{error['ctx']['error']}"
         case "model_type" | "model_attributes_type" | "dict_type":
             return f"{key} = {_shown(error['input'])} should be a table: write [{key}]"
         case "string_pattern_mismatch" if last == "at":
             return f"{key} = {_shown(error['input'])} should be last, best or step=N"
+        case "tuple_type" if key == "accept":
+            return "accept should be tables: write [[accept]] for each accepted regression"
+        case "date_type":
+            return f"{key} = {_shown(error['input'])} should be a date, unquoted: 2026-12-31"
         case "tuple_type":
             return f'{key} = {_shown(error["input"])} should be a list: ["..."]'
         case "less_than_equal" | "greater_than_equal" if last == "schema":

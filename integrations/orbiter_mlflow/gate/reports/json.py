@@ -13,7 +13,9 @@ metrics         one object for each, in the policy's order: all fields of `Metri
                 `candidate` and `baseline` in it are {n, mean, values: {run id: number}, missing}
 differences     [{field, candidate: [text or null], baseline: [...]}]
 candidate, baseline   the runs: all fields of `GateRun`; start_time in ms since the epoch
-left_out        [{run_id, name, reason}]
+left_out        [{run_id, name, reason, side}]
+approvals       [{metric, until, reason, by, status}]; status: used | unused | expired
+policy_change   null, or {ref, accepted, diff: [text]}
 links           {title: address}
 ```
 
@@ -58,6 +60,8 @@ def render(report: GateReport) -> str:
         "baseline": report.baseline,
         "left_out": report.left_out,
         "links": report.links or {},
+        "approvals": report.approvals,
+        "policy_change": report.policy_change,
     }
     return in_json(json.dumps(_plain(content), indent=2, allow_nan=False)) + "\n"
 

@@ -5,7 +5,7 @@ A part is a title with lines of text, or with a table. Texts are raw; each forma
 
 from dataclasses import dataclass
 
-from orbiter_mlflow.gate.model import GateReport, counted
+from orbiter_mlflow.gate.model import GateReport, Side, counted
 from orbiter_mlflow.gate.reports import figures, wording
 from orbiter_mlflow.text.shortening import shortened
 
@@ -34,11 +34,10 @@ def sections(report: GateReport) -> list[Section]:
     found = [
         _worst_runs(report),
         _differences(report),
-        Section(
-            f"Left out of the baseline: {counted(len(report.left_out), 'run')}",
-            tuple(wording.left_out(report)),
-            folded=True,
-        ),
+        _approvals(report),
+        _policy_change(report),
+        _left_out(report, "candidate"),
+        _left_out(report, "baseline"),
         Section("Notes", report.notes, folded=True),
     ]
     return [section for section in found if section.lines or section.rows]
@@ -73,4 +72,43 @@ def _differences(report: GateReport) -> Section:
             )
             for difference in report.differences
         ),
+    )
+
+
+def _left_out(report: GateReport, side: Side) -> Section:
+    runs = [run for run in report.left_out if run.side == side]
+    return Section(
+        f"Left out of the {side}: {counted(len(runs), 'run')}",
+        tuple(wording.left_out(runs)),
+        folded=True,
+    )
+
+
+def _approvals(report: GateReport) -> Section:
+    return Section(
+        "Accepted regressions",
+        columns=("metric", "status", "until", "by", "reason"),
+        rows=tuple(
+            (one.metric, _APPROVAL_STATUS[one.status], one.until, one.by, one.reason)
+            for one in report.approvals
+        ),
+    )
+
+
+_APPROVAL_STATUS = {
+    "used": "accepted",
+    "unused": "unused: the metric is not worse than allowed",
+    "expired": "EXPIRED: it no longer counts",
+}
+
+
+def _policy_change(report: GateReport) -> Section:
+    change = report.policy_change
+    if change is None:
+        return Section("")
+    decides = "the policy here decides alone" if change.accepted else "the stricter verdict counts"
+    return Section(
+        f"Policy changed since {change.ref} ({decides})",
+        change.diff,
+        folded=True,
     )

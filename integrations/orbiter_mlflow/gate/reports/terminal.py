@@ -32,6 +32,7 @@ _VERDICTS = {
     Verdict.INCONCLUSIVE: "yellow",
     Verdict.NEW: "cyan",
     Verdict.UNJUDGED: "yellow",
+    Verdict.ACCEPTED: "yellow",
 }
 
 

@@ -39,13 +39,14 @@ _WORDS = {
     Verdict.CANNOT_COMPARE: "cannot compare",
     Verdict.NEW: "new",
     Verdict.UNJUDGED: "unjudged",
+    Verdict.ACCEPTED: "accepted",
 }
 _CORRECTIONS: dict[Correction, str] = {
     "holm": "over all metrics (Holm's correction)",
     "fdr": "of the failures at most may be false (Benjamini and Hochberg's correction)",
 }
 _ALARMS = [Verdict.FAIL, Verdict.CANNOT_COMPARE, Verdict.INCONCLUSIVE]
-_CALM = [Verdict.UNJUDGED, Verdict.NEW, Verdict.PASS]
+_CALM = [Verdict.ACCEPTED, Verdict.UNJUDGED, Verdict.NEW, Verdict.PASS]
 _SEVERITIES = ["fail", "warn", "info"]
 
 
@@ -217,10 +218,10 @@ def field_values(values: Sequence[str | None]) -> str:
     )
 
 
-def left_out(report: GateReport) -> list[str]:
-    """The runs that were left out, counted by reason, with the names of some."""
+def left_out(runs: Iterable[LeftOut]) -> list[str]:
+    """Runs that were left out, counted by reason, with the names of some."""
     groups: dict[str, list[LeftOut]] = {}
-    for run in report.left_out:
+    for run in runs:
         groups.setdefault(run.reason, []).append(run)
     lines = []
     for reason, runs in list(groups.items())[:_GROUPS_SHOWN]:
