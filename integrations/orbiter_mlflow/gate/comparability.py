@@ -98,6 +98,7 @@ def compare_fields(
                 differences.append(field)
         elif not (
             name in paired
+            or (name.startswith("params.") and names.is_seed(name))
             or covers(policy.comparable.allow_differ, name)
             or not (first and second)
             or {*field.candidate} & {*field.baseline}
