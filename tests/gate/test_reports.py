@@ -446,6 +446,50 @@ def test_json_spells_out_nan_and_infinities() -> None:
     }
 
 
+# -- size ------------------------------------------------------------------------------------------
+
+
+def many(metrics: int, runs: int, failed: int = 0) -> GateReport:
+    """A report on that many metrics and runs of the baseline; the last metrics failed."""
+    keys = [f"eval/suite-{at // 10}/task-{at}/exact_match" for at in range(metrics)]
+    sides = [
+        tuple(examples.a_run(f"{name}-lr-0.0003-seed-{at}", at, **dict.fromkeys(keys, 0.8 + at / 1e5))
+              for at in range(count))
+        for name, count in (("release", runs), ("change", 3))
+    ]  # fmt: skip
+    baseline, candidate = sides
+    return replace(
+        examples.REGRESSION,
+        metrics=tuple(
+            replace(
+                examples.GOOD_ACCURACY if at < metrics - failed else examples.ACCURACY,
+                metric=key,
+                baseline=examples.sample(baseline, key),
+                candidate=examples.sample(candidate, key),
+            )
+            for at, key in enumerate(keys)
+        ),
+        baseline=baseline,
+        candidate=candidate,
+    )
+
+
+@pytest.mark.parametrize("runs", [10, 60, 500])
+def test_a_page_of_200_metrics_is_below_two_megabytes(runs: int) -> None:
+    shown = html(many(200, runs, failed=2))
+    assert len(shown.encode()) < 2_000_000
+    page = Page(shown)
+    for at in range(200):
+        assert f"eval/suite-{at // 10}/task-{at}/exact_match" in page.text
+    first = shown.index("<section")
+    assert shown.index("task-198/", first) < shown.index("task-0/", first)
+    drawn = page.count("section", "card")
+    assert drawn == page.count("svg") > 2
+    if drawn < 200:
+        assert f"The {drawn} worst metrics are drawn, to keep this page small." in page.text
+        assert page.text.count("within tolerance: worse by 0.0006 (0.07%)") == 198
+
+
 # -- Markdown --------------------------------------------------------------------------------------
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
