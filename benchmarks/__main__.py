@@ -12,6 +12,7 @@ from rich.console import Console
 
 from benchmarks import (
     encoding,
+    gate_best,
     gate_check,
     gate_power,
     imports,
@@ -41,6 +42,7 @@ _BENCHMARKS = {
         encoding,
         gate_power,
         gate_check,
+        gate_best,
     )
 }
 

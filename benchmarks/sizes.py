@@ -22,6 +22,7 @@ class Sizes:
         processes: interleaved pairs of whole processes.
         encodings: repetitions of encoding and loading the config.
         gate_runs: runs in the store that the gate reads.
+        gate_points: points in each history that the gate reads.
         gate_rounds: repetitions of the check.
         trials: simulated candidates for each row of the gate's tests.
     """
@@ -40,6 +41,7 @@ class Sizes:
     processes: int = 5
     encodings: int = 50
     gate_runs: int = 10_000
+    gate_points: int = 10_000
     gate_rounds: int = 5
     trials: int = 50_000
 
@@ -63,6 +65,7 @@ QUICK = Sizes(
     processes=1,
     encodings=10,
     gate_runs=1_200,
+    gate_points=1_000,
     gate_rounds=1,
     trials=2_000,
 )

@@ -54,6 +54,7 @@ DECIDES = {
     "orbiter_mlflow.gate.attempts",
     "orbiter_mlflow.gate.comparability",
     "orbiter_mlflow.gate.effect",
+    "orbiter_mlflow.gate.evaluations",
     "orbiter_mlflow.gate.judge",
     "orbiter_mlflow.gate.remarks",
     "orbiter_mlflow.gate.statistics",

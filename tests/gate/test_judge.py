@@ -874,3 +874,21 @@ def test_any_logged_values_are_judged(
     elif found.verdict is Verdict.PASS:
         assert found.worse_by is not None
         assert found.worse_by <= 0.5 + 1e-9 * max(map(abs, (*candidate, *baseline)))
+
+
+# -- best values -----------------------------------------------------------------------------------
+
+
+def test_a_best_value_of_many_more_evaluations_is_noted() -> None:
+    policy = for_one(max_drop=0.01, at="best")
+    often = runs("c", THREE, evaluations={"m": 20})
+    seldom = runs("b", THREE, evaluations={"m": 10})
+    (note,) = judged(often, seldom, policy).notes
+    assert note.startswith(
+        "m is the best of 20 evaluations a run in the candidate, and of 10 in the baseline: "
+        "chance favours the candidate"
+    )
+    assert "chance favours the baseline" in judged(seldom, often, policy).notes[0]
+    nearly = runs("b", THREE, evaluations={"m": 14})
+    assert not judged(often, nearly, policy).notes
+    assert not judged(often, THREE, policy).notes  # a file from before they were counted

@@ -452,12 +452,12 @@ def test_json_spells_out_nan_and_infinities() -> None:
 def many(metrics: int, runs: int, failed: int = 0) -> GateReport:
     """A report on that many metrics and runs of the baseline; the last metrics failed."""
     keys = [f"eval/suite-{at // 10}/task-{at}/exact_match" for at in range(metrics)]
-    sides = [
-        tuple(examples.a_run(f"{name}-lr-0.0003-seed-{at}", at, **dict.fromkeys(keys, 0.8 + at / 1e5))
-              for at in range(count))
-        for name, count in (("release", runs), ("change", 3))
-    ]  # fmt: skip
-    baseline, candidate = sides
+
+    def side(name: str, count: int) -> tuple[GateRun, ...]:
+        values = [dict.fromkeys(keys, 0.8 + at / 1e5) for at in range(count)]
+        return tuple(examples.a_run(f"{name}-{at}", at, **of) for at, of in enumerate(values))
+
+    baseline, candidate = side("release-lr-0.0003-seed", runs), side("change-lr-0.0003-seed", 3)
     return replace(
         examples.REGRESSION,
         metrics=tuple(

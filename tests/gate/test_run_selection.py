@@ -210,6 +210,16 @@ def test_the_value_is_the_latest_the_best_or_that_of_a_step(shelf: Shelf, store:
     assert values(shelf, store, "curve", at_step)["score"] == 0.1
 
 
+def test_the_evaluations_behind_a_best_value_are_counted(shelf: Shelf, store: RunStore) -> None:
+    asked = policy(
+        score={"direction": "higher", "min": 0, "at": "best"},
+        loss={"direction": "lower", "max": 9, "at": "step=1"},
+    )
+    runs = [store.get(shelf.ids["curve"])]
+    (run,), _ = run_selection.gate_runs(store, asked, runs, [], {})
+    assert run.evaluations == {"score": 3}
+
+
 def test_a_step_that_is_not_there_is_a_metric_that_is_missing(
     shelf: Shelf, store: RunStore
 ) -> None:

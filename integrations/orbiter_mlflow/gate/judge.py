@@ -10,6 +10,7 @@ from datetime import date
 from orbiter_mlflow.gate.approvals import apply_approvals
 from orbiter_mlflow.gate.attempts import incompleteness, missing_seeds, newest_attempts
 from orbiter_mlflow.gate.comparability import compare_data, compare_fields, mixed_params, shown_ids
+from orbiter_mlflow.gate.evaluations import uneven
 from orbiter_mlflow.gate.model import (
     BaselineSource,
     GateReport,
@@ -93,6 +94,7 @@ def judge(
     if len(named) < len(candidate):
         notes.append(f"{len(candidate) - len(named)} candidate runs were named more than once")
     notes += metric_notes(metrics)
+    notes += uneven(metrics, judged, usable)
     return GateReport(
         outcome=_outcome(policy, metrics, all_problems),
         metrics=tuple(metrics),

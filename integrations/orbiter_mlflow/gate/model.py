@@ -37,6 +37,8 @@ class GateRun:
         batch: which runs of a baseline belong together, as those blessed at once do; "" if all do.
         commit: the commit of the code, in full; empty if the run did not record it.
         dirty: whether the code had changes that were not committed.
+        evaluations: metric -> number of values in its history, where the policy takes the best of
+            them.
     """
 
     run_id: str
@@ -51,6 +53,7 @@ class GateRun:
     batch: str = ""
     commit: str = ""
     dirty: bool = False
+    evaluations: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

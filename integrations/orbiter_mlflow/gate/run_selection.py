@@ -21,7 +21,7 @@ from orbiter_mlflow.gate.attempts import not_finished
 from orbiter_mlflow.gate.judge import IS_CANDIDATE
 from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, GateRun, LeftOut
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
-from orbiter_mlflow.runs.model import StoredRun
+from orbiter_mlflow.runs.model import MetricPoint, StoredRun
 from orbiter_mlflow.settings import MLflowSettings
 
 if TYPE_CHECKING:
@@ -232,8 +232,13 @@ def _gate_run(
     waiting: Mapping[str, Path],
 ) -> GateRun:
     metrics = dict(run.metrics)
+    evaluations: dict[str, int] = {}
     for key in elsewhere.keys() & metrics.keys():
-        value = _value_at(store, run.run_id, key, elsewhere[key])
+        expected = elsewhere[key]
+        points = store.history(run.run_id, key)
+        if expected.at == "best":
+            evaluations[key] = len(points)
+        value = _value_at(points, expected)
         del metrics[key]
         if value is not None:
             metrics[key] = value
@@ -249,15 +254,15 @@ def _gate_run(
         data=_data(run.tags),
         commit=run.tags.get(names.GIT_COMMIT, ""),
         dirty=run.tags.get(names.GIT_DIRTY) == "true",
+        evaluations=evaluations,
     )
 
 
-def _value_at(store: "RunStore", run_id: str, key: str, expected: MetricPolicy) -> float | None:
+def _value_at(points: Sequence[MetricPoint], expected: MetricPolicy) -> float | None:
     """The best value, or the value at a step; None if there is no such step.
 
     If one value is NaN or infinite, it is the result: a run that diverged has no best value.
     """
-    points = store.history(run_id, key)
     if expected.at != "best":
         step = int(expected.at.removeprefix("step="))
         here = [point.value for point in points if point.step == step]

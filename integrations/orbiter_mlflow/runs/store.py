@@ -7,6 +7,7 @@ data and uses as few requests as it can.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -175,8 +176,8 @@ class RunStore:
             found = self._client.get_metric_history(run_id, key)
         except Exception as error:
             raise self._store_error(error) from error
-        points = [MetricPoint(metric.step, metric.timestamp, metric.value) for metric in found]
-        return sorted(points, key=lambda point: (point.step, point.timestamp))
+        found.sort(key=attrgetter("step", "timestamp"))
+        return [MetricPoint(metric.step, metric.timestamp, metric.value) for metric in found]
 
     def experiment_id(self, name: str) -> str:
         """The id of the experiment with this name.
