@@ -34,7 +34,7 @@ from orbiter_mlflow.gate.reports import figures
 from orbiter_mlflow.gate.reports.html import render as html
 from orbiter_mlflow.gate.reports.json import render as to_json
 from orbiter_mlflow.gate.reports.junit import render as junit
-from orbiter_mlflow.gate.reports.markdown import MAX_LENGTH
+from orbiter_mlflow.gate.reports.markdown import MARKER, MAX_LENGTH, marker
 from orbiter_mlflow.gate.reports.markdown import render as markdown
 from orbiter_mlflow.gate.reports.terminal import render as as_text
 from orbiter_mlflow.gate.reports.terminal import renderable
@@ -149,7 +149,10 @@ def test_a_report_matches_its_golden_file(name: str) -> None:
 )
 def test_the_first_line_is_the_answer(report: GateReport, headline: str) -> None:
     assert " ".join(as_text(report, width=200).splitlines()[0].split()) == headline
-    assert markdown(report).splitlines()[0].endswith(headline)
+    hidden, blank, first, *_ = markdown(report).splitlines()
+    assert MARKER.fullmatch(hidden)
+    assert blank == ""
+    assert first.endswith(headline)
     assert headline in Page(html(report)).text
     assert strict_json(to_json(report))["headline"] == headline
     assert headline in junit(report)
@@ -493,7 +496,10 @@ def test_a_page_of_200_metrics_is_below_two_megabytes(runs: int) -> None:
 # -- Markdown --------------------------------------------------------------------------------------
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-OURS = {"<br>", "<span>", "</span>", "<details><summary>What was compared, and how</summary>"}
+OURS = re.compile(
+    r"<br>|</?span>|<details><summary>(What was compared, and how|\u2705 \d+ metrics? passed)"
+    rf"</summary>|</details>|{MARKER.pattern}"
+)
 
 
 def assert_only_our_markup(text: str) -> None:
@@ -501,7 +507,7 @@ def assert_only_our_markup(text: str) -> None:
     tokens += [child for token in tokens for child in token.children or []]
     for token in tokens:
         if token.type in ("html_inline", "html_block"):
-            assert token.content.strip() in OURS | {"</details>"}
+            assert OURS.fullmatch(token.content.strip()), token.content
         assert token.type not in ("image", "fence", "code_block", "hr", "s_open")
         if token.type == "link_open":
             assert str(token.attrs["href"]).startswith("http")
@@ -510,6 +516,36 @@ def assert_only_our_markup(text: str) -> None:
         cells = [row.type for row in MARKDOWN.parse(lines) if row.type in ("td_open", "th_open")]
         assert len(rows) == lines.count("\n") - 1  # the line below the head is no row
         assert len(cells) == len(rows) * (lines.split("\n")[1].count("|") - 1)
+
+
+def test_a_comment_folds_what_passed() -> None:
+    report = replace(examples.REGRESSION, metrics=(*examples.REGRESSION.metrics, WARNED))
+    shown, folded = markdown(report).split("<details><summary>\u2705 1 metric passed</summary>")
+    assert "`eval/accuracy`" in shown
+    assert "`eval/loss`" not in shown
+    assert "`eval/loss`" in folded.split("</details>")[0]
+    assert "passed</summary>" not in markdown(examples.DIFFERENT)
+
+
+def test_each_row_of_a_comment_has_an_icon_and_at_most_six_columns() -> None:
+    report = replace(examples.REGRESSION, metrics=(*examples.REGRESSION.metrics, WARNED))
+    rows = re.findall(r"^\| [^|`]+ \| `eval/.*\|$", markdown(report), re.MULTILINE)
+    assert [row.split()[1:3] for row in rows] == [
+        ["\u274c", "**FAIL**"],
+        ["\u26a0\ufe0f", "**FAIL"],
+        ["\u2705", "pass"],
+    ]
+    assert all(row.count("|") <= 7 for row in rows)
+
+
+WARNED = replace(examples.ACCURACY, metric="eval/speed", severity="warn")
+
+
+def test_each_policy_has_a_marker_of_its_own() -> None:
+    assert marker("gate.toml") != marker("other/gate.toml")
+    assert MARKER.fullmatch(marker("--> <b>\ud800"))
+    assert markdown(examples.PASS).startswith(marker(examples.PASS.policy))
+    assert marker(examples.PASS.policy) == marker(examples.REGRESSION.policy)
 
 
 def test_a_comment_never_grows_too_long() -> None:

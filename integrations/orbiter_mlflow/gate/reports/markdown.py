@@ -1,24 +1,27 @@
 """The report as Markdown for a comment, or for the summary of a CI job, on GitHub or GitLab."""
 
+import re
 from collections.abc import Sequence
+from hashlib import sha256
 
-from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, counted
+from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict, counted
 from orbiter_mlflow.gate.reports import wording
 from orbiter_mlflow.gate.reports.sections import Section, sections
 from orbiter_mlflow.text.escaping import markdown_code, markdown_text, web_link
 from orbiter_mlflow.text.shortening import shortened
 
-__all__ = ["MAX_LENGTH", "render"]
+__all__ = ["MARKER", "MAX_LENGTH", "marker", "render"]
 
 MAX_LENGTH = 60_000
 """Characters of a report; GitHub refuses comments of more than 65,536."""
 
 # The share of each part, so that none can push out the others.
-_WARNINGS = 7_000
-_PROBLEMS = 7_000
-_TABLE = 18_000
-_REASONS = 10_000
-_SECTION = 5_000
+_WARNINGS = 5_000
+_PROBLEMS = 6_000
+_OPEN_TABLE = 14_000
+_TABLES = 20_000
+_REASONS = 9_000
+_SECTIONS = 8_000
 _LINKS = 2_000
 _DETAILS = 8_000
 
@@ -32,25 +35,41 @@ _MARKS = {
     Outcome.CANNOT_COMPARE: "\u26d4",
     Outcome.INCONCLUSIVE: "\u2754",
 }
-_COLUMNS = (
-    "metric",
-    "verdict",
-    "baseline",
-    "candidate",
-    "change",
-    "p (adjusted)",
-    "test",
-    "limits",
-)
+_VERDICTS = {
+    Verdict.PASS: "\u2705",
+    Verdict.FAIL: "\u274c",
+    Verdict.INCONCLUSIVE: "\u2754",
+    Verdict.CANNOT_COMPARE: "\u26d4",
+    Verdict.NEW: "\U0001f195",
+    Verdict.UNJUDGED: "\u26aa",
+}
+_WARNS = "\u26a0\ufe0f"
+"""Instead of the icon of a verdict that only warns."""
+_COLUMNS = ("verdict", "metric", "baseline", "candidate", "change", "test, p (adjusted), limits")
+_ALIGNED = ("---", "---", "---:", "---:", "---:", "---")
+
+
+def marker(policy: str) -> str:
+    """The first line of the comments on one policy, which nobody sees; `MARKER` matches it."""
+    return (
+        f"<!-- orbiter-mlflow check {sha256(policy.encode(errors='replace')).hexdigest()[:16]} -->"
+    )
+
+
+MARKER = re.compile(r"<!-- orbiter-mlflow check [0-9a-f]{16} -->")
 
 
 def render(report: GateReport) -> str:
     """The report as a comment of at most `MAX_LENGTH` characters.
 
-    A longer report keeps the worst metrics and says how much is missing. No name, param or reason
-    can become a mention, a link, an image or HTML.
+    What passed is folded. A longer report keeps the worst metrics and says how much is missing. No
+    name, param or reason can become a mention, a link, an image or HTML.
     """
+    table = _table(wording.unsettled(report), _OPEN_TABLE)
+    passed = [one for one in report.metrics if one.verdict is Verdict.PASS]
+    shown = [part for part in sections(report) if not part.folded]
     blocks = [
+        marker(report.policy),
         f"### {_MARKS[report.outcome]} {_sentence(wording.headline(report))}",
         "\n".join(
             _fit(
@@ -58,9 +77,10 @@ def render(report: GateReport) -> str:
             )
         ),
         _listed(report.problems, _PROBLEMS, "problem"),
-        _table(wording.worst_first(report.metrics)),
+        table,
         "\n".join(_fit(list(map(_reason, wording.unsettled(report))), _REASONS, "reason")),
-        *(_section(part, _SECTION) for part in sections(report) if not part.folded),
+        _passed(passed, _TABLES - len(table)),
+        *(_section(part, _SECTIONS // len(shown)) for part in shown),
         "\n".join(_fit([_link(*link) for link in _public_links(report)], _LINKS, "link")),
         _details(report),
     ]
@@ -96,28 +116,47 @@ def _fit(lines: list[str], length: int, what: str) -> list[str]:
     return lines
 
 
-def _table(metrics: list[MetricResult]) -> str:
+def _table(metrics: list[MetricResult], length: int) -> str:
     if not metrics:
         return ""
-    head = [_cells(_COLUMNS), _cells(["---"] * 2 + ["---:"] * 4 + ["---"] * 2)]
-    return "\n".join(head + _fit([_row(metric) for metric in metrics], _TABLE, "metric"))
+    head = [_cells(_COLUMNS), _cells(_ALIGNED)]
+    return "\n".join(head + _fit([_row(metric) for metric in metrics], length, "metric"))
+
+
+def _passed(metrics: list[MetricResult], length: int) -> str:
+    if not metrics:
+        return ""
+    summary = f"{_VERDICTS[Verdict.PASS]} {counted(len(metrics), 'metric')} passed"
+    return f"<details><summary>{summary}</summary>\n\n{_table(metrics, length)}\n\n</details>"
 
 
 def _row(metric: MetricResult) -> str:
     row = wording.row(metric)
     verdict = _sentence(row.verdict)
+    p = (
+        [f"p = {row.p}".replace("= <", "< ").replace("<", "&lt;")]
+        if metric.p_value is not None
+        else []
+    )
     return _cells(
         [
+            f"{_icon(metric)} {verdict if row.verdict == 'pass' else f'**{verdict}**'}",
             f"{_name(row.metric)}<br>{_sentence(row.direction)}",
-            verdict if row.verdict == "pass" else f"**{verdict}**",
             row.baseline,
             row.candidate,
             "<br>".join(row.change),
-            row.p.replace("<", "&lt;"),
-            _sentence(row.test),
-            "<br>".join(map(_name, row.limits)),
+            "<br>".join([_sentence(row.test), *p, *map(_name, row.limits)]),
         ]
     )
+
+
+def _icon(metric: MetricResult) -> str:
+    warns = metric.severity != "fail" and metric.verdict in (
+        Verdict.FAIL,
+        Verdict.CANNOT_COMPARE,
+        Verdict.INCONCLUSIVE,
+    )
+    return _WARNS if warns else _VERDICTS[metric.verdict]
 
 
 def _cells(cells: Sequence[str]) -> str:
