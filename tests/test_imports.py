@@ -52,10 +52,13 @@ ENTRY_POINTS = {
 DECIDES = {
     "orbiter_mlflow.gate.approvals",
     "orbiter_mlflow.gate.attempts",
+    "orbiter_mlflow.gate.blessings",
     "orbiter_mlflow.gate.comparability",
     "orbiter_mlflow.gate.effect",
     "orbiter_mlflow.gate.evaluations",
     "orbiter_mlflow.gate.judge",
+    "orbiter_mlflow.gate.limits",
+    "orbiter_mlflow.gate.lowered",
     "orbiter_mlflow.gate.remarks",
     "orbiter_mlflow.gate.statistics",
     "orbiter_mlflow.gate.statistics.advice",

@@ -93,6 +93,8 @@ BLESSED_BY = "orbiter.baseline.by"
 BLESSED_REASON = "orbiter.baseline.reason"
 BLESSED_POLICY = "orbiter.baseline.policy"
 """SHA-256 of the policy by which it was blessed."""
+BLESSINGS = "orbiter.baseline.blessings"
+"""The blessings that a run belongs to, as JSON, the newest first: `gate.blessings` has the form."""
 
 # -- prefixes and suffixes -----------------------------------------------------------------------
 ORBITER = "orbiter"

@@ -133,6 +133,71 @@ def test_by_default_the_baseline_is_main(bless: Bless, shelf: Shelf) -> None:
     assert tags(shelf, "good 1")[names.BASELINE] == "main"
 
 
+# -- a worse baseline ------------------------------------------------------------------------------
+
+
+def test_old_and_new_means_are_shown_and_a_lower_one_needs_acceptance(
+    bless: Bless, shelf: Shelf, policy: Path
+) -> None:
+    for n, accuracy in enumerate((0.9, 0.6, 0.895)):
+        fine = {"eval/accuracy": accuracy, "eval/loss": 0.25}
+        shelf.add(f"release {n}", fine, params={"size": "7"})
+    given = ("--name", "releases", "--policy", policy)
+    assert bless("release 0", *given)[0] == 0
+    code, out = bless("release 1", *given)
+    assert code == 1
+    assert (
+        "eval/accuracy: mean 0.9 before, 0.6 now (-0.3), worse by 0.3, and the policy tolerates "
+        "0.01: bless better runs, or add --accept-lower eval/accuracy"
+    ) in out
+    assert names.BASELINE not in tags(shelf, "release 1")
+
+    code, out = bless("release 2", *given)
+    assert (code, "eval/accuracy: mean 0.9 before, 0.895 now (-0.005)" in out) == (0, True)
+    assert "eval/loss: mean 0.25 before, 0.25 now (+0)" in out
+
+    code, out = bless("release 1", *given, "--accept-lower", "eval/accuracy")
+    assert (code, "accepted although it is past tolerance" in out) == (0, True), out
+    (entry,) = json.loads(tags(shelf, "release 1")[names.BLESSINGS])
+    assert entry["lowered"] == ["eval/accuracy"]
+
+
+def test_a_lower_loss_is_better_and_a_file_is_guarded_too(
+    bless: Bless, shelf: Shelf, policy: Path
+) -> None:
+    for n, loss in enumerate((0.5, 0.2, 0.4)):
+        shelf.add(f"lossy {n}", {"eval/accuracy": 0.9, "eval/loss": loss}, params={"size": "7"})
+    given = ("--file", "b.json", "--policy", policy)
+    assert bless("lossy 0", *given)[0] == 0
+    code, out = bless("lossy 1", *given)
+    assert (code, "eval/loss: mean 0.5 before, 0.2 now (-0.3)" in out) == (0, True), out
+    before = Path("b.json").read_text()
+    code, out = bless("lossy 2", *given)
+    assert (code, "worse by 0.2, and the policy tolerates 0.1" in out) == (1, True)
+    assert Path("b.json").read_text() == before
+    assert bless("lossy 2", *given, "--accept-lower", "eval/loss")[0] == 0
+    assert content("b.json")["blessed"]["lowered"] == ["eval/loss"]
+
+
+def test_without_a_policy_the_means_of_some_metrics_are_shown(bless: Bless, shelf: Shelf) -> None:
+    for n in range(2):
+        shelf.add(f"many {n}", {f"m{key:02}": 1.0 - n for key in range(25)})
+        code, out = bless(f"many {n}", "--name", "many")
+        assert code == 0
+    lines = out.splitlines()
+    assert "m00: mean 1 before, 0 now (-1)" in lines
+    assert sum(" before, " in line for line in lines) == 20
+    assert "and 5 more metrics" in lines
+
+
+def test_acceptance_of_an_unknown_metric_is_refused(bless: Bless, policy: Path) -> None:
+    given = ("good 0", "--accept-lower", "eval/acuracy")
+    code, out = bless(*given, "--policy", policy)
+    assert (code, "did you mean eval/accuracy?" in out) == (1, True)
+    code, out = bless(*given)
+    assert (code, "--accept-lower needs --policy" in out) == (2, True)
+
+
 # -- refusals --------------------------------------------------------------------------------------
 
 
@@ -169,7 +234,7 @@ def test_each_fault_is_reported_on_its_own_line(bless: Bless) -> None:
 
 
 def test_with_a_policy_its_metrics_and_fields_count(bless: Bless, policy: Path) -> None:
-    with_policy = ("--policy", policy)
+    with_policy = ("--policy", policy, "--name", "by/policy")
     assert bless("sick", *with_policy)[0] == 0, "it gates no train/x"
     code, out = bless("lacking", *with_policy)
     assert (code, "has no eval/loss, which the policy gates" in out) == (1, True)
@@ -264,6 +329,40 @@ def test_writing_a_file_twice_changes_nothing(bless: Bless, policy: Path) -> Non
 def test_without_seeds_the_runs_go_by_their_ids(bless: Bless, shelf: Shelf) -> None:
     bless("same data", "bigger", "--file", "b.json")
     assert set(content("b.json")["runs"]) == {shelf.ids["same data"], shelf.ids["bigger"]}
+
+
+def test_a_file_keeps_the_blessings_before_it_a_line_each(
+    bless: Bless, shelf: Shelf, policy: Path
+) -> None:
+    policy.write_text(POLICY.replace("[comparable]", "last = 3\n[comparable]"))
+    given = ("--file", "b.json", "--policy", policy)
+    assert bless("good 0", "good 1", *given, reason="release 0")[0] == 0
+    old = Path("b.json").read_text()
+    for n in range(1, 4):
+        fine = {"eval/accuracy": 0.9 + n / 100, "eval/loss": 0.25}
+        shelf.add(f"next {n}", fine, params={"size": "7", "extra.seed": "0"})
+        assert bless(f"next {n}", *given, reason=f"release {n}")[0] == 0
+    former = content("b.json")["former"]
+    assert [one["blessed"]["reason"] for one in former] == ["release 2", "release 1"]
+    assert former[0]["metrics"]["eval/accuracy"] == {"n": 1, "mean": 0.92}
+    assert former[0]["metrics"]["eval/loss"]["point"] == "best (lower)"
+    assert sum('"former": [' in line for line in Path("b.json").read_text().splitlines()) == 1
+    assert Path("b.json").read_text().count('{"blessed"') == 2
+    # The same runs for another reason are the same blessing.
+    assert bless("next 3", *given, reason="release 3, with a better reason")[0] == 0
+    assert content("b.json")["former"] == former
+    Path("b.json").write_text(old)
+    assert bless("next 1", *given, reason="release 1")[0] == 0
+    (first,) = content("b.json")["former"]
+    assert first["metrics"]["eval/accuracy"] == {
+        "n": 2,
+        "mean": pytest.approx(0.905),
+        "sd": pytest.approx(0.005 * 2**0.5),
+    }
+    assert first["datasets"] == {
+        "eval": ["test_data:abcd"],
+        "train": ["train_data:seed0", "train_data:seed1"],
+    }
 
 
 def test_another_file_is_not_overwritten(bless: Bless) -> None:

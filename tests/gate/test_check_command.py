@@ -14,7 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from gate_runs import Shelf
+from gate_runs import BLESSED, Shelf
 from orbiter.train import TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.cli.main import commands
@@ -43,7 +43,7 @@ Check = Callable[..., tuple[int, str]]
 def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     made = Shelf.fresh(empty_store, tmp_path_factory.mktemp("shelf"))
     for seed, value in enumerate((0.90, 0.91, 0.92, 0.89, 0.93)):
-        tags = {"baseline": "main"}
+        tags = BLESSED
         made.add(f"old {seed}", {"eval/accuracy": value}, tags=tags, params={"seed": f"{seed}"})
     for seed, value in enumerate((0.90, 0.90, 0.92)):
         made.add(f"good {seed}", {"eval/accuracy": value}, tags={"change": "good"})
@@ -56,7 +56,7 @@ def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     made.add("died", {"eval/accuracy": 0.9}, status="FAILED")
     made.add(HOSTILE, {"eval/accuracy": 0.9})
     made.add("far", {"eval/accuracy": 0.9}, experiment="elsewhere")
-    made.add("far base", {"eval/accuracy": 0.5}, experiment="elsewhere", tags={"baseline": "main"})
+    made.add("far base", {"eval/accuracy": 0.5}, experiment="elsewhere", tags=BLESSED)
     return made
 
 
@@ -388,7 +388,7 @@ def test_a_server_gives_the_same_answer_as_a_file(
 ) -> None:
     shelf = Shelf(server_uri)
     for seed in range(3):
-        tags = {"baseline": "main"}
+        tags = BLESSED
         shelf.add(f"old {seed}", {"eval/accuracy": 0.9}, experiment="gate", tags=tags)
     shelf.add("bad", {"eval/accuracy": [0.9, 0.5]}, experiment="gate")
     at_best = policy(limits='max_drop = 0.01\nat = "best"')
@@ -454,7 +454,7 @@ async def test_a_candidate_of_which_a_part_still_waits_is_not_judged(
 def test_the_delivery_tags_of_a_baseline_run_leave_it_out(
     check: Check, policy: Callable[..., Path], shelf: Shelf
 ) -> None:
-    shelf.add("lossy", {"eval/accuracy": 0.1}, tags={"baseline": "main", names.LOST: "3"})
+    shelf.add("lossy", {"eval/accuracy": 0.1}, tags=BLESSED | {names.LOST: "3"})
     code, out = check(policy(), "--candidate", "good 0")
     assert code == 0
     assert "Left out of the baseline: 1 run" in out

@@ -75,7 +75,7 @@ def verdict(
     policy = folder / "gate.toml"
     policy.write_text(
         "[gate]\nschema = 1\ncandidate_runs = 1\n"
-        "[baseline]\nfilter = \"attributes.run_name LIKE 'old %'\"\n"
+        "[baseline]\nfilter = \"attributes.run_name LIKE 'old %'\"\npool = 3\n"
         f"[comparable]\n{comparable}\n"
         f'[metrics."{key}"]\ndirection = "{direction}"\nmax_drop = 0.01\ntest = "none"\n{more}'
     )

@@ -732,8 +732,9 @@ def test_no_baseline_yet_cannot_be_compared(tmp_path: Path) -> None:
     assert (report.outcome, report.outcome.exit_code) == (Outcome.CANNOT_COMPARE, 3)
     assert list(report.problems) == [
         (
-            "the baseline has no usable run, but needs 3 runs: bless more runs, or "
-            "let the bounds alone decide for now (--bootstrap)"
+            "the baseline has no usable run, but needs 3 runs: bless 3 runs or more in one "
+            "call, lower baseline.min_runs, compare with several blessings as one "
+            "(baseline.pool), or let the bounds alone decide for now (--bootstrap)"
         )
     ]
     assert only(report).verdict is Verdict.CANNOT_COMPARE

@@ -236,8 +236,12 @@ REFUSED = {
     ),
     "an empty run": (HEAD.replace('"r"', '""') + METRIC, "baseline.run = '' should have at least"),
     "too few taken": (
-        HEAD.replace('run = "r"', 'filter = "f"\nlast = 2') + METRIC,
-        "baseline: last = 2 takes fewer runs than min_runs = 3 needs: raise last or lower min_",
+        HEAD.replace('run = "r"', 'filter = "f"\nlast = 2\npool = 3') + METRIC,
+        "baseline: pool = 3 compares with more blessings than last = 2 reads: raise last or lower",
+    ),
+    "several blessings of a file": (
+        HEAD.replace('run = "r"', 'file = "b.json"\npool = 2') + METRIC,
+        "baseline: pool = 2 needs a filter: file names a single blessing",
     ),
     "no field": (
         HEAD + METRIC + '[comparable]\nrequire_equal = ["eval_set"]\n',

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import scipy.stats  # noqa: F401  loaded here once, or each inner test run would load it anew
 
-from gate_runs import Shelf
+from gate_runs import BLESSED, Shelf
 from orbiter_mlflow.gate import check, reports, statistics  # noqa: F401  likewise
 
 pytest_plugins = ["pytester"]
@@ -35,7 +35,7 @@ Run = Callable[..., pytest.RunResult]
 def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     made = Shelf.fresh(empty_store, tmp_path_factory.mktemp("shelf"))
     for seed, value in enumerate((0.90, 0.91, 0.92, 0.89, 0.93)):
-        made.add(f"old {seed}", {"eval/accuracy": value}, tags={"baseline": "main"})
+        made.add(f"old {seed}", {"eval/accuracy": value}, tags=BLESSED)
     for seed, value in enumerate((0.91, 0.90, 0.92)):
         made.add(f"good {seed}", {"eval/accuracy": value}, tags={"change": "good"})
     made.add("bad", {"eval/accuracy": 0.5})

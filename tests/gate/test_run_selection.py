@@ -1,7 +1,6 @@
 """Run selection in a real store: candidates, the baseline, values, and incomplete runs."""
 
 import math
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,63 +127,6 @@ def test_the_experiment_is_that_of_the_settings(shelf: Shelf, store: RunStore) -
     assert of() == "Default"
     assert of(experiment="mine") == "mine"
     assert of(experiment_id=shelf.experiment("elsewhere")) == "elsewhere"
-
-
-# -- the baseline ----------------------------------------------------------------------------------
-
-
-def latest(
-    shelf: Shelf, store: RunStore, last: int, candidates: Collection[str] = (), **more: Any
-) -> tuple[list[str], dict[str, str]]:
-    filter_string = more.pop("filter_string", "tags.baseline = 'main'")
-    got = run_selection.latest_finished(
-        store, filter_string, {"0": "Default"}, last=last, candidates=candidates, waiting={}
-    )
-    left_out = {one.name: one.reason for one in got.left_out}
-    assert len(left_out) == len(got.left_out)
-    return names_of(shelf, [run.run_id for run in got.runs]), left_out
-
-
-def test_the_latest_finished_complete_runs_are_used_and_the_others_reported(
-    shelf: Shelf, store: RunStore
-) -> None:
-    taken, left_out = latest(shelf, store, 3)
-    assert taken == ["old 5", "old 4", "old 3"]
-    assert left_out == {
-        "died": "it is KILLED, not FINISHED",
-        "goes on": "it is RUNNING, not FINISHED",
-        "lossy": "7 records were not taken by the disk of the training machine (tag orbiter.lost)",
-    }
-
-
-def test_a_candidate_in_the_baselines_filter_makes_room_for_another(
-    shelf: Shelf, store: RunStore
-) -> None:
-    taken, left_out = latest(shelf, store, 3, [shelf.ids["old 5"], shelf.ids["old 3"]])
-    assert taken == ["old 4", "old 2", "old 1"]
-    assert left_out["old 5"] == "it is a candidate itself"
-
-
-def test_fewer_matching_runs_than_last_are_all_used(shelf: Shelf, store: RunStore) -> None:
-    assert len(latest(shelf, store, 100)[0]) == 6
-    assert latest(shelf, store, 5, filter_string="tags.baseline = 'x'") == ([], {})
-    with pytest.raises(FilterError):
-        latest(shelf, store, 5, filter_string="'; DROP TABLE runs; --")
-
-
-def test_the_search_ends_where_thousands_are_not_fit(shelf: Shelf, store: RunStore) -> None:
-    got = run_selection.latest_finished(
-        store,
-        "tags.baseline = 'main'",
-        {"0": "Default"},
-        last=3,
-        candidates=(),
-        waiting={},
-        max_skipped=2,
-    )
-    assert not got.runs
-    assert len(got.left_out) == 2
-    assert "only 0 found among the latest 2 that match" in got.described
 
 
 # -- values ----------------------------------------------------------------------------------------

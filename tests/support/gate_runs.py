@@ -13,6 +13,8 @@ from orbiter_mlflow import names
 
 _STARTS = itertools.count(1_700_000_000_000, 60_000)
 
+BLESSED = {names.BASELINE: "main", names.BLESSED_AT: "2026-01-01T00:00:00.000+00:00"}
+"""Tags of a run that is part of the baseline `main`, as `bless` once wrote them."""
 DATA = {"eval": ("test_data", "0123abcd")}
 """Context -> name and digest."""
 

@@ -126,7 +126,14 @@ def _publish(report: "GateReport", files: Mapping[str, Path]) -> int:
 @click.option(
     "--policy",
     type=click.Path(path_type=Path),
-    help="The runs need only the metrics, points and fields of this policy.",
+    help="The runs need only the metrics, points and fields of this policy, and may be worse than "
+    "the present baseline only by what it tolerates.",
+)
+@click.option(
+    "--accept-lower",
+    multiple=True,
+    metavar="METRIC",
+    help="Let this metric be worse than the policy tolerates; may be given several times.",
 )
 @store_options(
     "Where names and filters are looked up.  [default: $MLFLOW_EXPERIMENT_NAME, else Default]"
@@ -137,13 +144,14 @@ def bless(
     name: str | None,
     file: Path | None,
     policy: Path | None,
+    accept_lower: tuple[str, ...],
     tracking_uri: str | None,
     experiment: str | None,
 ) -> None:
     """Make runs the baseline.
 
-    The runs must be FINISHED and complete, on the same data, without NaN. Blessing twice changes
-    nothing.
+    The runs of one call are the baseline together, and replace the one before. They must be
+    FINISHED and complete, on the same data, without NaN. Blessing twice changes nothing.
     """
     from orbiter_mlflow.errors import (
         BlessError,
@@ -159,6 +167,8 @@ def bless(
         raise click.UsageError("--reason is empty: say why these runs are the baseline")
     if name is not None and file is not None:
         raise click.UsageError("--name is for tags, --file for a file: use one of them")
+    if accept_lower and policy is None:
+        raise click.UsageError("--accept-lower needs --policy, which says what is tolerated")
     if name is not None and not re.fullmatch(r"[\w./-]+", name):
         raise click.UsageError(f"--name {name!r}: use letters, digits, and . _ / -")
     try:
@@ -169,6 +179,7 @@ def bless(
             file=file,
             policy=None if policy is None else load_policy(policy),
             settings=store_settings(tracking_uri, experiment),
+            accept_lower=accept_lower,
         )
         lines = bless_runs(request)
     except (PolicyError, FilterError) as error:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from orbiter_mlflow.errors import CannotCompareError
 from orbiter_mlflow.gate.model import GateRun
 from orbiter_mlflow.gate.policy import MetricPolicy
-from orbiter_mlflow.gate.statistics import MAX_VALUE, mean_of
+from orbiter_mlflow.gate.statistics import MAX_VALUE, mean_of, spread_of
 from orbiter_mlflow.redaction.redactor import Redactor
 
 _Text = Annotated[str, Field(min_length=1)]
@@ -30,6 +30,8 @@ def _comparable(value: float) -> float:
 _Value = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_comparable)]
 _SEEDS = ("seed", "extra.seed")
 """Params that may hold the seed, unless the policy names one."""
+DEFAULT_LAST = 10
+"""Blessings that a file keeps, its newest among them, unless a policy has `baseline.last`."""
 
 
 class _Part(BaseModel):
@@ -42,12 +44,16 @@ class Blessing(_Part):
     Attributes:
         at: UTC, in ISO 8601.
         policy: SHA-256 of the policy's text; None without a policy.
+        commit: the git commit of all its runs; empty if they have none, or several.
+        lowered: metrics that it was allowed to lower past their tolerance.
     """
 
     at: _Text
     by: _Text
     reason: _Text
     policy: str | None = None
+    commit: str = ""
+    lowered: list[str] = []
 
 
 class BlessedRun(_Part):
@@ -88,13 +94,41 @@ class BlessedMetric(_Part):
         return self
 
 
+class FormerMetric(_Part):
+    """A metric of a former blessing.
+
+    Attributes:
+        sd: standard deviation of its n values; None for a single one.
+        point: as in `BlessedMetric`.
+    """
+
+    n: int = Field(ge=1)
+    mean: _Value
+    sd: Annotated[_Value, Field(ge=0)] | None = None
+    point: str = "last"
+
+
+class FormerBlessing(_Part):
+    """A blessing that a later one has replaced, for drift and history; `datasets` by context."""
+
+    blessed: Blessing
+    datasets: dict[str, list[str]]
+    metrics: dict[str, FormerMetric]
+
+
 class BaselineFile(_Part):
-    """The file that `bless --file` writes and `baseline.file` of a policy names."""
+    """The file that `bless --file` writes and `baseline.file` of a policy names.
+
+    Attributes:
+        runs: label of each run of the newest blessing -> the run.
+        former: the blessings before it, the newest first.
+    """
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     blessed: Blessing
     runs: dict[str, BlessedRun] = Field(min_length=1)
     metrics: dict[str, BlessedMetric]
+    former: list[FormerBlessing] = []
 
     @model_validator(mode="after")
     def _is_whole(self) -> "BaselineFile":
@@ -106,9 +140,70 @@ class BaselineFile(_Part):
         return self
 
     def text(self) -> str:
-        """The text of the file; equal content gives equal text."""
-        content = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        """The text of the file; equal content gives equal text.
+
+        A former blessing is one line, so that a review shows few.
+        """
+        content = self.model_dump(mode="json", by_alias=True, exclude={"former"})
+        for key in ("commit", "lowered"):
+            if not content["blessed"][key]:
+                del content["blessed"][key]
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+        if self.former:
+            lines = (
+                json.dumps(
+                    one.model_dump(mode="json", exclude_defaults=True),
+                    sort_keys=True,
+                    ensure_ascii=False,
+                )
+                for one in self.former
+            )
+            text = text.removesuffix("\n}") + ',\n  "former": [\n    '
+            text += ",\n    ".join(lines) + "\n  ]\n}"
+        return text + "\n"
+
+    def holds(self, new: "BaselineFile") -> bool:
+        """Whether `new` has the same content, apart from the person and the time."""
+        given = {"at": new.blessed.at, "by": new.blessed.by, "lowered": new.blessed.lowered}
+        blessed = self.blessed.model_copy(update=given)
+        return self.model_copy(update={"blessed": blessed, "former": new.former}) == new
+
+    def after(self, old: "BaselineFile | None", *, lowered: list[str], last: int) -> "BaselineFile":
+        """This blessing with those before it, `last` in all.
+
+        Args:
+            old: the file that it replaces; None without one.
+            lowered: metrics that it was allowed to lower.
+        """
+        blessed = self.blessed.model_copy(update={"lowered": lowered})
+        if old is None:
+            return self.model_copy(update={"blessed": blessed})
+        ids = [{run.run_id for run in file.runs.values()} for file in (self, old)]
+        if ids[0] == ids[1]:  # the same blessing, with another reason, policy or set of metrics
+            blessed = self.blessed.model_copy(update={"lowered": old.blessed.lowered})
+            return self.model_copy(update={"blessed": blessed, "former": old.former})
+        former = [old.as_former(), *old.former][: last - 1]
+        return self.model_copy(update={"blessed": blessed, "former": former})
+
+    def as_former(self) -> FormerBlessing:
+        """This blessing in the form that is kept once another replaces it."""
+        datasets: dict[str, set[str]] = {}
+        for run in self.runs.values():
+            for context, data in run.datasets.items():
+                datasets.setdefault(context, set()).add(data)
+        return FormerBlessing(
+            blessed=self.blessed,
+            datasets={context: sorted(data) for context, data in sorted(datasets.items())},
+            metrics={
+                key: FormerMetric(
+                    n=metric.n,
+                    mean=metric.mean,
+                    sd=spread_of([*metric.values.values()]),
+                    point=metric.point,
+                )
+                for key, metric in self.metrics.items()
+            },
+        )
 
     def gate_runs(self) -> list[GateRun]:
         """The runs, as the gate compares with them."""
@@ -126,6 +221,7 @@ class BaselineFile(_Part):
                 },
                 start_time=run.start_time,
                 data=run.data,
+                commit=self.blessed.commit,
             )
             for label, run in self.runs.items()
         ]
@@ -154,8 +250,9 @@ def make_baseline(
             kept[key] = BlessedMetric(
                 point=point_of(expected), n=len(values), mean=mean, values=values
             )
+    commits = {run.commit for run in runs}
     return BaselineFile(
-        blessed=blessing,
+        blessed=blessing.model_copy(update={"commit": commits.pop() if len(commits) == 1 else ""}),
         runs={
             label: BlessedRun(
                 run_id=run.run_id,
@@ -177,6 +274,17 @@ def point_of(expected: MetricPolicy | None) -> str:
         return "last" if expected is None else expected.at
     aim = f"target {expected.target}" if expected.direction == "target" else expected.direction
     return f"best ({aim})"
+
+
+def comparable_values(
+    file: BaselineFile, metrics: Mapping[str, MetricPolicy | None]
+) -> dict[str, list[float]]:
+    """Metric -> its values, for metrics at the point of the history that the policy uses."""
+    return {
+        key: [*metric.values.values()]
+        for key, metric in file.metrics.items()
+        if key in metrics and metric.point == point_of(metrics[key])
+    }
 
 
 def parse_baseline(content: bytes, path: str) -> BaselineFile:
@@ -213,6 +321,8 @@ def summarize_changes(judging: BaselineFile, here: BaselineFile) -> str:
         changes.append(f"{len(ids[1] - ids[0])} runs added, {len(ids[0] - ids[1])} removed")
     if not changes and judging.runs != here.runs:
         changes.append("names, params or data of its runs")
+    if not changes and judging.former != here.former:
+        changes.append("its former blessings")
     more = len(changes) - _MAX_CHANGES
     return "; ".join(changes[:_MAX_CHANGES] + ([f"and {more} more"] if more > 0 else []))
 

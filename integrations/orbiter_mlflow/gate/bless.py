@@ -5,6 +5,7 @@ person can do something about it.
 """
 
 import getpass
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,23 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery.files.atomic_write import replace_file
 from orbiter_mlflow.errors import BlessError
 from orbiter_mlflow.gate import baseline_file, git, run_selection
-from orbiter_mlflow.gate.baseline_file import Blessing
+from orbiter_mlflow.gate.baseline_file import DEFAULT_LAST, Blessing, comparable_values
+from orbiter_mlflow.gate.baseline_runs import newest_blessing
+from orbiter_mlflow.gate.blessings import Batch, Entry, tag_with
 from orbiter_mlflow.gate.comparability import compare_fields, fields_of, unusable_values
+from orbiter_mlflow.gate.lowered import (
+    compare_means,
+    describe_changes,
+    require_not_lower,
+    values_of,
+)
 from orbiter_mlflow.gate.model import GateRun, Sample, counted
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.text.clock import now, utc
+from orbiter_mlflow.text.suggestions import did_you_mean
 from orbiter_mlflow.text.values import tag_value
 
 if TYPE_CHECKING:
@@ -39,6 +49,8 @@ class BlessRequest:
         name: the baseline's name, the value of the tag `baseline`.
         file: write the runs to this file instead of tagging them.
         policy: says which metrics, and which of their values, the runs need.
+        accept_lower: metrics that may be worse than the present baseline by more than their
+            tolerance.
     """
 
     runs: Sequence[str]
@@ -47,13 +59,14 @@ class BlessRequest:
     name: str = names.BASELINE_NAME
     file: Path | None = None
     policy: Policy | None = None
+    accept_lower: Sequence[str] = ()
 
 
 def bless_runs(request: BlessRequest) -> list[str]:
     """Bless all runs or none; returns lines that say what was done.
 
     Raises:
-        BlessError: the runs cannot be a baseline.
+        BlessError: the runs cannot be a baseline, or are worse than the present one.
         CannotCompareError: a filter finds no run, or `file` exists and is not a baseline file.
         FilterError: MLflow does not understand a filter.
         OSError: the file cannot be written.
@@ -69,14 +82,69 @@ def bless_runs(request: BlessRequest) -> list[str]:
     waiting = run_selection.waiting_here(*request.settings.spool_folders)
     runs, _ = run_selection.gate_runs(store, request.policy, stored, (), waiting)
     metrics = require_fit(runs, request.policy)
+    _require_known(request.accept_lower, metrics)
     blessing = _blessing(request)
     if request.file is None:
-        return _tag(store, stored, blessing, request.name)
-    written = _write(request.file, runs, metrics, blessing)
-    content = f"{counted(len(runs), 'run')} and {counted(len(metrics), 'metric')}"
-    if not written:
-        return [f"{request.file} is unchanged: it already has these {content}"]
-    return [f"{request.file} now has {content}: review and commit it"]
+        return _bless_by_tags(store, request, stored, runs, metrics, blessing)
+    return _bless_by_file(request.file, request, runs, metrics, blessing)
+
+
+def _require_known(accepted: Sequence[str], metrics: Mapping[str, MetricPolicy | None]) -> None:
+    for key in accepted:
+        if key not in metrics:
+            near = did_you_mean(key, {one: one for one in metrics})
+            raise BlessError(f"--accept-lower {key}: the policy gates no such metric{near}")
+
+
+def _bless_by_tags(
+    store: "RunStore",
+    request: BlessRequest,
+    stored: Sequence[StoredRun],
+    runs: Sequence[GateRun],
+    metrics: Mapping[str, MetricPolicy | None],
+    blessing: Blessing,
+) -> list[str]:
+    homes = sorted({run.experiment_id for run in stored})
+    newest = newest_blessing(store, request.name, homes)
+    finds = f"a policy finds it by: filter = \"tags.{names.BASELINE} = '{request.name}'\""
+    if newest is not None and {one.run_id for one in newest.runs} == {r.run_id for r in stored}:
+        return [*_again(store, newest, blessing, request.name), finds]
+    before = [] if newest is None else list(newest.runs)
+    old, _ = run_selection.gate_runs(store, request.policy, before, (), {}, also=metrics)
+    changes = compare_means(metrics, values_of(old, metrics), values_of(runs, metrics))
+    lowered = require_not_lower(changes, request.accept_lower)
+    entry = Entry(request.name, blessing.at, secrets.token_hex(4), tuple(lowered))
+    lines = []
+    for run in stored:
+        tags = {
+            names.BASELINE: request.name,
+            names.BLESSED_AT: blessing.at,
+            names.BLESSED_BY: blessing.by,
+            names.BLESSED_REASON: blessing.reason,
+            names.BLESSED_POLICY: blessing.policy or "",
+            names.BLESSINGS: tag_with(run, entry),
+        }
+        store.set_tags(run.run_id, tags)
+        former = run.tags.get(names.BASELINE, request.name)
+        moved = "" if former == request.name else f", and no longer of {former}"
+        lines.append(f"run {run.run_id} is now part of the baseline {request.name}{moved}")
+    return [*lines, *describe_changes(changes), finds]
+
+
+def _again(store: "RunStore", newest: Batch, blessing: Blessing, name: str) -> list[str]:
+    """Bless the newest blessing once more: only another reason or policy is recorded."""
+    lasting = {
+        names.BLESSED_REASON: blessing.reason,
+        names.BLESSED_POLICY: blessing.policy or "",
+    }
+    lines = []
+    for run in newest.runs:
+        changed = any(run.tags.get(key) != text for key, text in lasting.items())
+        if changed:
+            store.set_tags(run.run_id, lasting | {names.BLESSED_BY: blessing.by})
+        more = "; its reason and policy are new" if changed else ""
+        lines.append(f"run {run.run_id} is already part of the baseline {name}{more}")
+    return lines
 
 
 def _blessing(request: BlessRequest) -> Blessing:
@@ -154,41 +222,29 @@ def _shown(run: GateRun) -> str:
     return f"run {run.run_id} ({run.name})" if run.name else f"run {run.run_id}"
 
 
-def _tag(store: "RunStore", runs: Sequence[StoredRun], blessing: Blessing, name: str) -> list[str]:
-    lasting = {
-        names.BASELINE: name,
-        names.BLESSED_REASON: blessing.reason,
-        names.BLESSED_POLICY: blessing.policy or "",
-    }
-    lines = []
-    for run in runs:
-        if any(run.tags.get(key) != text for key, text in lasting.items()):
-            when = {names.BLESSED_AT: blessing.at, names.BLESSED_BY: blessing.by}
-            store.set_tags(run.run_id, lasting | when)
-            former = run.tags.get(names.BASELINE, name)
-            moved = "" if former == name else f", and no longer of {former}"
-            lines.append(f"run {run.run_id} is now part of the baseline {name}{moved}")
-        else:
-            lines.append(f"run {run.run_id} is already part of the baseline {name}")
-    return [*lines, f"a policy finds it by: filter = \"tags.{names.BASELINE} = '{name}'\""]
-
-
-def _write(
+def _bless_by_file(
     file: Path,
+    request: BlessRequest,
     runs: Sequence[GateRun],
     metrics: Mapping[str, MetricPolicy | None],
     blessing: Blessing,
-) -> bool:
-    """Write the file; False if only the person and the time of the blessing would change."""
+) -> list[str]:
     fields = {one.paired_by for one in metrics.values() if one is not None and one.paired_by}
     paired_by = fields.pop() if len(fields) == 1 else None
     new = baseline_file.make_baseline(runs, metrics, blessing, paired_by=paired_by)
     old = baseline_file.load_baseline(file)
-    if old is not None:
-        blessed = old.blessed.model_copy(update={"at": blessing.at, "by": blessing.by})
-        if old.model_copy(update={"blessed": blessed}) == new:
-            return False
+    content = f"{counted(len(runs), 'run')} and {counted(len(metrics), 'metric')}"
+    if old is not None and old.holds(new):
+        return [f"{file} is unchanged: it already has these {content}"]
+    changes = compare_means(
+        metrics,
+        {} if old is None else comparable_values(old, metrics),
+        values_of(runs, metrics),
+    )
+    lowered = require_not_lower(changes, request.accept_lower)
+    last = DEFAULT_LAST if request.policy is None else request.policy.baseline.last
+    new = new.after(old, lowered=lowered, last=last)
     if not file.absolute().parent.is_dir():
         raise FileNotFoundError(f"{file} cannot be written: there is no folder {file.parent}")
     replace_file(file, new.text().encode())
-    return True
+    return [f"{file} now has {content}: review and commit it", *describe_changes(changes)]

@@ -5,9 +5,9 @@ itself are raised.
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from orbiter_mlflow.delivery.hosts.environment import DELIVERY_DEFAULTS
 from orbiter_mlflow.errors import CannotCompareError, FilterError, PolicyError, StoreError
 from orbiter_mlflow.gate import baseline_file, git, run_selection
 from orbiter_mlflow.gate.baseline_file import BaselineFile
+from orbiter_mlflow.gate.baseline_runs import find_baseline
 from orbiter_mlflow.gate.git import GitRef
 from orbiter_mlflow.gate.judge import judge
 from orbiter_mlflow.gate.model import BaselineSource, GateReport, GateRun, LeftOut, Outcome
@@ -180,22 +181,19 @@ def _against_runs(
     source = request.policy.baseline
     waiting = run_selection.waiting_here(*request.settings.spool_folders)
     left_out: Sequence[LeftOut] = ()
+    batches: Mapping[str, str] = {}
     described = _described(request)
     if request.baseline is not None or source.run is not None:
         texts = [source.run or ""] if request.baseline is None else request.baseline
         experiment = run_selection.experiment_of(request.settings, store)
         runs = run_selection.find_runs(store, texts, experiment=experiment)
     else:
-        found = run_selection.latest_finished(
-            store,
-            source.filter or "",
-            _experiments(request, store, stored),
-            last=source.last,
-            candidates={run.run_id for run in stored},
-            waiting=waiting,
-        )
-        runs, left_out, described = list(found.runs), found.left_out, found.described
+        experiments = _experiments(request, store, stored)
+        found = find_baseline(store, source, experiments, candidates=stored, waiting=waiting)
+        runs, left_out, described = found.runs, found.left_out, found.described
+        batches = {run.run_id: found.batch_of(run.run_id) for run in runs}
     candidate, baseline = run_selection.gate_runs(store, request.policy, stored, runs, waiting)
+    baseline = [replace(run, batch=batches.get(run.run_id, "")) for run in baseline]
     if ref is not None:
         described += f", as they are in the store now, not at {ref.ref}"
     baseline_source = BaselineSource(described, _policy_change(request, ref))

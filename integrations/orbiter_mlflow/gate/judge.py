@@ -255,6 +255,11 @@ def _too_small(policy: Policy, usable: int) -> str:
     needed = policy.baseline.needed
     found = f"only {counted(usable, 'usable run')}" if usable else "no usable run"
     way_out = "bless more runs" if needed > 1 else "name another run"
+    if policy.baseline.filter is not None:
+        way_out = (
+            f"bless {needed} runs or more in one call, lower baseline.min_runs, compare with "
+            "several blessings as one (baseline.pool)"
+        )
     return (
         f"the baseline has {found}, but needs {counted(needed, 'run')}: {way_out}, "
         "or let the bounds alone decide for now (--bootstrap)"

@@ -7,7 +7,6 @@ another value than the last.
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +16,7 @@ from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.errors import CannotCompareError, FilterError
-from orbiter_mlflow.gate.attempts import not_finished
-from orbiter_mlflow.gate.judge import IS_CANDIDATE
-from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, GateRun, LeftOut
+from orbiter_mlflow.gate.model import ALL_OTHERS, LARGEST, GateRun
 from orbiter_mlflow.gate.policy import MetricPolicy, Policy, expand
 from orbiter_mlflow.runs.model import MetricPoint, StoredRun
 from orbiter_mlflow.settings import MLflowSettings
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
 
 MAX_CANDIDATES = 1000
 """A filter that matches more runs is taken for a mistake."""
-MAX_SKIPPED = 1000
-"""Runs that the search for a baseline skips before it gives up: thousands of unfinished runs in a
-store must cost neither time nor memory."""
 
 _DEFAULT_EXPERIMENT = "Default"
 """MLflow's experiment for runs that name none."""
@@ -100,64 +94,6 @@ def find_runs(store: "RunStore", texts: Iterable[str], *, experiment: str) -> li
                 )
         found |= {run.run_id: run for run in runs}
     return list(found.values())
-
-
-@dataclass(frozen=True, slots=True)
-class FilteredRuns:
-    """The runs that a filter found, the ones it skipped, and a description of the search."""
-
-    runs: Sequence[StoredRun]
-    left_out: Sequence[LeftOut]
-    described: str
-
-
-def latest_finished(
-    store: "RunStore",
-    filter_string: str,
-    experiments: Mapping[str, str],
-    *,
-    last: int,
-    candidates: Collection[str],
-    waiting: Mapping[str, Path],
-    max_skipped: int = MAX_SKIPPED,
-) -> FilteredRuns:
-    """The `last` matching runs, by start time, that are FINISHED, complete and not candidates.
-
-    Args:
-        experiments: id -> name of the experiments to search.
-        candidates: ids of the runs to judge; they are skipped and do not count towards `last`.
-        waiting: from `waiting_here`.
-        max_skipped: number of skipped runs after which the search ends.
-
-    Raises:
-        FilterError: MLflow does not understand the filter.
-        StoreError: the store cannot be read.
-    """
-    runs: list[StoredRun] = []
-    left_out: list[LeftOut] = []
-    where = ", ".join(experiments.values())
-    described = f"filter {filter_string} in experiment {where}, last {last}"
-    page = min(MAX_SKIPPED, last + len(candidates))
-    for run in store.search(filter_string, list(experiments), page=page):
-        reason = _unfit(run, candidates, waiting)
-        if not reason:
-            runs.append(run)
-        elif len(left_out) < max_skipped:
-            left_out.append(LeftOut(run.run_id, run.name, reason))
-        else:
-            described += (
-                f" (only {len(runs)} found among the latest {len(runs) + len(left_out)} that match)"
-            )
-            break
-        if len(runs) == last:
-            break
-    return FilteredRuns(runs, left_out, described)
-
-
-def _unfit(run: StoredRun, candidates: Collection[str], waiting: Mapping[str, Path]) -> str:
-    if run.run_id in candidates:
-        return IS_CANDIDATE
-    return not_finished(run.status) or undelivered(run, waiting)
 
 
 def waiting_here(*folders: Path) -> dict[str, Path]:

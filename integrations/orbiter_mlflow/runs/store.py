@@ -142,14 +142,23 @@ class RunStore:
         experiment_ids: Sequence[str],
         *,
         page: int = _PAGE,
+        by_tag: str | None = None,
     ) -> Iterator[StoredRun]:
         """Runs that match an MLflow filter, the latest first; pages are read as they are consumed.
+
+        Args:
+            page: runs to read at once.
+            by_tag: a tag by which runs are ordered first, the largest text first; runs without it
+                come last.
 
         Raises:
             FilterError: MLflow does not understand the filter.
             StoreError: the store cannot be read.
         """
         token: str | None = None
+        order = ["attributes.start_time DESC", "attributes.run_id"]
+        if by_tag is not None:
+            order.insert(0, f"tags.`{by_tag}` DESC")
         while True:
             try:
                 runs = self._client.search_runs(
@@ -157,7 +166,7 @@ class RunStore:
                     filter_string=filter_string,
                     run_view_type=ViewType.ACTIVE_ONLY,
                     max_results=page,
-                    order_by=["attributes.start_time DESC", "attributes.run_id"],
+                    order_by=order,
                     page_token=token,
                 )
             except Exception as error:

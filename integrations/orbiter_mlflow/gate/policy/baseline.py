@@ -21,8 +21,10 @@ class Baseline(Table):
     """An MLflow search filter: `tags.baseline = 'main'`."""
     file: str | None = Field(default=None, min_length=1)
     """A file that `orbiter-mlflow bless --file` wrote."""
+    pool: int = Field(default=1, ge=1)
+    """With a filter: the number of blessings, the newest first, that are compared with as one."""
     last: int = Field(default=10, ge=1)
-    """With a filter: the number of runs to take, the latest first."""
+    """The number of blessings to read for drift and history; the newest of them is the baseline."""
     min_runs: int = Field(default=3, ge=1)
     """Minimum number of runs for a baseline; with `run`, one is enough."""
 
@@ -34,10 +36,14 @@ class Baseline(Table):
         if len(sources) != 1:
             found = " and ".join(sources) if sources else "none of them"
             raise ValueError(f"needs one of run, filter and file, but has {found}")
-        if self.filter is not None and self.last < self.min_runs:
+        if self.pool > 1 and self.filter is None:
             raise ValueError(
-                f"last = {self.last} takes fewer runs than min_runs = {self.min_runs} needs: "
-                "raise last or lower min_runs"
+                f"pool = {self.pool} needs a filter: {sources[0]} names a single blessing"
+            )
+        if self.pool > self.last:
+            raise ValueError(
+                f"pool = {self.pool} compares with more blessings than last = {self.last} reads: "
+                "raise last or lower pool"
             )
         return self
 

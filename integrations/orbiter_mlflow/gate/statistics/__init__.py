@@ -23,6 +23,7 @@ from orbiter_mlflow.gate.statistics.losses import (
     Losses,
     deviation,
     mean_of,
+    spread_of,
     to_losses,
 )
 from orbiter_mlflow.gate.statistics.tests import orders
@@ -48,5 +49,6 @@ __all__ = [
     "orders_needed",
     "power",
     "seeds_needed",
+    "spread_of",
     "to_losses",
 ]

@@ -113,3 +113,16 @@ def deviation(values: Sequence[float]) -> float:
     import numpy as np
 
     return float(np.std(sorted(values), ddof=1))
+
+
+def spread_of(values: Sequence[float]) -> float | None:
+    """The standard deviation of the values, by n - 1; None for a single one.
+
+    Plain Python, for thousands of small samples; values up to `MAX_VALUE` do not overflow.
+    """
+    if len(values) < 2:
+        return None
+    largest = max(map(abs, values)) or 1.0
+    mean = mean_of(values) / largest
+    squares = math.fsum((value / largest - mean) ** 2 for value in values)
+    return largest * math.sqrt(squares / (len(values) - 1))
