@@ -73,7 +73,7 @@ def _values(
 
 def _failed(design: Design, candidate: Any, baseline: Any) -> Any:
     """The trials that fail by the gate's own tests, as an array of bools."""
-    from orbiter_mlflow.gate.statistics.tests import prediction
+    from orbiter_mlflow.gate.statistics.significance import prediction
 
     p_values = prediction(candidate, baseline).p_value
     worse = candidate.mean(axis=-1) > baseline.mean(axis=-1)

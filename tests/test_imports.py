@@ -65,7 +65,7 @@ DECIDES = {
     "orbiter_mlflow.gate.statistics.choice",
     "orbiter_mlflow.gate.statistics.corrections",
     "orbiter_mlflow.gate.statistics.losses",
-    "orbiter_mlflow.gate.statistics.tests",
+    "orbiter_mlflow.gate.statistics.significance",
     "orbiter_mlflow.gate.tolerance",
     "orbiter_mlflow.gate.verdict",
 }

@@ -22,11 +22,11 @@ from orbiter_mlflow.gate.statistics import (
     corrected,
     power,
     seeds_needed,
-    tests,
+    significance,
     to_losses,
 )
 from orbiter_mlflow.gate.statistics.advice import Plan
-from orbiter_mlflow.gate.statistics.tests import Both, Evidence, Student
+from orbiter_mlflow.gate.statistics.significance import Both, Evidence, Student
 
 ALPHA = 0.05
 HIGH = [0.84, 0.81, 0.83, 0.86, 0.82]
@@ -93,7 +93,7 @@ def test_the_prediction_interval_by_hand(candidate: list[float]) -> None:
 def test_pairs_get_two_looks_of_which_one_is_enough() -> None:
     first, second = [0.5, 0.7, 0.6, 0.9], [0.45, 0.5, 0.62, 0.7]
     found = compare(lower(first, "abcd"), lower(second, "abcd"), alpha=ALPHA)
-    looks = tests.paired(first, second), tests.prediction(first, second)
+    looks = significance.paired(first, second), significance.prediction(first, second)
     assert found.test is Test.COMBINED
     smaller = min(float(look.p_value) for look in looks)
     assert evidence_of(found).p_value == pytest.approx(2 * smaller)
@@ -137,11 +137,11 @@ def test_a_permutation_test_that_cannot_reach_alpha_is_refused_with_the_numbers(
 
 
 def test_batches_of_the_candidates_size_are_a_prediction_of_their_means() -> None:
-    batches = [[1.0, 1.4, 1.2], [1.5, 1.9, 1.7], [0.9, 1.4, 1.6], [1.1, 1.2, 1.9]]
-    candidate = [2.0, 2.2, 2.5]
-    found = tests.batched(candidate, batches)
+    batches = [[1.0, 1.4, 1.2], [1.7, 2.1, 1.9], [0.9, 1.4, 1.6], [1.1, 1.2, 1.3]]
+    candidate = [2.4, 2.6, 2.9]
+    found = significance.batched(candidate, batches)
     means = [sum(batch) / 3 for batch in batches]
-    by_means = tests.prediction([sum(candidate) / 3], means)
+    by_means = significance.prediction([sum(candidate) / 3], means)
     assert found.p_value == pytest.approx(by_means.p_value)
     flat = [value for batch in batches for value in batch]
     side = compare(lower(candidate), lower(flat, batches="aaabbbcccddd"), alpha=ALPHA)
@@ -149,16 +149,33 @@ def test_batches_of_the_candidates_size_are_a_prediction_of_their_means() -> Non
     assert evidence_of(side).p_value == pytest.approx(by_means.p_value)
 
 
+def test_batches_that_do_not_differ_are_one_sample() -> None:
+    batches = [[1.0, 1.4, 1.2], [1.1, 1.5, 1.1]]
+    found = significance.batched([2.0, 2.2], batches)
+    pooled = significance.prediction([2.0, 2.2], [*batches[0], *batches[1]])
+    assert (found.error, found.freedom) == (pytest.approx(pooled.error), 5)
+    generator = np.random.default_rng(4)
+    many = [generator.normal(size=(6, 3)) + generator.normal(size=(6, 1)) for _ in range(3)]
+    every = significance.batched(np.zeros((6, 2)), many)
+    for row in range(6):
+        one = significance.batched(np.zeros(2), [batch[row] for batch in many])
+        assert one.p_value == pytest.approx(every.p_value[row])
+
+
 def test_batches_of_one_run_each_are_a_prediction_of_one_more_batch() -> None:
     batches = [1.0, 1.5, 0.9, 1.1, 1.4]
-    found = tests.batched([2.0, 2.2, 2.4], [[value] for value in batches])
-    by_one = tests.prediction([2.2], batches)
+    found = significance.batched([2.0, 2.2, 2.4], [[value] for value in batches])
+    by_one = significance.prediction([2.2], batches)
     assert (found.p_value, found.freedom) == (pytest.approx(by_one.p_value), 4)
 
 
 def test_many_at_once_are_the_same_as_one_by_one() -> None:
     generator = np.random.default_rng(1)
-    for m, n, test in ((3, 4, tests.welch), (4, 4, tests.paired), (2, 6, tests.prediction)):
+    for m, n, test in (
+        (3, 4, significance.welch),
+        (4, 4, significance.paired),
+        (2, 6, significance.prediction),
+    ):
         first, second = generator.normal(size=(5, m)), generator.normal(size=(5, n))
         every = test(first, second)
         for row in range(5):
@@ -169,7 +186,7 @@ def test_many_at_once_are_the_same_as_one_by_one() -> None:
 
 def test_non_inferiority_needs_all_its_looks() -> None:
     found = compared(HIGH, LOW, "non_inferiority")
-    looks = tests.prediction(HIGH, LOW), tests.welch(HIGH, LOW)
+    looks = significance.prediction(HIGH, LOW), significance.welch(HIGH, LOW)
     assert found.test is Test.NON_INFERIORITY
     assert found.evidence is None
     assert found.no_worse is not None
@@ -179,7 +196,7 @@ def test_non_inferiority_needs_all_its_looks() -> None:
     paired = compare(
         lower(LOW, "abcd"), lower(LOW[::-1], "abcd"), alpha=ALPHA, requested="non_inferiority"
     )
-    expected = Both((tests.paired(LOW, LOW[::-1]),))
+    expected = Both((significance.paired(LOW, LOW[::-1]),))
     assert paired.no_worse is not None
     assert paired.no_worse.at_most(ALPHA) == pytest.approx(expected.at_most(ALPHA))
 
@@ -246,7 +263,8 @@ def test_the_false_discovery_rate_is_scipys() -> None:
     found = corrected(p_values, ALPHA, "fdr")
     expected = stats.false_discovery_control(p_values)
     assert [one.p_value for one in found] == pytest.approx(expected)
-    assert [one.level for one in found] == pytest.approx([4 * ALPHA / 5] * 5), "0.04 still fails"
+    # 0.04 is the largest that fails.
+    assert [one.level for one in found] == pytest.approx([4 * ALPHA / 5] * 5)
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))

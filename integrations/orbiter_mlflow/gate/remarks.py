@@ -61,7 +61,7 @@ def _gains(metrics: Sequence[MetricResult]) -> list[str]:
         spreads = _gain(one)
         if spreads is not None and spreads > FAR_GAIN:
             found.append(
-                f"{one.metric} is better by {spreads:.2g} spreads of the baseline's runs: a gain "
+                f"{one.metric} is better by {spreads:.3g} spreads of the baseline's runs: a gain "
                 "that large may be a test set that leaked, or a change of the metric"
             )
     return found
@@ -69,7 +69,7 @@ def _gains(metrics: Sequence[MetricResult]) -> list[str]:
 
 def _gain(metric: MetricResult) -> float | None:
     """The gain in spreads of the baseline; None unless it is beyond chance."""
-    from orbiter_mlflow.gate.statistics.tests import prediction
+    from orbiter_mlflow.gate.statistics.significance import prediction
 
     known = metric.baseline.n > 2 and metric.candidate.n > 0
     if not known or metric.worse_by is None or not metric.worse_by < 0:

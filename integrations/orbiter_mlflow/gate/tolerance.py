@@ -8,7 +8,7 @@ from orbiter_mlflow.gate.effect import change_words
 from orbiter_mlflow.gate.model import Bound, MetricResult, Test, Verdict
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import Comparison, Losses
-from orbiter_mlflow.gate.statistics.tests import Both
+from orbiter_mlflow.gate.statistics.significance import Both
 
 __all__ = ["SLACK", "UNPAIRED", "Assessment", "against_limits"]
 

@@ -195,7 +195,7 @@ def _assumptions(compared: Comparison) -> tuple[str, ...]:
         return ()
     return (
         (
-            f"the candidate's runs spread {compared.widened:.2g} times as wide as the baseline's, "
+            f"the candidate's runs spread {compared.widened:.3g} times as wide as the baseline's, "
             "which counts against it: look at its worst run"
         ),
     )

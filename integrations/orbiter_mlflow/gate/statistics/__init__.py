@@ -1,7 +1,7 @@
 """The gate's statistics, with a module for each concept. Pure; numpy and scipy do the figures.
 
 - `losses`: values of a metric as losses, whatever the direction.
-- `tests`: the significance tests, with p-values and confidence bounds.
+- `significance`: the significance tests, with p-values and confidence bounds.
 - `choice`: which test the runs permit, and comparing two sides by it.
 - `corrections`: p-values of several metrics.
 - `advice`: how many seeds would settle a result.
@@ -26,7 +26,7 @@ from orbiter_mlflow.gate.statistics.losses import (
     spread_of,
     to_losses,
 )
-from orbiter_mlflow.gate.statistics.tests import orders
+from orbiter_mlflow.gate.statistics.significance import orders
 
 __all__ = [
     "MAX_SEEDS",

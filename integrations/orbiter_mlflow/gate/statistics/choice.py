@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from orbiter_mlflow.gate.statistics import tests
+from orbiter_mlflow.gate.statistics import significance
 from orbiter_mlflow.gate.statistics.advice import MIN_RUNS, Plan, smallest
 from orbiter_mlflow.gate.statistics.losses import Losses, deviation, matched
-from orbiter_mlflow.gate.statistics.tests import Both, Either, Evidence
+from orbiter_mlflow.gate.statistics.significance import Both, Either, Evidence
 
 __all__ = ["MAX_BATCH_CHANCE", "Comparison", "RequestedTest", "Test", "batches_conflict", "compare"]
 
@@ -171,18 +171,19 @@ def _refused(candidate: Losses, baseline: Losses, requested: RequestedTest, alph
             f"{name} needs {MIN_RUNS} runs of the baseline, but there are {n}: bless more runs, or "
             "set test = 'auto'"
         )
-    if requested == "permutation" and alpha * tests.orders(m, n) < 1:
+    if requested == "permutation" and alpha * significance.orders(m, n) < 1:
         return orders_needed(m, n, alpha)
     return ""
 
 
 def orders_needed(m: int, n: int, level: float) -> str:
     """Why the permutation test cannot reach a level, and the runs that it takes."""
-    needed = smallest(lambda size: level * tests.orders(size, size) >= 1, 2)
+    needed = smallest(lambda size: level * significance.orders(size, size) >= 1, 2)
+    ways = significance.orders(m, n)
     return (
-        f"test = 'permutation' cannot tell {m} from {n} runs: they divide in "
-        f"{tests.orders(m, n)} ways, so p is at least {1 / tests.orders(m, n):.2g}, and it takes "
-        f"{level:.2g}: add runs ({needed} on each side are enough), or set test = 'auto'"
+        f"test = 'permutation' cannot tell {m} from {n} runs: they divide in {ways} ways, so p is "
+        f"at least {1 / ways:.2g}, and it takes {level:.2g}: add runs ({needed} on each side are "
+        "enough), or set test = 'auto'"
     )
 
 
@@ -190,17 +191,17 @@ def _evidence(test: Test, candidate: Losses, baseline: Losses) -> Evidence:
     ours, theirs = candidate.ordered, baseline.ordered
     match test:
         case Test.COMBINED:
-            return Either(tests.paired(ours, theirs), tests.prediction(ours, theirs))
+            return Either(significance.paired(ours, theirs), significance.prediction(ours, theirs))
         case Test.PAIRED:
-            return tests.paired(ours, theirs)
+            return significance.paired(ours, theirs)
         case Test.BATCHES:
-            return tests.batched(ours, baseline.by_batch)
+            return significance.batched(ours, baseline.by_batch)
         case Test.WELCH:
-            return tests.welch(ours, theirs)
+            return significance.welch(ours, theirs)
         case Test.PERMUTATION:
-            return tests.permutation(sorted(ours), sorted(theirs))
+            return significance.permutation(sorted(ours), sorted(theirs))
         case _:
-            return tests.prediction(ours, theirs)
+            return significance.prediction(ours, theirs)
 
 
 def _no_worse(candidate: Losses, baseline: Losses, paired: bool) -> Both:
@@ -211,12 +212,12 @@ def _no_worse(candidate: Losses, baseline: Losses, paired: bool) -> Both:
     """
     ours, theirs = candidate.ordered, baseline.ordered
     if paired:
-        return Both((tests.paired(ours, theirs),))
+        return Both((significance.paired(ours, theirs),))
     if baseline.batches:
-        return Both((tests.batched(ours, baseline.by_batch),))
-    looks = [] if baseline.constant else [tests.prediction(ours, theirs)]
+        return Both((significance.batched(ours, baseline.by_batch),))
+    looks = [] if baseline.constant else [significance.prediction(ours, theirs)]
     if candidate.n > 1:
-        looks.append(tests.welch(ours, theirs))
+        looks.append(significance.welch(ours, theirs))
     return Both(tuple(looks))
 
 

@@ -35,6 +35,10 @@ MAX_ORDERS = 200_000
 """Divisions of the runs into two sides that the permutation test goes through; if there are more,
 it draws that many at random, the same ones each time."""
 
+POOLING = 0.25
+"""Batches whose means would differ as much with a larger probability are one sample; a level that
+keeps the price of a wrong choice small (Bancroft, Biometrics 20, 1964)."""
+
 
 class Evidence(Protocol):
     """The result of a test, about the true loss: how much worse the candidate really is."""
@@ -175,12 +179,14 @@ def prediction(candidate: Array, baseline: Array) -> Student:
 def batched(candidate: Array, batches: Sequence[Array]) -> Student:
     """Is this one more batch? Batches differ by a random effect, and the candidate has its own.
 
-    The variance of the loss is estimated from the mean squares between and within the batches, as
-    in one-way analysis of variance with random effects; the degrees of freedom are Satterthwaite's
-    (1946). With batches of the candidate's size this is the prediction interval for their means,
-    with one degree of freedom fewer than there are batches.
+    If the batches do not differ (F-test at `POOLING`), they are one sample. Else the variance of
+    the loss comes from the mean squares between and within batches, as in one-way analysis of
+    variance with random effects; the degrees of freedom are Satterthwaite's (1946). With batches of
+    the candidate's size that is the prediction interval for the batches' means. Batches of one run
+    each hold no spread of their own: their runs are means.
     """
     import numpy as np
+    from scipy import stats
 
     first = np.asarray(candidate)
     m, sizes = first.shape[-1], [np.shape(batch)[-1] for batch in batches]
@@ -188,19 +194,22 @@ def batched(candidate: Array, batches: Sequence[Array]) -> Student:
     means = [np.mean(batch, axis=-1) for batch in batches]
     grand = sum(size * mean for size, mean in zip(sizes, means, strict=True)) / n
     between = sum(s * (mean - grand) ** 2 for s, mean in zip(sizes, means, strict=True)) / (k - 1)
+    loss = first.mean(axis=-1) - grand
     squares = sum(size**2 for size in sizes)
     usual = (n - squares / n) / (k - 1)  # the size of a batch, if all are equal
     weight = (1 + squares / n**2) / usual
-    variance, freedom = weight * between, np.asarray(float(k - 1))
-    if n > k:
-        within = sum(np.var(b, axis=-1) * s for b, s in zip(batches, sizes, strict=True)) / (n - k)
-        rest = max(0.0, 1 / m + 1 / n - weight) * within
-        parts = (weight * between) ** 2 / (k - 1) + rest**2 / (n - k)
-        # Not below the variance of runs whose batches do not differ.
-        variance = np.maximum(weight * between + rest, (1 / m + 1 / n) * within)
-        with np.errstate(invalid="ignore"):
-            freedom = np.where(parts > 0, (weight * between + rest) ** 2 / parts, k - 1)
-    return Student(first.mean(axis=-1) - grand, np.sqrt(variance), freedom)
+    if n == k:
+        return Student(loss, np.sqrt(weight * between), k - 1)
+    within = sum(np.var(b, axis=-1) * s for b, s in zip(batches, sizes, strict=True)) / (n - k)
+    rest = max(0.0, 1 / m + 1 / n - weight) * within
+    variance = weight * between + rest
+    parts = (weight * between) ** 2 / (k - 1) + rest**2 / (n - k)
+    pooled = (between * (k - 1) + within * (n - k)) / (n - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        alike = stats.f.sf(np.divide(between, within), k - 1, n - k) > POOLING
+        freedom = np.where(alike, n - 1, np.where(parts > 0, variance**2 / parts, k - 1))
+    error = np.sqrt(np.where(alike, pooled * (1 / m + 1 / n), variance))
+    return Student(loss, error, freedom)
 
 
 def welch(candidate: Array, baseline: Array) -> Student:
