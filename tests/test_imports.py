@@ -67,6 +67,7 @@ DECIDES = {
     "orbiter_mlflow.gate.statistics.losses",
     "orbiter_mlflow.gate.statistics.significance",
     "orbiter_mlflow.gate.tolerance",
+    "orbiter_mlflow.gate.stricter",
     "orbiter_mlflow.gate.verdict",
 }
 """Modules that decide: no I/O."""

@@ -133,6 +133,7 @@ class MetricGate:
             # Without a run id: one in the environment is for training.
             settings=resolve(MLflowSettings(run_id=None, **fields), None),
             baseline_ref=self._option("baseline-ref"),
+            accept_policy_change=self._option("accept-policy-change"),
             policy_file=file,
             **request_fields,
         )

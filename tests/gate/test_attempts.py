@@ -1,16 +1,13 @@
 """Attempts of a seed, missing seeds, and runs of several configs on one side."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from orbiter_mlflow.gate.judge import judge
-from orbiter_mlflow.gate.model import BaselineSource, GateReport, GateRun, Outcome, Test, Verdict
+from gate_seeds import judged, seeds
+from orbiter_mlflow.gate.model import GateReport, GateRun, Outcome, Test, Verdict
 from orbiter_mlflow.gate.policy import Policy, parse_policy
 
-SOURCE = BaselineSource("made up for the test")
 HEAD = (
     "[gate]\nschema = 1\n{gate}\n[baseline]\nfilter = 'f'\n{baseline}\n[comparable]\n{comparable}\n"
 )
@@ -24,35 +21,6 @@ def policy(metric: str = "", gate: str = "", baseline: str = "", comparable: str
 
 
 BY_SEED = 'paired_by = "params.seed"'
-
-
-def seeds(
-    name: str, values: Mapping[int, float], start: int = 0, commit: str = "c1", **fields: Any
-) -> list[GateRun]:
-    """A run for each seed, all started at once."""
-    params = fields.pop("params", {})
-    return [
-        GateRun(
-            **{
-                "run_id": f"{name}{seed}",
-                "name": f"{name} {seed}",
-                "status": "FINISHED",
-                "params": {"seed": str(seed), "lr": "0.1", **params},
-                "datasets": {},
-                "metrics": {"m": value},
-                "start_time": start,
-                "commit": commit,
-                **fields,
-            }
-        )
-        for seed, value in values.items()
-    ]
-
-
-def judged(
-    candidate: list[GateRun], baseline: list[GateRun], by: Policy, **more: Any
-) -> GateReport:
-    return judge(by, candidate, baseline, source=SOURCE, **more)
 
 
 def reasons(report: GateReport) -> dict[str, str]:

@@ -375,7 +375,7 @@ def test_the_jobs_of_the_documentation_work(
         arguments = shlex.split(os.path.expandvars(one))[2:]
         code, out = check(*arguments, "--experiment", "Default")
         assert code == 0, out
-        assert "1 run: good 0" in out
+        assert "3 runs: good 0" in out
     assert {"summary.md", "gate.xml", "gate.html"} <= {path.name for path in Path().iterdir()}
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,6 +47,7 @@ def check(
     experiment: str | None,
     bootstrap: bool,
     baseline_ref: str | None,
+    accept_policy_change: bool,
     **files: Path | None,
 ) -> None:
     """Judge runs by a policy file, against its baseline.
@@ -54,38 +55,61 @@ def check(
     Exit code: 0 pass or warn, 1 regression, 2 wrong usage or policy, 3 cannot compare,
     4 inconclusive if the policy makes that a failure.
     """
-    from orbiter_mlflow.errors import FilterError, PolicyError, ReportFileError
-    from orbiter_mlflow.gate.check import CheckRequest, cannot_compare, run_check
-    from orbiter_mlflow.gate.policy import load_policy
-    from orbiter_mlflow.gate.reports.formats import require_writable
-
-    reports = {name: path for name, path in files.items() if path is not None}
     texts = [*candidates, *more]
     if not all(text.strip() for text in texts) or not texts:
         what = "one of the candidates is empty" if texts else "there is no candidate"
         raise click.UsageError(f"{what}: name the runs to judge with --candidate")
+    if accept_policy_change and baseline_ref is None:
+        raise click.UsageError("--accept-policy-change needs --baseline-ref, whose policy it skips")
+    reports = {name: path for name, path in files.items() if path is not None}
+    writable: dict[str, Path] = {}
     try:
-        loaded = load_policy(policy)
-        inputs = [policy, policy.parent / (loaded.baseline.file or policy.name)]
-        require_writable(reports, inputs=inputs)
-        request = CheckRequest(
-            policy=loaded,
+        report = _judge(
+            policy,
+            reports,
+            writable,
             candidates=texts,
             settings=store_settings(tracking_uri, experiment),
             bootstrap=bootstrap,
             baseline_ref=baseline_ref,
-            policy_file=policy,
+            accept_policy_change=accept_policy_change,
         )
-    except (PolicyError, ReportFileError) as error:
-        raise click.UsageError(plain(str(error))) from error
+    except (click.ClickException, click.Abort, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # libraries raise SystemExit, and panics of Rust
+        report = _failed(policy, error)
+    sys.exit(_publish(report, writable))
+
+
+def _judge(
+    policy: Path, reports: Mapping[str, Path], writable: dict[str, Path], **fields: Any
+) -> "GateReport":
+    """Judge by the policy in this file.
+
+    Args:
+        writable: gets the reports as soon as it is known that none replaces an input.
+        fields: of `CheckRequest`.
+    """
+    from orbiter_mlflow.errors import FilterError, PolicyError, ReportFileError
+    from orbiter_mlflow.gate.check import CheckRequest, run_check
+    from orbiter_mlflow.gate.policy import load_policy
+    from orbiter_mlflow.gate.reports.formats import require_writable
+
     try:
-        report = run_check(request)
-    except (PolicyError, FilterError) as error:
+        loaded = load_policy(policy)
+        inputs = [policy, policy.parent / (loaded.baseline.file or policy.name)]
+        require_writable(reports, inputs=inputs)
+        writable |= reports
+        return run_check(CheckRequest(policy=loaded, policy_file=policy, **fields))
+    except (PolicyError, FilterError, ReportFileError) as error:
         raise click.UsageError(plain(str(error))) from error
-    except Exception as error:
-        # A bug in the gate must not let a change through, and must be reported.
-        report = cannot_compare(request, f"the gate itself failed: {unexpected_error(error)}")
-    sys.exit(_publish(report, reports))
+
+
+def _failed(policy: Path, error: BaseException) -> "GateReport":
+    """The report if the gate itself failed: a bug must let no change through, and be reported."""
+    from orbiter_mlflow.gate.check import without_policy
+
+    return without_policy(str(policy), f"the gate itself failed: {unexpected_error(error)}")
 
 
 def _publish(report: "GateReport", files: Mapping[str, Path]) -> int:
@@ -94,7 +118,6 @@ def _publish(report: "GateReport", files: Mapping[str, Path]) -> int:
     Each file is written even if another one fails. A full disk or a closed pipe never changes a
     regression, and turns a pass into a failure if its report could not be written.
     """
-    from orbiter_mlflow.gate.reports import terminal
     from orbiter_mlflow.gate.reports.formats import render, write
 
     code = report.outcome.exit_code
@@ -102,12 +125,27 @@ def _publish(report: "GateReport", files: Mapping[str, Path]) -> int:
         try:
             write(path, render(report, name))
         except Exception as error:
-            click.echo(f"orbiter-mlflow: --{name} {path} was not written: {error}", err=True)
-            code = code or 2
+            reason = str(error) if isinstance(error, OSError) else unexpected_error(error)
+            failure = f"orbiter-mlflow: --{name} {path} was not written: {reason}"
+            with suppress(OSError):
+                click.echo(plain(failure), err=True)
+            code = code or (2 if isinstance(error, OSError) else 3)
+    try:
+        _print(report)
+    except Exception as error:
+        headline = f"{report.outcome.value}; not printed: {unexpected_error(error)}"
+        with suppress(OSError):
+            click.echo(plain(f"orbiter-mlflow: {headline}"), err=True)
+        code = code or 3
+    return code
+
+
+def _print(report: "GateReport") -> None:
+    from orbiter_mlflow.gate.reports import terminal
+
     # rich exits with 1 if the reader of a pipe has gone: `check ... | head`.
     with suppress(OSError, SystemExit):
         console().print(terminal.renderable(report))
-    return code
 
 
 @click.command()

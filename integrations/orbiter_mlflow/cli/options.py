@@ -89,7 +89,7 @@ def store_settings(tracking_uri: str | None, experiment: str | None = None) -> M
     )
 
 
-def unexpected_error(error: Exception) -> str:
+def unexpected_error(error: BaseException) -> str:
     """The message for an error that no code handles; prints the traceback if `DEBUG` is set."""
     if os.environ.get(DEBUG):
         traceback.print_exception(error)

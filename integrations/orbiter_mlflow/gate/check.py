@@ -7,19 +7,28 @@ itself are raised.
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orbiter_mlflow.delivery.hosts.environment import DELIVERY_DEFAULTS
 from orbiter_mlflow.errors import CannotCompareError, FilterError, PolicyError, StoreError
 from orbiter_mlflow.gate import baseline_file, git, run_selection
+from orbiter_mlflow.gate.attempts import incompleteness
 from orbiter_mlflow.gate.baseline_file import BaselineFile
 from orbiter_mlflow.gate.baseline_runs import find_baseline
 from orbiter_mlflow.gate.git import GitRef
 from orbiter_mlflow.gate.judge import judge
-from orbiter_mlflow.gate.model import BaselineSource, GateReport, GateRun, LeftOut, Outcome
-from orbiter_mlflow.gate.policy import Policy, expand
+from orbiter_mlflow.gate.model import (
+    BaselineSource,
+    GateReport,
+    GateRun,
+    LeftOut,
+    Outcome,
+)
+from orbiter_mlflow.gate.policy import Policy, expand, require_known
+from orbiter_mlflow.gate.policy_at_ref import judge_with_policy_at_ref
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.ui.links import compare_page
@@ -40,8 +49,11 @@ class CheckRequest:
             the candidates.
         baseline: the runs to compare with, given like `candidates`; None for those of the policy.
         bootstrap: let the bounds alone decide if there is no baseline yet.
-        baseline_ref: git ref at which the baseline file is read.
+        baseline_ref: git ref at which the baseline file and the policy are read.
+        accept_policy_change: whether the policy here decides alone if it differs from the one at
+            `baseline_ref`; else the stricter of both decides.
         policy_file: the path of the policy; None for one made in code.
+        today: the day in UTC, after which approvals have expired.
     """
 
     policy: Policy
@@ -50,7 +62,9 @@ class CheckRequest:
     baseline: Sequence[str] | None = None
     bootstrap: bool = False
     baseline_ref: str | None = None
+    accept_policy_change: bool = False
     policy_file: Path | None = None
+    today: date = field(default_factory=lambda: datetime.now(UTC).date())
 
     @property
     def folder(self) -> Path:
@@ -91,15 +105,26 @@ def _short_timeouts() -> Iterator[None]:
 
 def cannot_compare(request: CheckRequest, problem: str) -> GateReport:
     """The report if nothing could be compared."""
+    report = without_policy(request.policy.path, problem)
+    return replace(
+        report,
+        source=BaselineSource(_described(request)),
+        policy_digest=request.policy.digest,
+        alpha=request.policy.gate.alpha,
+    )
+
+
+def without_policy(path: str, problem: str) -> GateReport:
+    """The report if not even the policy could be read, for a reason other than its content."""
     return GateReport(
         outcome=Outcome.CANNOT_COMPARE,
         metrics=(),
         candidate=(),
         baseline=(),
-        source=BaselineSource(_described(request)),
-        policy=request.policy.path,
-        policy_digest=request.policy.digest,
-        alpha=request.policy.gate.alpha,
+        source=BaselineSource("unknown"),
+        policy=path,
+        policy_digest="",
+        alpha=0.05,
         problems=(problem,),
     )
 
@@ -118,8 +143,28 @@ def _judged(request: CheckRequest, store: "RunStore") -> GateReport:
         raise CannotCompareError("no candidate is given: name the runs to judge")
     experiment = run_selection.experiment_of(request.settings, store)
     stored = run_selection.find_runs(store, request.candidates, experiment=experiment)
+    if request.baseline_ref is None:
+        return _judged_by_policy(request, store, stored, None)
     try:
-        sides = _sides(request, store, stored)
+        ref = git.resolve(request.baseline_ref, request.folder)
+    except CannotCompareError as error:
+        return _without_baseline(request, store, stored, str(error))
+    return judge_with_policy_at_ref(
+        ref,
+        request.policy,
+        request.policy_file,
+        accepted=request.accept_policy_change,
+        judge_by=lambda policy: _judged_by_policy(
+            replace(request, policy=policy), store, stored, ref
+        ),
+    )
+
+
+def _judged_by_policy(
+    request: CheckRequest, store: "RunStore", stored: Sequence[StoredRun], ref: GitRef | None
+) -> GateReport:
+    try:
+        sides = _sides(request, store, stored, ref)
     except FilterError:
         raise
     except (CannotCompareError, StoreError) as error:
@@ -129,6 +174,7 @@ def _judged(request: CheckRequest, store: "RunStore") -> GateReport:
         sides.candidate,
         sides.baseline,
         source=sides.source,
+        today=request.today,
         left_out=sides.left_out,
         bootstrap=request.bootstrap,
         links=_links(store, sides.stored),
@@ -146,12 +192,11 @@ class _Sides:
     left_out: Sequence[LeftOut] = ()
 
 
-def _sides(request: CheckRequest, store: "RunStore", stored: Sequence[StoredRun]) -> _Sides:
+def _sides(
+    request: CheckRequest, store: "RunStore", stored: Sequence[StoredRun], ref: GitRef | None
+) -> _Sides:
     if request.baseline is not None and not request.baseline:
         raise CannotCompareError("no baseline run is given: name the runs to compare with")
-    ref = None
-    if request.baseline_ref is not None:
-        ref = git.resolve(request.baseline_ref, request.folder)
     by_file = request.policy.baseline.file is not None and request.baseline is None
     return (_against_file if by_file else _against_runs)(request, store, stored, ref)
 
@@ -168,6 +213,7 @@ def _without_baseline(
             candidate,
             [],
             source=BaselineSource(_described(request)),
+            today=request.today,
             problems=[problem],
         )
     except PolicyError:  # a pattern may match metrics of the baseline only
@@ -194,10 +240,21 @@ def _against_runs(
         batches = {run.run_id: found.batch_of(run.run_id) for run in runs}
     candidate, baseline = run_selection.gate_runs(store, request.policy, stored, runs, waiting)
     baseline = [replace(run, batch=batches.get(run.run_id, "")) for run in baseline]
+    _require_known(request.policy, candidate, {key for run in runs for key in run.metrics}, stored)
     if ref is not None:
         described += f", as they are in the store now, not at {ref.ref}"
-    baseline_source = BaselineSource(described, _policy_change(request, ref))
-    return _Sides(candidate, baseline, [*stored, *runs], baseline_source, left_out)
+    return _Sides(candidate, baseline, [*stored, *runs], BaselineSource(described), left_out)
+
+
+def _require_known(
+    policy: Policy,
+    candidate: Sequence[GateRun],
+    baseline_keys: Collection[str],
+    stored: Sequence[StoredRun],
+) -> None:
+    """Refuse a metric that no run has, unless a candidate is incomplete and may still log it."""
+    if not any(incompleteness(run) for run in candidate):
+        require_known(policy, {key for run in stored for key in run.metrics}.union(baseline_keys))
 
 
 def _experiments(
@@ -230,17 +287,16 @@ def _against_file(
             f"there is no {described}: write it with `orbiter-mlflow bless RUN... --file` and "
             "commit it, or pass --bootstrap until there is one"
         )
-    changed = [_policy_change(request, ref)]
-    if ref is not None:
-        changed.insert(0, _file_change(file, path, ref))
+    changed = "" if ref is None else _file_change(file, path, ref)
     keys = set(file.metrics) if file is not None else set()
     candidate, _ = run_selection.gate_runs(store, policy, stored, [], waiting, also=keys)
+    _require_known(policy, candidate, keys, stored)
     if file is not None:
         keys |= {key for run in candidate for key in run.metrics}
         _require_same_points(policy, file, keys, described)
         described += f", blessed {file.blessed.at} by {file.blessed.by}: {file.blessed.reason}"
-    baseline_source = BaselineSource(described, "; ".join(filter(None, changed)))
-    return _Sides(candidate, [] if file is None else file.gate_runs(), stored, baseline_source)
+    source = BaselineSource(described, changed)
+    return _Sides(candidate, [] if file is None else file.gate_runs(), stored, source)
 
 
 def _require_same_points(
@@ -269,19 +325,6 @@ def _file_change(used: BaselineFile | None, path: Path, ref: GitRef) -> str:
     return (
         f"{path} differs from the one at {ref.shown}, which is used: {changes}" if changes else ""
     )
-
-
-def _policy_change(request: CheckRequest, ref: GitRef | None) -> str:
-    """How the policy here differs from the one at the ref; empty if it does not."""
-    path = request.policy_file
-    if ref is None or path is None:
-        return ""
-    there = ref.read_file(path)
-    if there is None:
-        return f"the policy {path} is not at {ref.shown}: its limits are new"
-    if there.splitlines() == path.read_bytes().splitlines():
-        return ""
-    return f"the policy {path} differs from the one at {ref.shown}: the one here is used"
 
 
 def _links(store: "RunStore", runs: Sequence[StoredRun]) -> dict[str, str] | None:

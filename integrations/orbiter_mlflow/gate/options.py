@@ -41,9 +41,14 @@ JUDGING = (
     ),
     Option(
         "baseline-ref",
-        "Read the baseline file at this git ref, so that a change is not judged by its own "
-        "baseline; the report says if file or policy differ.",
+        "Read baseline file and policy at this git ref, so that a change is not judged by its own "
+        "baseline alone; where the policy differs, the stricter of both decides.",
         metavar="GITREF",
+    ),
+    Option(
+        "accept-policy-change",
+        "With --baseline-ref: let the policy here decide alone; the report says so.",
+        kind="flag",
     ),
     *(Option(one.name, one.help, kind="path", metavar="FILE") for one in FORMATS),
 )

@@ -92,10 +92,14 @@ class Policy(Table):
         return self._path
 
     @property
+    def text(self) -> str:
+        """The file's text; without a file, the content as JSON."""
+        return self.model_dump_json(by_alias=True) if self._text is None else self._text
+
+    @property
     def digest(self) -> str:
-        """SHA-256, in hex, of the file's text; without a file, of the content as JSON."""
-        text = self.model_dump_json(by_alias=True) if self._text is None else self._text
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256, in hex, of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
     @classmethod
     def for_one(cls, metric: str, *, direction: Direction, **limits: Any) -> Self:
