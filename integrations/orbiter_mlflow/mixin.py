@@ -157,6 +157,37 @@ class MLflowTrainerMixin(Trainer):
         with _harmless("log_artifact"):
             self._tracked.log_artifact(path, folder)
 
+    def log_eval_table(self, rows: Any, *, name: str = "eval", id: str = "id") -> None:  # noqa: A002
+        """Log the examples of an evaluation as a table, by which the gate compares two runs.
+
+        A row has the example's id, one score or more (bools or finite numbers), and further texts
+        and numbers, such as the slice that it belongs to. The table goes through the journal: when
+        the call returns, it is on the disk. It becomes the artifact `eval_tables/<name>.json`, in
+        the format of `mlflow.log_table`. A second table of one name replaces the first: put the
+        step into the name to keep both. Secrets in texts are redacted.
+
+        A table that cannot be used is refused as a whole: a value that is no text, finite number,
+        bool or None; an id that is missing or occurs twice; more than 500,000 rows or 64 MiB. A
+        warning and the tag `orbiter.artifacts.problems` name the row, the column and the value, and
+        training goes on.
+
+        Args:
+            rows: a list of mappings, a mapping from columns to lists, or a DataFrame of pandas.
+            name: letters, digits, `_`, `-`, `.` and spaces, with `/` between parts.
+            id: the column that names the examples, by texts or integers.
+
+        Raises:
+            TrackingError: the table cannot be used, and `on_failure` is "raise".
+        """
+        problem: ValueError | None = None
+        with _harmless("log_eval_table"):
+            try:
+                self._tracked.log_eval_table(rows, name, id)
+            except ValueError as error:
+                problem = error
+        if problem is not None and self._tracked.settings.on_failure == "raise":
+            raise TrackingError(f"the table {name!r} is not logged: {problem}") from problem
+
     @contextmanager
     def active_run(self) -> Iterator[Any]:
         """The run as the active one of MLflow's fluent API, for `mlflow.log_*` and autologging.

@@ -257,6 +257,18 @@ DIFF_FILE = "uncommitted.diff"
 UNTRACKED_FILE = "untracked.txt"
 REQUIREMENTS_FILE = "requirements.txt"
 
+# -- tables of examples ---------------------------------------------------------------------------
+EVAL_TABLES = "eval_tables"
+"""The folder of the tables that `log_eval_table` writes."""
+LOGGED_TABLES = "mlflow.loggedArtifacts"
+"""JSON list of the artifacts that MLflow's UI shows as tables."""
+
+
+def eval_table(name: str) -> str:
+    """The path of a table of examples among a run's artifacts."""
+    return f"{EVAL_TABLES}/{name}.json"
+
+
 # -- limits (mlflow/utils/validation.py, 3.17) ---------------------------------------------------
 MAX_KEY = 250
 """Characters in the key of a param, metric or tag."""

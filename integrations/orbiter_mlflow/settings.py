@@ -70,7 +70,8 @@ class MLflowSettings(BaseModel):
     flush_timeout: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """Seconds, 0 or more, that `train` and `evaluate` wait at most for delivery when they end."""
     on_failure: Literal["warn", "raise"] = "warn"
-    """Whether results that are not delivered in time give a warning or a `TrackingError`."""
+    """Whether results that are not delivered in time, and tables of examples that cannot be used,
+    give a warning or a `TrackingError`."""
     redact: tuple[str, ...] = ()
     """More key names of secrets, as globs such as `internal_*`; letter case does not matter."""
     skip_provenance: tuple[Part, ...] = ()

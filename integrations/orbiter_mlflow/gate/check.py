@@ -18,6 +18,7 @@ from orbiter_mlflow.gate import baseline_file, git, run_selection
 from orbiter_mlflow.gate.attempts import incompleteness
 from orbiter_mlflow.gate.baseline_file import BaselineFile
 from orbiter_mlflow.gate.baseline_runs import find_baseline
+from orbiter_mlflow.gate.example_tables import read_tables
 from orbiter_mlflow.gate.git import GitRef
 from orbiter_mlflow.gate.judge import judge
 from orbiter_mlflow.gate.model import (
@@ -93,8 +94,10 @@ def run_check(request: CheckRequest) -> GateReport:
 
 @contextmanager
 def _short_timeouts() -> Iterator[None]:
-    """Report a store that does not answer after seconds, not after MLflow's minutes of retries."""
-    defaults = {name: text for name, text in DELIVERY_DEFAULTS.items() if name not in os.environ}
+    """Report a store that does not answer after seconds, not after MLflow's minutes of retries, and
+    download without a progress bar."""
+    wanted = {**DELIVERY_DEFAULTS, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    defaults = {name: text for name, text in wanted.items() if name not in os.environ}
     os.environ.update(defaults)
     try:
         yield
@@ -178,6 +181,7 @@ def _judged_by_policy(
         left_out=sides.left_out,
         bootstrap=request.bootstrap,
         links=_links(store, sides.stored),
+        tables=read_tables(store, request.policy, sides.candidate, sides.baseline),
     )
 
 

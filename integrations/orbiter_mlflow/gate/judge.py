@@ -11,6 +11,8 @@ from orbiter_mlflow.gate.approvals import apply_approvals
 from orbiter_mlflow.gate.attempts import incompleteness, missing_seeds, newest_attempts
 from orbiter_mlflow.gate.comparability import compare_data, compare_fields, mixed_params, shown_ids
 from orbiter_mlflow.gate.evaluations import uneven
+from orbiter_mlflow.gate.examples.judge import ExampleTables, judge_examples
+from orbiter_mlflow.gate.examples.model import ExamplesResult
 from orbiter_mlflow.gate.model import (
     BaselineSource,
     GateReport,
@@ -26,7 +28,7 @@ from orbiter_mlflow.gate.remarks import metric_notes
 from orbiter_mlflow.gate.statistics import corrected
 from orbiter_mlflow.gate.verdict import BaselineStatus, assess, decide
 
-__all__ = ["IS_CANDIDATE", "judge"]
+__all__ = ["IS_CANDIDATE", "judge", "usable_runs"]
 
 IS_CANDIDATE = "it is a candidate itself"
 """Why a run of the baseline is left out."""
@@ -43,6 +45,7 @@ def judge(
     problems: Sequence[str] = (),
     bootstrap: bool = False,
     links: Mapping[str, str] | None = None,
+    tables: Mapping[str, ExampleTables] | None = None,
 ) -> GateReport:
     """Judge whether the candidate is worse than the baseline.
 
@@ -56,13 +59,14 @@ def judge(
         problems: other reasons why the two cannot be compared; bounds are still checked.
         bootstrap: if the baseline has too few runs, let the bounds alone decide.
         links: pages of the MLflow UI, for the report.
+        tables: of each comparison example by example: its name in the policy -> the tables.
 
     Raises:
         PolicyError: a pattern of the policy matches no metric of any run.
     """
     named = list({run.run_id: run for run in candidate}.values())
     judged, earlier = newest_attempts(policy, named, "candidate")
-    usable, unusable = _usable(policy, named, baseline)
+    usable, unusable = usable_runs(policy, named, baseline)
     enough = len(usable) >= policy.baseline.needed
     compared = usable if enough or not bootstrap else []
     fields = compare_fields(policy, judged, compared)
@@ -86,6 +90,14 @@ def judge(
         status = BaselineStatus.USABLE if enough else BaselineStatus.NOT_YET
     results = _metrics(policy, judged, usable, status, bootstrap=bootstrap)
     metrics, approvals = apply_approvals(policy, results, today)
+    examples = judge_examples(
+        policy.examples,
+        tables or {},
+        alpha=policy.gate.alpha,
+        correction=policy.gate.correction,
+        quiet=policy.gate.on_inconclusive == "warn",
+        status=status,
+    )
     all_left_out = {run.run_id: run for run in (*earlier, *left_out, *unusable)}
     notes = [*fields.notes, *_dirty(judged)]
     if bootstrap and not problems:
@@ -96,7 +108,7 @@ def judge(
     notes += metric_notes(metrics)
     notes += uneven(metrics, judged, usable)
     return GateReport(
-        outcome=_outcome(policy, metrics, all_problems),
+        outcome=_outcome(policy, [*metrics, *examples], all_problems),
         metrics=tuple(metrics),
         candidate=tuple(judged),
         baseline=tuple(usable),
@@ -112,10 +124,11 @@ def judge(
         bootstrap=bootstrap and not enough and not problems,
         correction=policy.gate.correction,
         approvals=approvals,
+        examples=examples,
     )
 
 
-def _usable(
+def usable_runs(
     policy: Policy, candidate: Sequence[GateRun], baseline: Sequence[GateRun]
 ) -> tuple[list[GateRun], list[LeftOut]]:
     """The runs of the baseline that count, each seed of a batch once, and those that do not."""
@@ -216,16 +229,18 @@ def _unmatched(
     return missing_seeds(expected.paired_by, metric, candidate, baseline)
 
 
-def _outcome(policy: Policy, metrics: Sequence[MetricResult], problems: Sequence[str]) -> Outcome:
+def _outcome(
+    policy: Policy, results: Sequence[MetricResult | ExamplesResult], problems: Sequence[str]
+) -> Outcome:
     """The worst verdict that counts; `info` never does, and `warn` never fails a build."""
-    failing = {one.verdict for one in metrics if one.severity == "fail"}
+    failing = {one.verdict for one in results if one.severity == "fail"}
     if Verdict.FAIL in failing:
         return Outcome.REGRESSION
     if problems or Verdict.CANNOT_COMPARE in failing:
         return Outcome.CANNOT_COMPARE
     if Verdict.INCONCLUSIVE in failing and policy.gate.on_inconclusive == "fail":
         return Outcome.INCONCLUSIVE
-    counted = (one for one in metrics if one.severity != "info")
+    counted = (one for one in results if one.severity != "info")
     if any(one.verdict is not Verdict.PASS for one in counted):
         return Outcome.WARN
     return Outcome.PASS

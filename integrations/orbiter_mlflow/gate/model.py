@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from orbiter_mlflow.gate.statistics import Correction as Correction
 from orbiter_mlflow.gate.statistics import Direction as Direction
 from orbiter_mlflow.gate.statistics import Test as Test
+
+if TYPE_CHECKING:
+    from orbiter_mlflow.gate.examples.model import ExamplesResult
 
 LARGEST = 1.797e308
 """Values from here on are infinite: MLflow's stores keep infinity as the largest float."""
@@ -283,6 +286,7 @@ class GateReport:
         correction: the correction for the number of metrics.
         approvals: the accepted regressions of the policy, used or not.
         policy_change: None if the policy is the same at the git ref, or there is no ref.
+        examples: the comparisons example by example, in the policy's order.
     """
 
     outcome: Outcome
@@ -302,6 +306,7 @@ class GateReport:
     correction: Correction = "holm"
     approvals: tuple[Approval, ...] = ()
     policy_change: PolicyChange | None = None
+    examples: "tuple[ExamplesResult, ...]" = ()
 
 
 def counted(count: int, what: str) -> str:

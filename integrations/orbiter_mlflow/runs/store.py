@@ -228,16 +228,27 @@ class RunStore:
             if not token:
                 return found_names
 
-    def artifact(self, run_id: str, path: str) -> bytes | None:
+    def artifact(self, run_id: str, path: str, *, max_bytes: int | None = None) -> bytes | None:
         """The content of an artifact; None if the run has no such artifact.
 
+        Args:
+            max_bytes: a larger artifact is not downloaded.
+
         Raises:
-            StoreError: the artifact store cannot be read.
+            StoreError: the artifact store cannot be read, or the artifact is too large.
         """
         try:
             folder, _, _ = path.rpartition("/")
-            if path not in {file.path for file in self._client.list_artifacts(run_id, folder)}:
-                return None
+            sizes = {
+                file.path: file.file_size for file in self._client.list_artifacts(run_id, folder)
+            }
+        except Exception as error:
+            raise self._store_error(error) from error
+        if path not in sizes:
+            return None
+        if max_bytes is not None and (sizes[path] or 0) > max_bytes:
+            raise StoreError(f"the artifact has {sizes[path]} bytes, more than {max_bytes}")
+        try:
             with TemporaryDirectory() as scratch:
                 return Path(self._client.download_artifacts(run_id, path, scratch)).read_bytes()
         except Exception as error:

@@ -6,6 +6,7 @@ kept, or not as they were.
 """
 
 import asyncio
+import json
 import threading
 import time
 from collections import deque
@@ -32,6 +33,7 @@ from orbiter_mlflow.tracking.artifact_files import (
 )
 from orbiter_mlflow.tracking.artifact_names import ArtifactNames
 from orbiter_mlflow.tracking.background import background
+from orbiter_mlflow.tracking.eval_tables import table_content, table_name
 
 __all__ = ["RunArtifacts"]
 
@@ -118,12 +120,14 @@ class RunArtifacts:
 
     def __init__(self, writer: RunWriter, redactor: Redactor, patience: float) -> None:
         self._writer = writer
+        self._redactor = redactor
         self._redact = redactor.text
         self._patience = patience
         ours = (names.DIFF_FILE, names.UNTRACKED_FILE, names.REQUIREMENTS_FILE)
         self._names = ArtifactNames(self._redact, (f"{names.PROVENANCE}/{name}" for name in ours))
         self._calls = 0
         self._under_way: list[_Call] = []
+        self._tables: list[str] = []
         self._ended = False
         self._kept_waiting = False
         self._problems: dict[str, str] = {}
@@ -154,6 +158,48 @@ class RunArtifacts:
         with self._lock:
             self._calls += 1
         background().do(partial(self._copy, call), self._patience)
+
+    def log_table(self, rows: object, name: object, id_column: object) -> None:
+        """Keep a table of examples, as `MLflowTrainerMixin.log_eval_table` says, at once.
+
+        Raises:
+            ValueError: it cannot be used, which is reported, too.
+        """
+        path = names.EVAL_TABLES
+        try:
+            path = names.eval_table(table_name(name))
+            content = table_content(rows, id_column=id_column, redactor=self._redactor)
+        except ValueError as error:
+            reason = self._redact(str(error))
+            with self._lock:
+                self._problems[path] = reason
+                if not self._ended:
+                    self._write_tags()
+            _logger.warning("table %s is not logged: %s", path, reason)
+            raise
+        try:
+            kept = kept_files.keep_content(self._writer.path, content, "", None)
+        except OSError as error:
+            self._tell(path, [LeftOut(path, reason_of(error))])
+            return
+        with self._lock:
+            if self._ended:
+                kept_files.discard(self._writer.path, kept)
+                return
+            claimed = self._names.claim(path)
+            folder, _, file = claimed.rpartition("/")
+            self._writer.append(replace(kept, name=file, folder=folder or None))
+            self._show_as_table(claimed)
+        self._tell(path, ())
+
+    def _show_as_table(self, path: str) -> None:
+        """Name a table in the tag by which MLflow's UI shows it as one, if there is room."""
+        if path not in self._tables:
+            tables = [*self._tables, path]
+            shown = json.dumps([{"path": one, "type": "table"} for one in tables])
+            if len(shown) <= names.MAX_TAG_VALUE:
+                self._tables = tables
+                self._writer.append(Tags({names.LOGGED_TABLES: shown}))
 
     async def wait(self, patience: float) -> None:
         """Let the event loop go on until all is copied, for up to `patience` seconds; where that

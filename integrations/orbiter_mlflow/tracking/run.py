@@ -266,12 +266,21 @@ class TrackedRun:
 
     def log_artifact(self, path: object, folder: object) -> None:
         """Keep a copy of a file, or of a folder's files, for upload."""
-        if self.active and self._artifacts is not None:
-            self._artifacts.log(path, folder)
-        elif self.active:
-            _logger.warning("artifact %s was not kept: call mark_validated() first", path)
+        if artifacts := self._artifacts_for(f"artifact {path}"):
+            artifacts.log(path, folder)
+
+    def log_eval_table(self, rows: object, name: object, id_column: object) -> None:
+        """Keep the table of an evaluation's examples for upload; may raise a ValueError."""
+        if artifacts := self._artifacts_for(f"table {name}"):
+            artifacts.log_table(rows, name, id_column)
+
+    def _artifacts_for(self, what: str) -> RunArtifacts | None:
+        """The artifacts of the run; None, with a warning, if it can have none here."""
+        if self.active and self._artifacts is None:
+            _logger.warning("%s was not kept: call mark_validated() first", what)
         elif self.belongs_to_parent:
-            _logger.warning(_FORKED, f"artifact {path} was not kept", self._pid)
+            _logger.warning(_FORKED, f"{what} was not kept", self._pid)
+        return self._artifacts if self.active else None
 
     def restate(self) -> None:
         """Write the present status again, after something else changed it in the store."""

@@ -11,6 +11,7 @@ from orbiter_mlflow.gate.policy.document import (
     parse_policy,
     require_known,
 )
+from orbiter_mlflow.gate.policy.examples import ExamplesPolicy
 from orbiter_mlflow.gate.policy.metric import MetricPolicy
 from orbiter_mlflow.gate.policy.table import has_pattern
 
@@ -18,6 +19,7 @@ __all__ = [
     "Acceptance",
     "Baseline",
     "Comparable",
+    "ExamplesPolicy",
     "Gate",
     "MetricPolicy",
     "Policy",

@@ -18,7 +18,8 @@ from orbiter_mlflow.gate.model import Correction, Direction
 from orbiter_mlflow.gate.policy.accept import Acceptance
 from orbiter_mlflow.gate.policy.baseline import Baseline
 from orbiter_mlflow.gate.policy.comparable import Comparable, covers
-from orbiter_mlflow.gate.policy.error import one_line, policy_error, quoted
+from orbiter_mlflow.gate.policy.error import NO_METRICS, one_line, policy_error, quoted
+from orbiter_mlflow.gate.policy.examples import ExamplesPolicy
 from orbiter_mlflow.gate.policy.metric import MetricPolicy
 from orbiter_mlflow.gate.policy.table import IN_CODE, Table, has_pattern
 from orbiter_mlflow.text.suggestions import did_you_mean
@@ -54,10 +55,18 @@ class Policy(Table):
     gate: Gate
     baseline: Baseline
     comparable: Comparable = Comparable()
-    metrics: dict[str, MetricPolicy] = Field(min_length=1)
+    metrics: dict[str, MetricPolicy] = Field(default_factory=dict)
     """Key or pattern -> its limits, in the order of the file."""
     accept: tuple[Acceptance, ...] = Field(default=(), strict=False)
     """Regressions that people have accepted until a day."""
+    examples: dict[str, ExamplesPolicy] = Field(default_factory=dict)
+    """Name -> a table of examples and its limits, in the order of the file."""
+
+    @model_validator(mode="after")
+    def _judges_something(self) -> Self:
+        if not self.metrics and not self.examples:
+            raise ValueError(NO_METRICS)
+        return self
 
     _path: str = PrivateAttr(default=IN_CODE)
     _text: str | None = PrivateAttr(default=None)
@@ -219,4 +228,5 @@ _TABLES: dict[str, type[BaseModel]] = {
     "comparable": Comparable,
     "metrics": MetricPolicy,
     "accept": Acceptance,
+    "examples": ExamplesPolicy,
 }

@@ -32,21 +32,22 @@ def _explained(error: ErrorDetails, tables: Mapping[str, type[BaseModel]]) -> st
     last = str(parts[-1]) if parts else ""
     match error["type"]:
         case "missing" if last == "direction":
-            return f"{key} is missing: set it to 'higher', 'lower' or 'target'; it is never guessed"
-        case "missing" if last == "metrics":
-            return _NO_METRICS
+            directions = "'higher' or 'lower'"
+            if parts[0] == "metrics":
+                directions = "'higher', 'lower' or 'target'"
+            return f"{key} is missing: set it to {directions}; it is never guessed"
         case "missing" if len(parts) == 1:
             return f"[{key}] is missing{_TO_ADD.get(key, '')}"
         case "missing":
             return f"{key} is missing{_TO_ADD.get(key, '')}"
-        case "too_short" if last == "metrics":
-            return _NO_METRICS
         case "extra_forbidden":
             table = tables[str(parts[0]) if len(parts) > 1 else ""]
             known = [field.alias or name for name, field in table.model_fields.items()]
             near = get_close_matches(last, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             return f"{key} is an unknown key: {hint}"
+        case "value_error" if not key:
+            return str(error["ctx"]["error"])
         case "value_error":
             return f"{f'{key}: ' if key else ''}{error['ctx']['error']}"
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -66,7 +67,8 @@ def _explained(error: ErrorDetails, tables: Mapping[str, type[BaseModel]]) -> st
             return f"{key} = {_shown(error['input'])} {what}"
 
 
-_NO_METRICS = 'there are no metrics: add a [metrics."<key>"] with a direction and a limit'
+NO_METRICS = 'there are no metrics: add a [metrics."<key>"] with a direction and a limit'
+"""The message for a policy that judges nothing."""
 _TO_ADD = {
     "gate": ": add it with schema = 1",
     "gate.schema": ": add schema = 1",

@@ -11,6 +11,7 @@ baseline_source {described, changed}
 problems, notes [text]
 metrics         one object for each, in the policy's order: all fields of `MetricResult`;
                 `candidate` and `baseline` in it are {n, mean, values: {run id: number}, missing}
+examples        one object for each comparison example by example: all fields of `ExamplesResult`
 differences     [{field, candidate: [text or null], baseline: [...]}]
 candidate, baseline   the runs: all fields of `GateRun`; start_time in ms since the epoch
 left_out        [{run_id, name, reason, side}]
@@ -55,6 +56,7 @@ def render(report: GateReport) -> str:
         "problems": report.problems,
         "notes": report.notes,
         "metrics": report.metrics,
+        "examples": report.examples,
         "differences": report.differences,
         "candidate": report.candidate,
         "baseline": report.baseline,

@@ -1,14 +1,15 @@
 """The report as JUnit XML, which CI services show beside the tests.
 
-A metric is a test case: `failure` is a regression, `error` a metric that cannot be compared,
-`skipped` one that is inconclusive or was not judged. A metric that the policy only warns about
-passes, so that it fails no build; its `system-out` has the warning.
+A metric, or a comparison example by example, is a test case: `failure` is a regression, `error` one
+that cannot be compared, `skipped` one that is inconclusive or was not judged. What the policy only
+warns about passes, so that it fails no build; its `system-out` has the warning.
 """
 
 from xml.etree import ElementTree
 
+from orbiter_mlflow.gate.examples.model import ExamplesResult
 from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict
-from orbiter_mlflow.gate.reports import wording
+from orbiter_mlflow.gate.reports import examples, wording
 from orbiter_mlflow.gate.reports.sections import sections
 from orbiter_mlflow.text.escaping import plain
 
@@ -32,7 +33,11 @@ def render(report: GateReport) -> str:
     If the candidate cannot be compared at all, the error is in a test case of its own. All times
     are 0, because the gate measures nothing itself.
     """
-    cases = [_case(metric) for metric in report.metrics]
+    cases = [_case(metric, metric.metric, _figures(metric)) for metric in report.metrics]
+    cases += [
+        _case(one, f"{one.name}, example by example", _lines(examples.summary(one)))
+        for one in report.examples
+    ]
     if (
         report.problems
         or report.differences
@@ -74,21 +79,21 @@ def render(report: GateReport) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, "unicode")}\n'
 
 
-def _case(metric: MetricResult) -> ElementTree.Element:
+def _case(result: MetricResult | ExamplesResult, name: str, figures: str) -> ElementTree.Element:
     case = ElementTree.Element(
-        "testcase", classname=_CLASS, name=plain(metric.metric) or "(empty)", time="0"
+        "testcase", classname=_CLASS, name=plain(name) or "(empty)", time="0"
     )
-    element = _ELEMENTS.get(metric.verdict) if metric.severity == "fail" else None
+    element = _ELEMENTS.get(result.verdict) if result.severity == "fail" else None
     if element is not None:
         found = ElementTree.SubElement(
             case,
             element,
-            type=metric.verdict.value,
-            message=plain(f"{wording.verdict_words(metric)}: {metric.reason}"),
+            type=result.verdict.value,
+            message=plain(f"{wording.verdict_words(result)}: {result.reason}"),
         )
-        found.text = _figures(metric)
+        found.text = figures
     if element != "failure":
-        ElementTree.SubElement(case, "system-out").text = _figures(metric)
+        ElementTree.SubElement(case, "system-out").text = figures
     return case
 
 

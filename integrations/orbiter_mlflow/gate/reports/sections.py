@@ -3,36 +3,19 @@
 A part is a title with lines of text, or with a table. Texts are raw; each format escapes them.
 """
 
-from dataclasses import dataclass
-
 from orbiter_mlflow.gate.model import GateReport, Side, counted
-from orbiter_mlflow.gate.reports import figures, wording
+from orbiter_mlflow.gate.reports import examples, figures, wording
+from orbiter_mlflow.gate.reports.section import Section
 from orbiter_mlflow.text.shortening import shortened
 
 __all__ = ["Section", "sections"]
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of a report: lines, a table, or both.
-
-    Attributes:
-        columns: the heads of the table; the first column holds names.
-        rows: one text for each column.
-        folded: whether it is a detail, which Markdown folds away.
-    """
-
-    title: str
-    lines: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    folded: bool = False
 
 
 def sections(report: GateReport) -> list[Section]:
     """The parts that have something to say, in the order in which they are shown."""
     found = [
         _worst_runs(report),
+        *examples.parts(report),
         _differences(report),
         _approvals(report),
         _policy_change(report),

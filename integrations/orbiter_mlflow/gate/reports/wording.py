@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from orbiter_mlflow.gate.examples.model import ExamplesResult
 from orbiter_mlflow.gate.model import (
     Correction,
     GateReport,
@@ -75,14 +76,15 @@ def headline(report: GateReport) -> str:
 
 
 def _outcome_words(report: GateReport) -> str:
-    counts = Counter(m.verdict for m in report.metrics if m.severity == "fail")
-    every = len(report.metrics)
+    judged = _judged(report)
+    counts = Counter(one.verdict for one in judged if one.severity == "fail")
+    every, noun = len(judged), _noun(report)
     match report.outcome:
         case Outcome.REGRESSION:
-            return f"{_of(counts[Verdict.FAIL], every)} worse than the policy allows"
+            return f"{_of(counts[Verdict.FAIL], every, noun)} worse than the policy allows"
         case Outcome.INCONCLUSIVE:
             few = "past tolerance, but the runs are too few to tell it from chance"
-            return f"{_of(counts[Verdict.INCONCLUSIVE], every)} {few}"
+            return f"{_of(counts[Verdict.INCONCLUSIVE], every, noun)} {few}"
         case Outcome.CANNOT_COMPARE:
             if report.problems:
                 found = counted(len(report.problems), "problem")
@@ -91,28 +93,37 @@ def _outcome_words(report: GateReport) -> str:
                 found = counted(len(report.differences), "field")
                 return f"the candidate differs from the baseline in {found} that must be equal"
             count = counts[Verdict.CANNOT_COMPARE]
-            return f"{count} of {counted(every, 'metric')} cannot be compared with the baseline"
+            return f"{count} of {counted(every, noun)} cannot be compared with the baseline"
         case _:
             return _passed(report)
 
 
 def _passed(report: GateReport) -> str:
-    every = len(report.metrics)
-    passed = sum(m.verdict is Verdict.PASS for m in report.metrics)
+    judged, noun = _judged(report), _noun(report)
+    every = len(judged)
+    passed = sum(one.verdict is Verdict.PASS for one in judged)
     if every and passed == every and not is_unjudged(report):
-        chance = ", or within chance of them" if any(m.by_chance for m in report.metrics) else ""
-        which = "the metric is" if every == 1 else f"all {every} metrics are"
+        chance = ", or within chance of them" if any(one.by_chance for one in judged) else ""
+        which = f"the {noun} is" if every == 1 else f"all {every} {noun}s are"
         return f"{which} within the limits{chance}"
-    others = Counter(verdict_words(m) for m in worst_first(report.metrics))
+    others = Counter(verdict_words(one) for one in sorted(judged, key=_rank))
     del others[_WORDS[Verdict.PASS]]
     rest = ", ".join(f"{count} {words}" for words, count in others.items())
     if is_unjudged(report):
-        return f"there is no baseline yet; of {counted(every, 'metric')}: {rest or 'none judged'}"
-    return f"{passed} of {counted(every, 'metric')} passed" + (f", {rest}" if rest else "")
+        return f"there is no baseline yet; of {counted(every, noun)}: {rest or 'none judged'}"
+    return f"{passed} of {counted(every, noun)} passed" + (f", {rest}" if rest else "")
 
 
-def _of(count: int, every: int) -> str:
-    return f"{count} of {counted(every, 'metric')} {'is' if count == 1 else 'are'}"
+def _judged(report: GateReport) -> list[MetricResult | ExamplesResult]:
+    return [*report.metrics, *report.examples]
+
+
+def _noun(report: GateReport) -> str:
+    return "check" if report.examples else "metric"
+
+
+def _of(count: int, every: int, noun: str) -> str:
+    return f"{count} of {counted(every, noun)} {'is' if count == 1 else 'are'}"
 
 
 def is_unjudged(report: GateReport) -> bool:
@@ -136,13 +147,13 @@ def worst_first(metrics: Iterable[MetricResult]) -> list[MetricResult]:
     return sorted(metrics, key=_rank)
 
 
-def _rank(metric: MetricResult) -> tuple[int, int]:
+def _rank(metric: MetricResult | ExamplesResult) -> tuple[int, int]:
     if metric.verdict in _ALARMS:
         return _SEVERITIES.index(metric.severity), _ALARMS.index(metric.verdict)
     return len(_SEVERITIES), _CALM.index(metric.verdict)
 
 
-def verdict_words(metric: MetricResult) -> str:
+def verdict_words(metric: MetricResult | ExamplesResult) -> str:
     """`FAIL`, or `FAIL (only warns)` if the policy says so."""
     words = _WORDS[metric.verdict]
     if metric.verdict is Verdict.PASS or metric.severity == "fail":

@@ -1,0 +1,1 @@
+"""Comparing two evaluations example by example: parse their tables, pair, test, and judge."""
