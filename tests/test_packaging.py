@@ -81,7 +81,7 @@ def test_the_wheel_is_for_any_system(wheel: Path) -> None:
 def test_the_wheel_brings_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         entry_points = archive.read(f"{INFO}/entry_points.txt").decode()
-    assert "[console_scripts]\norbiter-mlflow = orbiter_mlflow.cli.main:main\n" in entry_points
+    assert "[console_scripts]\norbiter-mlflow = orbiter_mlflow.__main__:main\n" in entry_points
 
 
 def test_the_metadata_list_the_requirements(metadata: Message) -> None:

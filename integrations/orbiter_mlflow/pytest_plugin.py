@@ -122,8 +122,7 @@ class MetricGate:
 
     def _judge(self, policy: "Policy", file: Path | None, **request_fields: Any) -> "GateReport":
         from orbiter_mlflow.errors import FilterError, PolicyError
-        from orbiter_mlflow.gate.check import CheckRequest, run_check
-        from orbiter_mlflow.gate.reports import terminal
+        from orbiter_mlflow.gate.check import CheckRequest, gate_failed, run_check
         from orbiter_mlflow.settings import MLflowSettings, resolve
 
         options = {option.variable: self._option(option.name) for option in STORE}
@@ -143,13 +142,24 @@ class MetricGate:
                 report = run_check(request)
         except (PolicyError, FilterError) as error:
             raise _failed(error) from None
-        text = terminal.render(report)
-        failed = report.outcome.exit_code != 0
-        files = {name: render(report, name) for name in _files(self._config)}
-        self._judgements.append({"failed": failed, "text": text, "files": files})
-        if failed:
+        except Exception as error:
+            # The test fails with the traceback, and the report files say why nothing was judged.
+            self._record(gate_failed(request, error))
+            raise
+        text = self._record(report)
+        if report.outcome.exit_code != 0:
             pytest.fail(text, pytrace=False)
         return report
+
+    def _record(self, report: "GateReport") -> str:
+        """Keep a report for the summary and the files; returns it as text."""
+        from orbiter_mlflow.gate.reports import terminal
+
+        text = terminal.render(report)
+        files = {name: render(report, name) for name in _files(self._config)}
+        failed = report.outcome.exit_code != 0
+        self._judgements.append({"failed": failed, "text": text, "files": files})
+        return text
 
     def _policy_file(self, path: "str | os.PathLike[str] | None") -> Path:
         if path is not None:
@@ -204,6 +214,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Check that the reports can be written, and register the summary in the controller."""
+    accept, ref = f"{_PREFIX}accept-policy-change", f"{_PREFIX}baseline-ref"
+    if config.getoption(accept) and config.getoption(ref) is None:
+        raise pytest.UsageError(f"{accept} needs {ref}, whose policy it skips")
     policy: Path | None = config.getoption(_PREFIX + _POLICY.name)
     inputs = [] if policy is None else [config.invocation_params.dir / policy]
     try:

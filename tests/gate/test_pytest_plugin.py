@@ -18,6 +18,7 @@ pytest_plugins = ["pytester"]
 POLICY = """
 [gate]
 schema = 1
+candidate_runs = 1
 [baseline]
 filter = "tags.baseline = 'main'"
 [metrics."eval/accuracy"]

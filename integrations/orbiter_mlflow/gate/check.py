@@ -30,6 +30,7 @@ from orbiter_mlflow.gate.model import (
 )
 from orbiter_mlflow.gate.policy import Policy, expand, require_known
 from orbiter_mlflow.gate.policy_at_ref import judge_with_policy_at_ref
+from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.ui.links import compare_page
@@ -115,6 +116,12 @@ def cannot_compare(request: CheckRequest, problem: str) -> GateReport:
         policy_digest=request.policy.digest,
         alpha=request.policy.gate.alpha,
     )
+
+
+def gate_failed(request: CheckRequest, error: Exception) -> GateReport:
+    """The report if the gate itself failed: a bug in it lets no change through."""
+    reason = Redactor().text(f"{type(error).__name__}: {error}")
+    return cannot_compare(request, f"the gate itself failed: {reason}")
 
 
 def without_policy(path: str, problem: str) -> GateReport:
