@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from orbiter_mlflow.gate.policy.table import IN_CODE, Table
 
@@ -27,6 +27,13 @@ class Baseline(Table):
     """The number of blessings to read for drift and history; the newest of them is the baseline."""
     min_runs: int = Field(default=3, ge=1)
     """Minimum number of runs for a baseline; with `run`, one is enough."""
+
+    @field_validator("file")
+    @classmethod
+    def _path(cls, file: str | None) -> str | None:
+        if file is not None and "\0" in file:
+            raise ValueError("is no path: it contains a NUL character")
+        return file
 
     @model_validator(mode="after")
     def _one_source(self, info: ValidationInfo) -> Self:
