@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found; with VENV=.venv-other it gets an environment of its own.
-.PHONY: demo ui test test-lowest test-integrations faults campaign lint types docs bench setup clean
+.PHONY: demo ui test test-lowest test-integrations faults campaign lint types docs bench bench-gate setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -85,6 +85,10 @@ docs: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
+
+# The error rates of the gate's tests alone, held against the figures in the documentation.
+bench-gate: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks --only power
 
 setup: $(VENV)/.dev
 
