@@ -106,12 +106,6 @@ TABLES = (
             (5, 0.5, "paired and prediction"): (3.1, 71.5, 99.8),
             (5, 0.9, "paired"): (5.0, 82.8, 0.0),
             (5, 0.9, "paired and prediction"): (2.5, 66.8, 99.9),
-            (10, 0.0, "paired"): (4.9, 99.3, 0.0),
-            (10, 0.0, "paired and prediction"): (3.3, 98.7, 97.7),
-            (10, 0.5, "paired"): (5.0, 99.3, 0.0),
-            (10, 0.5, "paired and prediction"): (2.7, 98.0, 99.4),
-            (10, 0.9, "paired"): (5.2, 99.3, 0.0),
-            (10, 0.9, "paired and prediction"): (2.6, 97.7, 100.0),
         },
     ),
     Table(

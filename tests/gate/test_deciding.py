@@ -99,6 +99,8 @@ def runs_of(name: str, *metrics: Sequence[float]) -> list[GateRun]:
 def test_a_collapsed_seed_fails_however_many_seeds_there_are(
     candidate: list[float], paired_by: str | None
 ) -> None:
+    if paired_by is not None:
+        candidate = [*STEADY[len(candidate) :], *candidate]
     baseline = (STEADY * 2)[: max(3, len(candidate))]
     report = judged(candidate, baseline, paired_by=paired_by)
     found = only(report)
@@ -372,6 +374,15 @@ def test_a_gain_far_beyond_the_spread_is_noted() -> None:
     assert "a test set that leaked" in note
     assert judged([0.82, 0.825, 0.83], [0.80, 0.805, 0.81, 0.80, 0.805]).notes == ()
     assert judged([0.99] * 3, [0.80] * 3).notes == (), "the spread is unknown"
+
+
+def test_a_baseline_run_that_hides_regressions_is_noted() -> None:
+    baseline = [0.95, 0.951, 0.949, 0.95, 0.2]
+    report = judged([0.9, 0.901, 0.899], baseline)
+    (note,) = [note for note in report.notes if "far from its others" in note]
+    assert only(report).verdict is Verdict.PASS
+    assert note.startswith("the baseline's run run b4 is far from its others in m: it widens the")
+    assert judged([0.95] * 3, [0.95, 0.951, 0.949, 0.95, 0.948]).notes == ()
 
 
 def test_tolerances_alone_are_counted_where_one_of_them_fails(tmp_path: Path) -> None:

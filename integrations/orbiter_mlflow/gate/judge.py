@@ -105,7 +105,7 @@ def judge(
         notes[:0] = [_bootstrap_note(policy, len(usable), unjudged=unjudged)]
     if len(named) < len(candidate):
         notes.append(f"{len(candidate) - len(named)} candidate runs were named more than once")
-    notes += metric_notes(metrics)
+    notes += metric_notes(metrics, {run.run_id: run.name for run in usable})
     notes += uneven(metrics, judged, usable)
     return GateReport(
         outcome=_outcome(policy, [*metrics, *examples], all_problems),

@@ -2,9 +2,11 @@
 
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import Losses
-from orbiter_mlflow.gate.tolerance import SLACK
 
-__all__ = ["exceeds", "tolerance"]
+__all__ = ["SLACK", "exceeds", "tolerance"]
+
+SLACK = 1e-9
+"""Fraction of a limit that rounding may exceed it by: 0.80 - 0.79 is not more than 0.01."""
 
 
 def tolerance(expected: MetricPolicy, baseline: Losses) -> float | None:

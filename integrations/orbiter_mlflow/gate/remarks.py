@@ -1,6 +1,7 @@
 """Notes of the report that concern its metrics, and that no single verdict says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 from orbiter_mlflow.gate.model import MetricResult, Test, Verdict
 from orbiter_mlflow.gate.statistics import MIN_RUNS, deviation, to_losses
@@ -12,11 +13,17 @@ FAR_GAIN = 6.0
 """Spreads of the baseline by which a gain is too good not to be looked at."""
 GAIN_CHANCE = 0.001
 """Chance alone must give such a gain less often than this."""
+OUTLIER_CHANCE = 0.005
+"""A baseline without an outlier is said to have one less often than this, if values are normal."""
 _NAMED = 5
 
 
-def metric_notes(metrics: Sequence[MetricResult]) -> list[str]:
-    """The notes, one sentence each."""
+def metric_notes(metrics: Sequence[MetricResult], names: Mapping[str, str]) -> list[str]:
+    """The notes, one sentence each.
+
+    Args:
+        names: id of a baseline run -> its name.
+    """
     # A metric that passes shows no reason, but its user expects a paired test.
     notes = [
         f"{one.metric} is {one.reason[one.reason.index(UNPAIRED) :]}"
@@ -32,7 +39,7 @@ def metric_notes(metrics: Sequence[MetricResult]) -> list[str]:
             f"past tolerance, but well within chance, which passes: {_named(chance)}; "
             "on_inconclusive = 'fail' would not let it pass"
         )
-    return [*notes, *_tolerance_only(metrics), *_gains(metrics)]
+    return [*notes, *_tolerance_only(metrics), *_gains(metrics), *_outliers(metrics, names)]
 
 
 def _tolerance_only(metrics: Sequence[MetricResult]) -> list[str]:
@@ -84,6 +91,39 @@ def _gain(metric: MetricResult) -> float | None:
         return None
     chance = prediction([-v for v in ours.ordered], [-v for v in theirs.ordered]).p_value
     return (theirs.mean - ours.mean) / deviation(theirs.values) if chance < GAIN_CHANCE else None
+
+
+def _outliers(metrics: Sequence[MetricResult], names: Mapping[str, str]) -> list[str]:
+    """Baseline runs so far from the others that they widen the spread, which hides regressions."""
+    found: dict[str, list[str]] = {}
+    for one in metrics:
+        run_id = _outlier(one)
+        if run_id is not None:
+            found.setdefault(run_id, []).append(one.metric)
+    return [
+        f"the baseline's run {names.get(run_id) or run_id} is far from its others in "
+        f"{_named(of)}: it widens the spread, so that regressions stay unseen; if something went "
+        "wrong in it, bless the others without it"
+        for run_id, of in found.items()
+    ]
+
+
+def _outlier(metric: MetricResult) -> str | None:
+    """The run of the baseline that is farthest from its others, if that is beyond chance."""
+    from orbiter_mlflow.gate.statistics.significance import prediction
+
+    values = metric.baseline.values
+    if len(values) <= MIN_RUNS or metric.worse_by is None:
+        return None
+    unit = max(map(abs, values.values())) or 1.0
+    middle = median(values.values())
+    run_id = max(values, key=lambda one: (abs(values[one] - middle), one))
+    others = to_losses([v / unit for one, v in values.items() if one != run_id], "lower")
+    if others.constant:
+        return None
+    gap = abs(values[run_id] / unit - others.mean)
+    chance = 2 * prediction([others.mean + gap], others.ordered).p_value
+    return run_id if chance * len(values) < OUTLIER_CHANCE else None
 
 
 def _named(names: Sequence[str]) -> str:

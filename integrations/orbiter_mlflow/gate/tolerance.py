@@ -5,18 +5,16 @@ from dataclasses import dataclass, replace
 
 from orbiter_mlflow.gate import statistics
 from orbiter_mlflow.gate.effect import change_words
+from orbiter_mlflow.gate.limits import exceeds
 from orbiter_mlflow.gate.model import Bound, MetricResult, Test, Verdict
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import Comparison, Losses
 from orbiter_mlflow.gate.statistics.significance import Both
 
-__all__ = ["SLACK", "UNPAIRED", "Assessment", "against_limits"]
+__all__ = ["UNPAIRED", "Assessment", "against_limits"]
 
 UNPAIRED = "not paired:"
 """Starts the remark that `paired_by` is set, but its values do not match."""
-
-SLACK = 1e-9
-"""Fraction of a limit that rounding may exceed it by: 0.80 - 0.79 is not more than 0.01."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ def against_limits(
     if compared.no_worse is not None:
         found = _no_worse(result, compared, compared.no_worse, limits, alpha)
         return Assessment(found, compared, remarks=remarks)
-    past = [name for name, limit in limits if compared.loss > limit * (1 + SLACK) + noise]
+    past = [name for name, limit in limits if exceeds(compared.loss, limit, noise)]
     if not past:
         reason = f"within tolerance{change_words(result)}"
         passed = replace(result, verdict=Verdict.PASS, reason=reason)

@@ -11,10 +11,11 @@ from enum import Enum, auto
 from orbiter_mlflow.gate import statistics
 from orbiter_mlflow.gate.comparability import fields_of, shown_ids, unusable_values
 from orbiter_mlflow.gate.effect import change_words, with_effect
+from orbiter_mlflow.gate.limits import SLACK
 from orbiter_mlflow.gate.model import Bound, GateRun, MetricResult, Sample, Test, Verdict
 from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import Comparison, Corrected, Losses
-from orbiter_mlflow.gate.tolerance import SLACK, Assessment, against_limits
+from orbiter_mlflow.gate.tolerance import Assessment, against_limits
 
 __all__ = ["BaselineStatus", "assess", "decide"]
 

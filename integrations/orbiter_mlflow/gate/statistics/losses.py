@@ -109,20 +109,16 @@ def matched(candidate: Losses, baseline: Losses) -> bool:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The standard deviation of two values or more, as an estimate from a sample."""
-    import numpy as np
-
-    return float(np.std(sorted(values), ddof=1))
-
-
-def spread_of(values: Sequence[float]) -> float | None:
-    """The standard deviation of the values, by n - 1; None for a single one.
+    """The standard deviation of two values or more, by n - 1; their order does not change it.
 
     Plain Python, for thousands of small samples; values up to `MAX_VALUE` do not overflow.
     """
-    if len(values) < 2:
-        return None
     largest = max(map(abs, values)) or 1.0
     mean = mean_of(values) / largest
     squares = math.fsum((value / largest - mean) ** 2 for value in values)
     return largest * math.sqrt(squares / (len(values) - 1))
+
+
+def spread_of(values: Sequence[float]) -> float | None:
+    """The standard deviation of the values; None for a single one."""
+    return deviation(values) if len(values) > 1 else None
