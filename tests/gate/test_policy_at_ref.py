@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gate_runs import Shelf
+from gate_runs import BLESSED, Shelf
 from gate_seeds import judged, seeds
 from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.gate.model import GateReport, Outcome, Severity, Verdict
@@ -35,7 +35,7 @@ def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     made = Shelf.fresh(empty_store, tmp_path_factory.mktemp("shelf"))
     for seed in range(3):
         values = {"eval/accuracy": 0.9, "eval/loss": 0.5}
-        made.add(f"old {seed}", values, params={"seed": str(seed)}, tags={"baseline": "main"})
+        made.add(f"old {seed}", values, params={"seed": str(seed)}, tags=BLESSED)
     made.add("worse", {"eval/accuracy": 0.8, "eval/loss": 0.5})
     made.add("more loss", {"eval/accuracy": 0.9, "eval/loss": 0.9})
     return made

@@ -1,45 +1,54 @@
 """Approvals: apply the policy's `[[accept]]` to the verdicts of a day. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from typing import TypeVar
 
 from orbiter_mlflow.gate.comparability import unusable_values
+from orbiter_mlflow.gate.examples.model import ExamplesResult
 from orbiter_mlflow.gate.model import Approval, MetricResult, Verdict
 from orbiter_mlflow.gate.policy import Acceptance, Policy
 
-__all__ = ["apply_approvals"]
+__all__ = ["apply_approvals", "approvals_of"]
 
 
-def apply_approvals(
-    policy: Policy, metrics: Iterable[MetricResult], today: date
-) -> tuple[list[MetricResult], tuple[Approval, ...]]:
+_Result = TypeVar("_Result", MetricResult, ExamplesResult)
+
+
+def apply_approvals(policy: Policy, results: Sequence[_Result], today: date) -> list[_Result]:
     """Turn regressions that are accepted today into the verdict `accepted`.
 
     Covers a value beyond a bound or past tolerance, also one that is inconclusive if the policy
     makes that a failure; never a metric that is missing, not finite or cannot be compared.
 
     Args:
+        results: of metrics, or of comparisons example by example, which are accepted by name.
         today: the present day in UTC; an approval counts until the end of its last day.
-
-    Returns:
-        The results, and all approvals of the policy with what became of each.
     """
     covered = {Verdict.FAIL}
     if policy.gate.on_inconclusive == "fail":
         covered.add(Verdict.INCONCLUSIVE)
     in_force = _in_force(policy.accept, today)
-    found, used = [], set()
-    for metric in metrics:
-        accepted = in_force.get(metric.metric)
-        if accepted is None or metric.verdict not in covered or _unmeasured(metric):
-            found.append(metric)
+    found = []
+    for result in results:
+        accepted = in_force.get(_name(result))
+        if accepted is None or result.verdict not in covered or _unmeasured(result):
+            found.append(result)
             continue
-        used.add(metric.metric)
         reason = (
-            f"{metric.reason}; accepted until {accepted.until} by {accepted.by}: {accepted.reason}"
+            f"{result.reason}; accepted until {accepted.until} by {accepted.by}: {accepted.reason}"
         )
-        found.append(replace(metric, verdict=Verdict.ACCEPTED, reason=reason))
+        found.append(replace(result, verdict=Verdict.ACCEPTED, reason=reason))
+    return found
+
+
+def approvals_of(
+    policy: Policy, results: Sequence[MetricResult | ExamplesResult], today: date
+) -> tuple[Approval, ...]:
+    """All approvals of the policy, with what became of each."""
+    used = {_name(one) for one in results if one.verdict is Verdict.ACCEPTED}
+    in_force = _in_force(policy.accept, today)
     approvals = []
     for one in policy.accept:
         approval = Approval(one.metric, one.until.isoformat(), one.reason, one.by, "unused")
@@ -48,7 +57,11 @@ def apply_approvals(
         elif one is in_force[one.metric] and one.metric in used:
             approval = replace(approval, status="used")
         approvals.append(approval)
-    return found, tuple(approvals)
+    return tuple(approvals)
+
+
+def _name(result: MetricResult | ExamplesResult) -> str:
+    return result.metric if isinstance(result, MetricResult) else result.name
 
 
 def _in_force(accept: Sequence[Acceptance], today: date) -> dict[str, Acceptance]:
@@ -57,5 +70,8 @@ def _in_force(accept: Sequence[Acceptance], today: date) -> dict[str, Acceptance
     return {one.metric: one for one in lasting}
 
 
-def _unmeasured(metric: MetricResult) -> bool:
-    return bool(metric.candidate.missing or unusable_values(metric.candidate))
+def _unmeasured(result: MetricResult | ExamplesResult) -> bool:
+    """Whether a metric has failed without a value that could be accepted."""
+    if isinstance(result, ExamplesResult):
+        return False  # without tables it cannot be compared, and does not fail
+    return bool(result.candidate.missing or unusable_values(result.candidate))

@@ -7,7 +7,7 @@ out is reported.
 from collections.abc import Mapping, Sequence
 from datetime import date
 
-from orbiter_mlflow.gate.approvals import apply_approvals
+from orbiter_mlflow.gate.approvals import apply_approvals, approvals_of
 from orbiter_mlflow.gate.attempts import incompleteness, missing_seeds, newest_attempts
 from orbiter_mlflow.gate.comparability import compare_data, compare_fields, mixed_params, shown_ids
 from orbiter_mlflow.gate.evaluations import uneven
@@ -89,8 +89,8 @@ def judge(
     else:
         status = BaselineStatus.USABLE if enough else BaselineStatus.NOT_YET
     results = _metrics(policy, judged, usable, status, bootstrap=bootstrap)
-    metrics, approvals = apply_approvals(policy, results, today)
-    examples = judge_examples(
+    metrics = apply_approvals(policy, results, today)
+    compared_examples = judge_examples(
         policy.examples,
         tables or {},
         alpha=policy.gate.alpha,
@@ -98,6 +98,7 @@ def judge(
         quiet=policy.gate.on_inconclusive == "warn",
         status=status,
     )
+    examples = apply_approvals(policy, compared_examples, today)
     all_left_out = {run.run_id: run for run in (*earlier, *left_out, *unusable)}
     notes = [*fields.notes, *_dirty(judged)]
     if bootstrap and not problems:
@@ -123,8 +124,8 @@ def judge(
         links=links,
         bootstrap=bootstrap and not enough and not problems,
         correction=policy.gate.correction,
-        approvals=approvals,
-        examples=examples,
+        approvals=approvals_of(policy, [*metrics, *examples], today),
+        examples=tuple(examples),
     )
 
 

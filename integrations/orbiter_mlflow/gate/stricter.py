@@ -6,7 +6,9 @@ stricter result counts.
 
 from dataclasses import replace
 from difflib import unified_diff
+from typing import TypeVar
 
+from orbiter_mlflow.gate.examples.model import ExamplesResult
 from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict
 from orbiter_mlflow.text.shortening import shortened
 
@@ -45,6 +47,9 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
     others = {metric.metric: metric for metric in there.metrics}
     metrics = [_of_two(one, others.pop(one.metric, None), ref) for one in here.metrics]
     metrics += [_by(one, f"only the policy at {ref} has this metric") for one in others.values()]
+    tables = {one.name: one for one in there.examples}
+    examples = [_of_two(one, tables.pop(one.name, None), ref) for one in here.examples]
+    examples += [_by(one, f"only the policy at {ref} compares these") for one in tables.values()]
     problems = [one for one in there.problems if one not in here.problems]
     runs = {run.run_id: run for run in (*there.baseline, *here.baseline)}
     candidates = {run.run_id: run for run in (*there.candidate, *here.candidate)}
@@ -59,6 +64,7 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
         here,
         outcome=max(here.outcome, there.outcome, key=_OUTCOMES.index),
         metrics=tuple(metrics),
+        examples=tuple(examples),
         candidate=tuple(candidates.values()),
         baseline=tuple(runs.values()),
         problems=(*here.problems, *(f"by the policy at {ref}: {one}" for one in problems)),
@@ -69,22 +75,25 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
     )
 
 
-def _of_two(here: MetricResult, there: MetricResult | None, ref: str) -> MetricResult:
+_Result = TypeVar("_Result", MetricResult, ExamplesResult)
+
+
+def _of_two(here: _Result, there: _Result | None, ref: str) -> _Result:
     if there is None or _strictness(there) <= _strictness(here):
         return here
     return _by(there, f"the policy at {ref} decides: here, it is {here.verdict.value}")
 
 
-def _by(metric: MetricResult, remark: str) -> MetricResult:
-    return replace(metric, reason=f"{metric.reason}; {remark}")
+def _by(result: _Result, remark: str) -> _Result:
+    return replace(result, reason=f"{result.reason}; {remark}")
 
 
-def _strictness(metric: MetricResult) -> tuple[int, int]:
+def _strictness(result: MetricResult | ExamplesResult) -> tuple[int, int]:
     """What a result does to a build, and then how bad it looks."""
-    rank, alarm = _VERDICTS.index(metric.verdict), _VERDICTS.index(Verdict.INCONCLUSIVE)
-    if metric.severity == "fail" and rank >= alarm:
+    rank, alarm = _VERDICTS.index(result.verdict), _VERDICTS.index(Verdict.INCONCLUSIVE)
+    if result.severity == "fail" and rank >= alarm:
         return rank, rank
-    return int(rank > 0 and metric.severity != "info"), rank
+    return int(rank > 0 and result.severity != "info"), rank
 
 
 def with_problem(report: GateReport, problem: str) -> GateReport:

@@ -27,7 +27,8 @@ class Acceptance(Table):
     """
 
     metric: str = Field(min_length=1)
-    """Its key; a pattern would accept what nobody has looked at."""
+    """Its key, or the name of a comparison example by example, or both if they are the same; a
+    pattern would accept what nobody has looked at."""
     until: date
     """The last day on which it counts, in UTC."""
     reason: _Text

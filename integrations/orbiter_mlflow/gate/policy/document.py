@@ -74,8 +74,8 @@ class Policy(Table):
     @model_validator(mode="after")
     def _accepts_its_own_metrics(self) -> Self:
         for one in self.accept:
-            if not covers(self.metrics, one.metric):
-                shown = {key: quoted(key) for key in self.metrics}
+            if not covers(self.metrics, one.metric) and one.metric not in self.examples:
+                shown = {key: quoted(key) for key in (*self.metrics, *self.examples)}
                 near = did_you_mean(one.metric, shown)
                 raise ValueError(
                     f"[[accept]] names {quoted(one.metric)}, which is no metric of this policy"

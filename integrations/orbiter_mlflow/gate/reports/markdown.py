@@ -42,6 +42,7 @@ _VERDICTS = {
     Verdict.CANNOT_COMPARE: "\u26d4",
     Verdict.NEW: "\U0001f195",
     Verdict.UNJUDGED: "\u26aa",
+    Verdict.ACCEPTED: "\u2611\ufe0f",
 }
 _WARNS = "\u26a0\ufe0f"
 """Instead of the icon of a verdict that only warns."""
