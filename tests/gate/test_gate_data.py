@@ -178,7 +178,7 @@ async def test_a_metric_that_was_never_measured_does_not_pass(
 
     await made(sqlite_uri, training, training, (0.0, 0.0))
     code, said = verdict(sqlite_uri, tmp_path, "eval/accuracy")
-    assert (code, "have no value of it" in said) == (1, True), said
+    assert (code, "no run has this metric" in said) == (2, True), said
 
 
 async def test_a_prefix_of_other_data_is_not_compared_unless_the_policy_says_so(

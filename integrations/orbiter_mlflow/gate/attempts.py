@@ -8,7 +8,7 @@ the same work is done twice.
 from collections.abc import Mapping, Sequence
 
 from orbiter_mlflow import names
-from orbiter_mlflow.gate.comparability import fields_of
+from orbiter_mlflow.gate.comparability import param_of
 from orbiter_mlflow.gate.model import GateRun, LeftOut, Side
 from orbiter_mlflow.gate.policy import Policy
 from orbiter_mlflow.text.shortening import shortened
@@ -64,8 +64,8 @@ def newest_attempts(
 
 def _seed(policy: Policy, run: GateRun) -> dict[str, str]:
     """The params that tell a run from others of its side; empty if none is known."""
-    fields = fields_of(run)
-    paired = {name: fields[name] for name in policy.paired_by if name in fields}
+    values = {name: param_of(run, name) for name in policy.paired_by}
+    paired = {name: value for name, value in values.items() if value is not None}
     if paired:
         return paired
     return {f"params.{key}": run.params[key] for key in sorted(run.params) if names.is_seed(key)}
@@ -105,8 +105,8 @@ def missing_seeds(
     newest = max(runs, key=lambda run: (run.start_time, run.batch), default=None)
     if newest is None:
         return ""
-    expected = [fields_of(run).get(paired_by) for run in runs if run.batch == newest.batch]
-    found = {fields_of(run).get(paired_by) for run in candidate}
+    expected = [param_of(run, paired_by) for run in runs if run.batch == newest.batch]
+    found = {param_of(run, paired_by) for run in candidate}
     lacking = sorted({value for value in expected if value is not None and value not in found})
     if not lacking:
         return ""

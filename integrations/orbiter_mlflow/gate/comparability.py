@@ -18,6 +18,7 @@ __all__ = [
     "compare_fields",
     "fields_of",
     "mixed_params",
+    "param_of",
     "shown_ids",
     "unusable_values",
 ]
@@ -72,6 +73,11 @@ def fields_of(run: GateRun) -> dict[str, str]:
     """The fields of a run under the names that a policy uses."""
     params = {f"params.{key}": value for key, value in run.params.items()}
     return params | {f"datasets.{context}": value for context, value in run.datasets.items()}
+
+
+def param_of(run: GateRun, field: str) -> str | None:
+    """The value of a field `params.<key>`, without building all fields; None if it is missing."""
+    return run.params.get(field.removeprefix("params."))
 
 
 def compare_fields(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from enum import Enum, auto
 
 from orbiter_mlflow.gate import statistics
-from orbiter_mlflow.gate.comparability import fields_of, shown_ids, unusable_values
+from orbiter_mlflow.gate.comparability import param_of, shown_ids, unusable_values
 from orbiter_mlflow.gate.effect import change_words, with_effect
 from orbiter_mlflow.gate.limits import SLACK
 from orbiter_mlflow.gate.model import Bound, GateRun, MetricResult, Sample, Test, Verdict
@@ -258,7 +258,7 @@ def _outside(expected: MetricPolicy, sample: Sample) -> str:
 def _losses(expected: MetricPolicy, sample: Sample, runs: Sequence[GateRun]) -> Losses:
     pairs = None
     if expected.paired_by is not None:
-        by_run = {run.run_id: fields_of(run).get(expected.paired_by) for run in runs}
+        by_run = {run.run_id: param_of(run, expected.paired_by) for run in runs}
         known = [by_run[run_id] for run_id in sample.values]
         pairs = [value for value in known if value is not None]
         pairs = pairs if len(pairs) == len(known) else None
