@@ -14,6 +14,7 @@ from benchmarks import (
     encoding,
     gate_best,
     gate_check,
+    gate_examples,
     gate_power,
     imports,
     latency,
@@ -43,6 +44,7 @@ _BENCHMARKS = {
         gate_power,
         gate_check,
         gate_best,
+        gate_examples,
     )
 }
 

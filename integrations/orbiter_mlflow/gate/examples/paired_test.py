@@ -18,9 +18,9 @@ Array: TypeAlias = Any
 MAX_EXACT = 16
 """Examples up to which all 2^n sign flips are enumerated."""
 MAX_CONCENTRATION = 0.01
-"""Largest sum(d^4) / sum(d^2)^2 at which the normal limit is used. By the first term of the
-Edgeworth series its error is then below 0.0005, and below 0.0002 for p-values below 0.1; that of
-9,999 random flips is 0.002 at p = 0.05."""
+"""Largest sum(d^4) / sum(d^2)^2 of losses whose flips are taken from the normal limit. By the first
+term of the Edgeworth series its error is then below 0.0005, and below 0.0002 for p-values below
+0.1; that of 9,999 random flips is 0.002 at p = 0.05."""
 MIN_DISTINCT = 65
 """Distinct losses for the normal limit: with few, the mean moves in steps that it does not know."""
 FLIPS = 9_999
@@ -145,10 +145,12 @@ def sign_flip(losses: Array) -> PairedTest:
     """The sign-flip permutation test of the mean loss (Fisher 1935; Pitman 1937).
 
     If nothing has changed, each example's loss is as likely to be positive as negative. Up to
-    `MAX_EXACT` examples all flips are enumerated; beyond, the normal limit is used where it is
-    accurate, and else random flips with a fixed seed, whose p-value is (b + 1) / (N + 1). A flip
-    leaves the mean no less than observed exactly if the flipped losses have a mean of 0 or less: so
-    the confidence bound is a quantile of the means of random subsets (Hartigan 1969).
+    `MAX_EXACT` examples all flips are enumerated. Beyond, the normal limit is used where it is
+    accurate; else random flips with a fixed seed, whose p-value is (b + 1) / (N + 1), with the
+    limit for the many small losses beside a few large ones.
+
+    A flip leaves the mean no less than observed exactly if the flipped losses have a mean of 0 or
+    less: so the confidence bound is a quantile of the means of random subsets (Hartigan 1969).
 
     Args:
         losses: baseline minus candidate of one example or more, or the reverse if lower is better.
@@ -163,21 +165,37 @@ def sign_flip(losses: Array) -> PairedTest:
         for loss in scaled:
             sums, sizes = np.append(sums, sums + loss), np.append(sizes, sizes + 1)
         return _Flips(np.sort(sums[1:] / sizes[1:]), 1, scale)
-    values, counts = np.unique(scaled, return_counts=True)
-    squares = float((scaled**2).sum())
-    even = float((scaled**4).sum()) <= MAX_CONCENTRATION * squares**2
-    if even and len(values) >= MIN_DISTINCT:
+    scaled = scaled[np.argsort(-np.abs(scaled), kind="stable")]
+    large = _large(scaled)
+    if large == 0:
         return _Normal(float(scaled.mean()), float(scaled.std()), n, scale)
-    return _random_flips(values, counts, scale)
+    return _random_flips(scaled[:large], scaled[large:], scale)
 
 
-def _random_flips(values: Array, counts: Array, scale: float) -> _Flips:
-    """Flips of losses that occur `counts` times: of equal ones, only the number flipped matters."""
+def _large(losses: Array) -> int:
+    """How many losses are too large for the normal limit, from the front: the others are even."""
     import numpy as np
 
+    if len(np.unique(losses)) < MIN_DISTINCT:
+        return len(losses) if losses.any() else 0
+    squares, fourths = (np.cumsum(losses[::-1] ** power)[::-1] for power in (2, 4))
+    even = (squares > 0) & (fourths <= MAX_CONCENTRATION * squares**2)
+    return int(even.argmax()) if even.any() else len(losses)
+
+
+def _random_flips(large: Array, rest: Array, scale: float) -> _Flips:
+    """Random flips of the large losses, and the normal limit of those of the rest."""
+    import numpy as np
+
+    values, counts = np.unique(large, return_counts=True)
     flips = min(FLIPS, MAX_DRAWS // len(values))
     generator = np.random.default_rng(_SEED)
-    sums, sizes = np.zeros(flips), np.zeros(flips)
+    # Sum and number of the flipped ones among the rest: each is flipped with probability 1/2.
+    mean = [float(rest.sum()) / 2, len(rest) / 2]
+    shared = float(rest.sum()) / 4
+    variance = [[float((rest**2).sum()) / 4, shared], [shared, len(rest) / 4]]
+    sums, sizes = generator.multivariate_normal(mean, variance, flips, method="eigh").T
+    # Of equal losses, only the number flipped matters.
     for value, count in zip(values[counts > 1], counts[counts > 1], strict=True):
         flipped = generator.binomial(count, 0.5, flips)
         sums += value * flipped
