@@ -24,7 +24,7 @@ from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.delivery import records
 from orbiter_mlflow.delivery.ack import Ack
 from orbiter_mlflow.gate.model import Outcome, Test, Verdict
-from orbiter_mlflow.gate.policy import Baseline, Comparable, Gate, MetricPolicy
+from orbiter_mlflow.gate.policy import Baseline, Comparable, ExamplesPolicy, Gate, MetricPolicy
 from pages import (
     ROOT,
     Session,
@@ -255,7 +255,13 @@ def test_everything_public_is_there(site: Path) -> None:
 
 def test_the_policy_is_there_key_by_key() -> None:
     text = reference("policy")
-    models: tuple[type[BaseModel], ...] = (Gate, Baseline, Comparable, MetricPolicy)
+    models: tuple[type[BaseModel], ...] = (
+        Gate,
+        Baseline,
+        Comparable,
+        MetricPolicy,
+        ExamplesPolicy,
+    )
     table = rows(text)
     for model in models:
         for name, field in model.model_fields.items():

@@ -150,7 +150,7 @@ def test_as_many_runs_of_the_baseline_are_read_as_there_are_candidates_the_newes
     for at in range(2):
         logged(shelf, f"new {at}", columns(rows(200)), path)
     code, out, report = check(
-        shelf.uri, "new 0", "new 1", baseline="filter = \"tags.baseline = 'main'\""
+        shelf.uri, "new 0", "new 1", baseline="filter = \"tags.baseline = 'main'\"\nmin_runs = 2"
     )
     (found,) = report["examples"]
     assert code == 0, out

@@ -14,6 +14,8 @@ from orbiter_mlflow.text.shortening import shortened
 
 __all__ = ["policy_diff", "stricter", "with_problem"]
 
+_Result = TypeVar("_Result", MetricResult, ExamplesResult)
+
 MAX_DIFF_LINES = 400
 _MAX_LINE = 300
 
@@ -37,11 +39,11 @@ _VERDICTS = [
 
 
 def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
-    """One report of two: each metric's stricter result, and the stricter outcome.
+    """One report of two: the stricter result of all that is judged, and the stricter outcome.
 
     Args:
         here: by the policy here, which describes the report.
-        there: by the policy at the ref; metrics that it alone has are added.
+        there: by the policy at the ref; what it alone judges is added.
         ref: the ref, for people.
     """
     others = {metric.metric: metric for metric in there.metrics}
