@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.gate_power import ALPHA, POWER, Design, detected_drop
+from benchmarks.gate_power import ALPHA, POWER, detected_drop
+from benchmarks.gate_shapes import Shape
 from benchmarks.results import Check, Column, Result
 from benchmarks.sizes import Sizes
 from benchmarks.stores import Stores
@@ -137,7 +138,8 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
             limit = ALPHA * 100 + 0.3  # the test is exact: only the simulation's error is left
             checks.append(Check(f"false alarms, McNemar, {n}, {values}", alarms, "<=", limit, "%"))
             say(f"McNemar, {n}, {values}: {alarms:.1f}%, drop {rows[-1]['drop']:.4f}")
-    drop = detected_drop(Design(3, 3), min(sizes.trials, 20_000), generator) * SEED_SPREAD
+    seeds = Shape().sides(3, 3, min(sizes.trials, 20_000), generator)
+    drop = detected_drop("prediction", *seeds) * SEED_SPREAD
     rows.append({"test": "means of 3 seeds a side", "drop": drop})
     single = next(row["drop"] for row in rows if row["n"] == 1000)
     checks.append(

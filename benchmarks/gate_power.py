@@ -93,7 +93,7 @@ def _power(row: tuple[Any, ...], trials: int, generator: Any) -> list[float]:
     n, m, test = row
     candidate, baseline = Shape().sides(m, n, trials, generator)
     return [
-        _detected_drop(test, candidate[:SEARCHED], baseline[:SEARCHED]),
+        detected_drop(test, candidate[:SEARCHED], baseline[:SEARCHED]),
         _failed(test, candidate + 2, baseline),
         _failed(test, candidate + 3, baseline),
         _failed(test, collapsed(candidate), baseline),
@@ -101,7 +101,7 @@ def _power(row: tuple[Any, ...], trials: int, generator: Any) -> list[float]:
     ]
 
 
-def _detected_drop(test: str, candidate: Any, baseline: Any) -> float:
+def detected_drop(test: str, candidate: Any, baseline: Any) -> float:
     """The drop that the test detects with probability `POWER`."""
     low, high = 0.0, 20.0
     for _ in range(12):

@@ -77,9 +77,6 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
     )
 
 
-_Result = TypeVar("_Result", MetricResult, ExamplesResult)
-
-
 def _of_two(here: _Result, there: _Result | None, ref: str) -> _Result:
     if there is None or _strictness(there) <= _strictness(here):
         return here
