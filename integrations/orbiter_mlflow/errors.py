@@ -12,6 +12,7 @@ OrbiterMLflowError
 │   ├── CannotCompareError candidate or baseline is missing or incomplete: do what the message says
 │   ├── BlessError         these runs cannot be a baseline: choose others
 │   └── ReportFileError    a report cannot be written there: choose another file
+├── GitHubError            GitHub does not take a comment: the job's summary has the report
 ├── DeliveryError          a request to the tracking store failed
 │   ├── TransientError     no answer, or not MLflow's (5xx, 408, 429): try again later
 │   ├── RejectedError      the store refuses this content: find the entry, and try it again
@@ -38,6 +39,7 @@ __all__ = [
     "FilterError",
     "GateError",
     "GitError",
+    "GitHubError",
     "GpuError",
     "HeldError",
     "JournalError",
@@ -133,6 +135,18 @@ class BlessError(GateError):
 
 class ReportFileError(GateError, ValueError):
     """A report cannot be written to that file."""
+
+
+class GitHubError(OrbiterMLflowError):
+    """GitHub does not take a comment, or this is no GitHub workflow; the message says why.
+
+    Attributes:
+        status: the HTTP status of a refusal; None if GitHub did not answer, or was not asked.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 # -- delivery ------------------------------------------------------------------------------------

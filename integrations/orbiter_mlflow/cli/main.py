@@ -11,6 +11,7 @@ import sys
 
 import click
 
+from orbiter_mlflow.cli.comment import comment
 from orbiter_mlflow.cli.demo import demo
 from orbiter_mlflow.cli.gate import bless, check
 from orbiter_mlflow.cli.options import unexpected_error
@@ -46,7 +47,7 @@ def commands(context: click.Context) -> None:
         sys.exit(2)
 
 
-for _command in (demo, sync, status, reproduce, diff, check, bless, ui):
+for _command in (demo, sync, status, reproduce, diff, check, bless, comment, ui):
     commands.add_command(_command)
 
 _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
