@@ -384,7 +384,7 @@ def test_the_jobs_of_the_documentation_work(
 
 @pytest.mark.server
 def test_a_server_gives_the_same_answer_as_a_file(
-    check: Check, policy: Callable[..., Path], server_uri: str
+    check: Check, policy: Callable[..., Path], server_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf = Shelf(server_uri)
     for seed in range(3):
@@ -394,6 +394,7 @@ def test_a_server_gives_the_same_answer_as_a_file(
     at_best = policy(limits='max_drop = 0.01\nat = "best"')
     given = ("--experiment", "gate", "--candidate")
     assert check(at_best, *given, "bad", uri=server_uri)[0] == 0
+    monkeypatch.setenv("CI", "true")
     code, out = check(policy(), *given, "bad", uri=server_uri)
     assert (code, f"{server_uri}/#/compare-runs?" in out) == (1, True)
     code, out = check(policy(), *given, "tags.a == 'b'", uri=server_uri)
@@ -459,3 +460,16 @@ def test_the_delivery_tags_of_a_baseline_run_leave_it_out(
     assert code == 0
     assert "Left out of the baseline: 1 run" in out
     shelf.client.delete_run(shelf.ids["lossy"])
+
+
+def test_a_store_without_a_ui_has_a_link_only_where_its_user_can_start_one(
+    check: Check, policy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    _, out = check(policy(), "--candidate", "tags.change = 'good'", "--markdown", "gate.md")
+    assert "compare in MLflow, while `" in out
+    assert "server --backend-store-uri sqlite:" in out
+    assert "http://127.0.0.1:5000/#/compare-runs?" in out
+    assert "compare-runs" not in Path("gate.md").read_text()
+    monkeypatch.setenv("CI", "true")
+    assert "compare" not in check(policy(), "--candidate", "tags.change = 'good'")[1]

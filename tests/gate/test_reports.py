@@ -116,13 +116,22 @@ def test_a_report_matches_its_golden_file(name: str) -> None:
     [
         (examples.PASS, "PASS: all 2 metrics are within the limits"),
         (examples.WARN, "WARN: 1 of 2 metrics passed, 1 FAIL (only warns)"),
-        (examples.REGRESSION, "REGRESSION: 1 of 2 metrics is worse than the policy allows"),
-        (examples.ODD, "REGRESSION: 2 of 4 metrics are worse than the policy allows"),
+        (
+            examples.REGRESSION,
+            (
+                "REGRESSION: eval/accuracy is worse by 0.026 (3.13%), past max_drop = 0.01; "
+                "1 of 2 metrics"
+            ),
+        ),
+        (
+            examples.ODD,
+            "REGRESSION: eval/some: 2 of 3 runs of the candidate lack it; 2 of 4 metrics",
+        ),
         (
             examples.INCONCLUSIVE,
             (
-                "INCONCLUSIVE: 1 of 2 metrics is past tolerance, but the runs are too few to tell "
-                "it from chance"
+                "INCONCLUSIVE: eval/accuracy is worse by 0.026 (3.13%), past max_drop = 0.01, but "
+                "the runs are too few to tell it from chance; 1 of 2 metrics"
             ),
         ),
         (
@@ -257,6 +266,37 @@ def test_a_terminal_report_keeps_to_its_width(report: GateReport, width: int) ->
     wide = as_text(report, 1000)
     box = re.compile(r"[\s\u2500-\u257f]")
     assert sorted(box.sub("", shown)) == sorted(box.sub("", wide))  # folded, and nothing lost
+
+
+LONG = "eval/mmlu_pro/computer_science-and-engineering/algorithms.5shot/exact_match,strict"
+
+
+def test_no_name_is_cut_within_a_word_at_80_columns() -> None:
+    """Long names break after a separator, also in the headline and in the reasons."""
+    metric = replace(examples.ACCURACY, metric=LONG)
+    shown = as_text(replace(examples.REGRESSION, metrics=(examples.LOSS, metric)), width=80)
+    whole = re.compile(r"\s*".join(map(re.escape, re.findall(r"[^/_-]+[/_-]?", LONG))))
+    assert len(whole.findall(shown)) == 3  # headline, table, reason
+    cells = re.findall(
+        r"^[\w/,.-]+", shown.partition("The candidate's worst runs")[2], re.MULTILINE
+    )
+    assert "".join(cells).startswith(f"metric{LONG}")  # in lines of their own
+    assert all(cell[-1] in "/_-" for cell in cells[1:5])
+    assert re.search(r"^eval/loss  lower is better$", shown, re.MULTILINE)
+    for width in (80, 100):
+        table = as_text(replace(examples.REGRESSION, metrics=(metric,)), width)
+        assert re.search(r"^  verdict  baseline  candidate +change  test", table, re.MULTILINE)
+
+
+def test_the_worst_of_the_failed_metrics_is_in_the_headline() -> None:
+    small, large, unknown = (
+        replace(examples.ACCURACY, metric=name, change_rel=change, worse_by=loss)
+        for name, change, loss in (("a", -0.02, 0.9), ("b", -0.3, 0.1), ("c", None, None))
+    )
+    by_loss = replace(examples.REGRESSION, metrics=(small, large))
+    assert as_text(by_loss).startswith("REGRESSION: b is worse by")
+    report = replace(examples.REGRESSION, metrics=(small, large, unknown))
+    assert as_text(report).startswith("REGRESSION: c is worse by")
 
 
 # -- figures ---------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.ui.links import compare_page
-from orbiter_mlflow.ui.pages import ui_address
+from orbiter_mlflow.ui.pages import server_command, ui_address
 
 if TYPE_CHECKING:
     from orbiter_mlflow.runs.store import RunStore
@@ -339,13 +339,16 @@ def _file_change(used: BaselineFile | None, path: Path, ref: GitRef) -> str:
 
 
 def _links(store: "RunStore", runs: Sequence[StoredRun]) -> dict[str, str] | None:
-    """The page of the MLflow UI that compares the runs."""
+    """The page of the MLflow UI that compares the runs; none in a CI job whose store has no UI."""
+    serve = server_command(store.shown_uri)
+    if serve is not None and os.environ.get("CI"):
+        return None
     if not 1 < len(runs) <= _MAX_LINKED:
         return None
     experiments = {run.experiment_id for run in runs}
     ids = [run.run_id for run in runs]
     page = compare_page(ui_address(store.shown_uri), sorted(experiments), ids)
-    return {"compare in MLflow": page}
+    return {"compare in MLflow" + (f", while `{serve}` runs" if serve else ""): page}
 
 
 _MAX_LINKED = 100

@@ -1,12 +1,16 @@
 """The report in a terminal, and as plain text for the summary of a test run."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from io import StringIO
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.rule import Rule
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -42,12 +46,12 @@ def renderable(report: GateReport) -> RenderableType:
     The first line is the outcome. Names, params and reasons are shown as text, never as markup.
     """
     parts: list[RenderableType] = [
-        _text(wording.headline(report), _OUTCOMES[report.outcome]),
+        _Breakable(_text(wording.headline(report), _OUTCOMES[report.outcome])),
         *(Panel(_text(warning), style="bold yellow") for warning in wording.warnings(report)),
         *_section("Problems", map(_text, report.problems)),
     ]
     if report.metrics:
-        parts += [_heading(""), _metrics(wording.worst_first(report.metrics))]
+        parts += [_heading(""), _Metrics(wording.worst_first(report.metrics))]
     parts += _section("Why", map(_reason, wording.unsettled(report)))
     for part in sections(report):
         parts += _section(part.title, map(_text, part.lines)) or [_heading(part.title)]
@@ -72,11 +76,41 @@ def _text(text: str, style: str = "") -> Text:
     return Text(plain(text), style, overflow="fold")
 
 
+class _Breakable:
+    """A text whose words, where they are longer than a line, break after `/`, `_` and `-`."""
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        breaks: list[int] = []
+        for word in re.finditer(r"\S+", self._text.plain):
+            if cell_len(word[0]) > options.max_width:
+                breaks += _breaks(word[0], word.start(), options.max_width)
+        lines = self._text.divide(at for at in breaks if at)
+        yield Text("\n", overflow="fold").join(lines)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._text)
+
+
+def _breaks(word: str, start: int, width: int) -> list[int]:
+    """Where a word that starts there is broken into lines; also before it."""
+    found, used = [start], 0
+    for piece in re.finditer(r"[^/_-]+[/_-]*|[/_-]+", word):
+        length = cell_len(piece[0])
+        if used and used + length > width:
+            found.append(start + piece.start())
+            used = 0
+        used += length
+    return found
+
+
 def _heading(text: str) -> RenderableType:
     return Padding(_text(text, "bold"), (1, 0, 0, 0)) if text else Text()
 
 
-def _section(title: str, entries: Iterable[Text]) -> list[RenderableType]:
+def _section(title: str, entries: Iterable[RenderableType]) -> list[RenderableType]:
     listed = Table.grid(padding=(0, 1))
     for entry in entries:
         listed.add_row("  -", entry)
@@ -91,23 +125,67 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _metrics(metrics: list[MetricResult]) -> Table:
-    table = _table("metric", "verdict")
-    for title in ("baseline", "candidate", "change"):
-        table.add_column(title, justify="right", overflow="fold")
-    table.add_column("test, limits", overflow="fold")
-    for metric in metrics:
-        row = wording.row(metric)
-        table.add_row(
-            _lines(row.metric, row.direction),
-            _text(row.verdict, _VERDICTS[metric.verdict]),
-            _lines(*row.baseline.split(" ", 1)),
-            _lines(*row.candidate.split(" ", 1)),
-            _lines(*row.change),
-            _lines(row.test, *_p(metric), *row.limits),
-            end_section=True,
+class _Metrics:
+    """The table of metrics: each name on a line of its own, so that none is cut in the middle."""
+
+    _JUSTIFY: tuple[JustifyMethod, ...] = ("left", "right", "right", "right", "left")
+    _GAP = 2
+
+    def __init__(self, metrics: list[MetricResult]) -> None:
+        self._metrics = metrics
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        head = [
+            _text(title, "bold")
+            for title in ("verdict", "baseline", "candidate", "change", "test, limits")
+        ]
+        rows = [_figures(metric) for metric in self._metrics]
+        columns = ["\n".join(cell.plain for cell in of) for of in zip(head, *rows, strict=True)]
+        room = options.max_width - self._GAP * len(columns)
+        widths = _narrowed(
+            [max(map(cell_len, column.split("\n"))) for column in columns],
+            [max(map(cell_len, column.split())) for column in columns],
+            room,
         )
-    return table
+        yield self._row(head, widths)
+        yield Rule(style="", characters="\u2500")
+        for at, (metric, cells) in enumerate(zip(self._metrics, rows, strict=True)):
+            if at:
+                yield Text()
+            yield _Breakable(_lines(metric.metric, f"  {wording.direction_words(metric)}", by=""))
+            yield self._row(cells, widths)
+
+    def _row(self, cells: Sequence[Text], widths: Sequence[int]) -> RenderableType:
+        row = Table.grid()
+        shown: list[RenderableType] = []
+        for cell, width, justify in zip(cells, widths, self._JUSTIFY, strict=True):
+            row.add_column(width=self._GAP)
+            row.add_column(width=width, justify=justify, overflow="fold")
+            shown += ["", _Breakable(cell)]
+        row.add_row(*shown)
+        return row
+
+
+def _narrowed(widths: list[int], words: list[int], room: int) -> list[int]:
+    """Widths that fit into the room: the widest columns break first between words, then in them."""
+    for least in (words, [1] * len(words)):
+        while sum(widths) > room:
+            spare = [width if width > low else 0 for width, low in zip(widths, least, strict=True)]
+            if not any(spare):
+                break
+            widths[spare.index(max(spare))] -= 1
+    return widths
+
+
+def _figures(metric: MetricResult) -> list[Text]:
+    row = wording.row(metric)
+    return [
+        _text(row.verdict, _VERDICTS[metric.verdict]),
+        _lines(*row.baseline.split(" ", 1)),
+        _lines(*row.candidate.split(" ", 1)),
+        _lines(*row.change),
+        _lines(row.test, *_p(metric), *row.limits),
+    ]
 
 
 def _p(metric: MetricResult) -> list[str]:
@@ -116,23 +194,23 @@ def _p(metric: MetricResult) -> list[str]:
     return [line.replace("= <", "<").replace("<", "< ") for line in lines]
 
 
-def _lines(first: str, *others: str) -> Text:
+def _lines(first: str, *others: str, by: str = "\n") -> Text:
     shown = _text(first)
     for other in others:
-        shown.append("\n").append(plain(other), "dim")
+        shown.append(by).append(plain(other), "dim")
     return shown
 
 
-def _reason(metric: MetricResult) -> Text:
+def _reason(metric: MetricResult) -> RenderableType:
     shown = _text(metric.metric, "bold")
     shown.append(f" {wording.verdict_words(metric)}", _VERDICTS[metric.verdict])
-    return shown.append(f": {plain(metric.reason)}")
+    return _Breakable(shown.append(f": {plain(metric.reason)}"))
 
 
 def _rows(section: Section) -> Table:
     table = _table(*section.columns)
     for row in section.rows:
-        table.add_row(*map(_text, row))
+        table.add_row(*(_Breakable(_text(cell)) for cell in row))
     return table
 
 

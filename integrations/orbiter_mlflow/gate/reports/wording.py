@@ -6,6 +6,7 @@ All texts here are raw: names, params and reasons come from outside, and each fo
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import copysign, inf, isnan
 
 from orbiter_mlflow.gate.examples.model import ExamplesResult
 from orbiter_mlflow.gate.model import (
@@ -51,6 +52,9 @@ _CALM = [Verdict.ACCEPTED, Verdict.UNJUDGED, Verdict.NEW, Verdict.PASS]
 _SEVERITIES = ["fail", "warn", "info"]
 
 
+_Judged = MetricResult | ExamplesResult
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One metric as a row of the table; each tuple holds the lines of a cell."""
@@ -71,7 +75,10 @@ class Row:
 
 
 def headline(report: GateReport) -> str:
-    """The outcome in one line: `REGRESSION: 1 of 4 metrics is worse than the policy allows`."""
+    """The outcome in one line, with the worst metric.
+
+    `REGRESSION: eval/accuracy is worse by 0.03 (3.7%), past max_drop = 0.01; 1 of 4 metrics`.
+    """
     return f"{report.outcome.name.replace('_', ' ')}: {_outcome_words(report)}"
 
 
@@ -81,10 +88,11 @@ def _outcome_words(report: GateReport) -> str:
     every, noun = len(judged), _noun(report)
     match report.outcome:
         case Outcome.REGRESSION:
-            return f"{_of(counts[Verdict.FAIL], every, noun)} worse than the policy allows"
+            return f"{_worst(judged)}; {counts[Verdict.FAIL]} of {counted(every, noun)}"
         case Outcome.INCONCLUSIVE:
-            few = "past tolerance, but the runs are too few to tell it from chance"
-            return f"{_of(counts[Verdict.INCONCLUSIVE], every, noun)} {few}"
+            few = "but the runs are too few to tell it from chance"
+            count = counts[Verdict.INCONCLUSIVE]
+            return f"{_worst(judged)}, {few}; {count} of {counted(every, noun)}"
         case Outcome.CANNOT_COMPARE:
             if report.problems:
                 found = counted(len(report.problems), "problem")
@@ -114,7 +122,7 @@ def _passed(report: GateReport) -> str:
     return f"{passed} of {counted(every, noun)} passed" + (f", {rest}" if rest else "")
 
 
-def _judged(report: GateReport) -> list[MetricResult | ExamplesResult]:
+def _judged(report: GateReport) -> list[_Judged]:
     return [*report.metrics, *report.examples]
 
 
@@ -122,8 +130,13 @@ def _noun(report: GateReport) -> str:
     return "check" if report.examples else "metric"
 
 
-def _of(count: int, every: int, noun: str) -> str:
-    return f"{count} of {counted(every, noun)} {'is' if count == 1 else 'are'}"
+def _worst(judged: list[_Judged]) -> str:
+    """The worst of them, and the first part of its reason: by how much it is worse."""
+    one = min(judged, key=_rank)
+    name = one.metric if isinstance(one, MetricResult) else one.name
+    reason = shortened(one.reason.partition("; ")[0], LONGEST_VALUE)
+    verb = " is" if reason.startswith("worse by ") else ":"
+    return f"{name}{verb} {reason}"
 
 
 def is_unjudged(report: GateReport) -> bool:
@@ -143,14 +156,27 @@ def warnings(report: GateReport) -> list[str]:
 
 
 def worst_first(metrics: Iterable[MetricResult]) -> list[MetricResult]:
-    """Metrics that fail the build first, then warnings; else in the policy's order."""
+    """Metrics that fail the build first, then warnings, each by its relative loss; else in the
+    policy's order."""
     return sorted(metrics, key=_rank)
 
 
-def _rank(metric: MetricResult | ExamplesResult) -> tuple[int, int]:
+def _rank(metric: _Judged) -> tuple[int, int, float]:
     if metric.verdict in _ALARMS:
-        return _SEVERITIES.index(metric.severity), _ALARMS.index(metric.verdict)
-    return len(_SEVERITIES), _CALM.index(metric.verdict)
+        return _SEVERITIES.index(metric.severity), _ALARMS.index(metric.verdict), -_loss(metric)
+    return len(_SEVERITIES), _CALM.index(metric.verdict), 0.0
+
+
+def _loss(one: _Judged) -> float:
+    """The loss as a fraction of the baseline; infinite where there is no number, the worst case."""
+    if isinstance(one, ExamplesResult):
+        scores = one.scores
+        return inf if scores is None else scores.worse_by / (abs(scores.baseline) or 1.0)
+    if one.worse_by is None or isnan(one.worse_by):
+        return inf
+    if one.change_rel is None or not figures.is_finite(one.change_rel):
+        return one.worse_by
+    return copysign(one.change_rel, one.worse_by)
 
 
 def verdict_words(metric: MetricResult | ExamplesResult) -> str:
