@@ -1,4 +1,4 @@
-"""Train the candidates of a change, one tracked run per seed: `python train.py [BATCH]`."""
+"""Train the candidates of a change, one tracked run per seed: `python train.py [ATTEMPT]`."""
 
 import asyncio
 import os
@@ -46,21 +46,21 @@ def points(seed: int, count: int) -> list[tuple[float, float]]:
     return [(x, 2 * x + 1 + chance.gauss(0, 0.1)) for x in xs]
 
 
-async def main(batch: str) -> None:
+async def main(attempt: str) -> None:
     """Train all seeds concurrently."""
     rate = float(os.environ.get("LEARNING_RATE", "0.5"))
 
     async def one(seed: int) -> None:
         config = TrainConfig(epochs=300, learning_rate=rate, extra={"seed": seed})
         settings = MLflowSettings(
-            experiment="gate", run_name=f"{batch}-{seed}", tags={"batch": batch}
+            experiment="gate", run_name=f"{attempt}-{seed}", tags={"attempt": attempt}
         )
         trainer = Line(config, mlflow=settings)
         trainer.check_dataset(points(0, 100), test_data=points(1, 200))
         trainer.mark_validated()
         await trainer.train()
         score = await trainer.evaluate()
-        print(f"{batch}-{seed}: accuracy {score.accuracy:.1%}")
+        print(f"{attempt}-{seed}: accuracy {score.accuracy:.1%}")
 
     await asyncio.gather(*map(one, SEEDS))
 

@@ -253,8 +253,10 @@ def test_only_a_report_of_the_gate_is_taken(run: Run, github: GitHub) -> None:
     code, out = run(text="### PASS\n")
     assert code == 2
     assert "gate.md is not a report: write it with `orbiter-mlflow check ... --markdown`" in out
-    done = CliRunner().invoke(commands, ["comment", "--github", "missing.md"])
-    assert done.exit_code == 2
+    for name in ("missing.md", "."):
+        done = CliRunner().invoke(commands, ["comment", "--github", name])
+        assert done.exit_code == 2
+        assert f"{name} cannot be read" in done.output
     assert not github.requests
 
 

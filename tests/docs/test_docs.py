@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import pytest
@@ -95,6 +95,54 @@ def test_the_workflow_of_the_example_is_looked_through() -> None:
     text = workflow.read_text(encoding="utf-8")
     assert sum("orbiter-mlflow check" in script for script in scripts(yaml.safe_load(text))) == 1
     pipeline(text)
+
+
+def workflows() -> list[tuple[str, dict[Any, Any]]]:
+    """The GitHub workflows that users copy."""
+    texts = {path.name: path.read_text("utf-8") for path in (ROOT / "examples").rglob("*.yml")}
+    texts |= {
+        f"{name}:{block.line}": block.text
+        for name, page in PAGES.items()
+        for block in blocks(page)
+        if block.language == "yaml" and "runs-on:" in block.text
+    }
+    return [(name, yaml.safe_load(text)) for name, text in texts.items()]
+
+
+@pytest.mark.parametrize(("name", "workflow"), workflows())
+def test_a_workflow_to_copy_is_bounded_and_has_only_the_permissions_it_needs(
+    name: str, workflow: dict[Any, Any]
+) -> None:
+    assert workflow["permissions"] == {"contents": "read"}
+    assert {"group", "cancel-in-progress"} == set(workflow["concurrency"])
+    triggers = workflow[True]  # YAML reads the key `on` so
+    assert "pull_request_target" not in triggers
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        steps = job["steps"]
+        comments = [step for step in steps if "comment --github" in step.get("run", "")]
+        assert ("pull-requests" in job.get("permissions", {})) == bool(comments)
+        for step in comments:
+            assert step["env"] == {"GITHUB_TOKEN": "${{ github.token }}"}
+            assert step["if"].startswith("${{ !cancelled()")  # also after a regression
+        (checkout,) = (step for step in steps if "actions/checkout" in step.get("uses", ""))
+        needs_base = any("--baseline-ref" in step.get("run", "") for step in steps)
+        assert (checkout["with"].get("fetch-depth") == 0) == needs_base
+        assert not checkout["with"]["persist-credentials"]  # the code under test needs no token
+
+
+def test_pipelines_filter_by_the_attempt_and_not_by_the_commit() -> None:
+    """A commit has the runs of earlier attempts too, and that of a checkout may be another one."""
+    found = 0
+    for text in (
+        (ROOT / "examples/ci_gate/.github/workflows/metrics.yml").read_text("utf-8"),
+        *(block.text for block in blocks(DOCS / "how-to/ci-gate.md") if block.language == "yaml"),
+    ):
+        for script in scripts(yaml.safe_load(text)):
+            if re.match("orbiter-mlflow (check|bless)", script):
+                found += 1
+                assert re.search(r"tags.attempt = '\$(ATTEMPT|CI_PIPELINE_ID)'", script)
+    assert found == 5
 
 
 def test_a_pipeline_is_looked_through() -> None:

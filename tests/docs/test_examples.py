@@ -62,7 +62,7 @@ def test_the_baseline_that_is_committed_judges(session: Session, own_folder: Pat
         (own_folder / name).write_bytes((EXAMPLES / "ci_gate" / name).read_bytes())
     script = """
         python train.py change
-        orbiter-mlflow check gate.toml --candidate "tags.batch = 'change'" --experiment gate
+        orbiter-mlflow check gate.toml --candidate "tags.attempt = 'change'" --experiment gate
         """
     session.run(Block("sh", "", script, 0))
     assert "PASS" in session.output

@@ -353,9 +353,10 @@ def test_the_jobs_of_the_documentation_work(
     (text,) = (block for block in fenced("toml") if "baseline.json" in block)
     jobs = [one for block in fenced("yaml") for one in strings_in(yaml.safe_load(block))]
     checks = [one for one in jobs if one.startswith("orbiter-mlflow check")]
-    assert len(checks) == 2
+    blessings = [one for one in jobs if one.startswith("orbiter-mlflow bless")]
+    assert (len(checks), len(blessings)) == (2, 2)
     for seed in range(3):
-        shelf.tag(f"good {seed}", **{names.GIT_COMMIT: "3f2a9c1e"})
+        shelf.tag(f"good {seed}", attempt="12.2")
     subprocess.run(["git", "init", "--quiet", "--initial-branch=main"], check=True)
     Path("gate.toml").write_text(text)
     options = ("--reason", "r", "--policy", "gate.toml", "--experiment", "Default")
@@ -366,17 +367,24 @@ def test_the_jobs_of_the_documentation_work(
     subprocess.run(["git", "add", "."], check=True)
     subprocess.run(["git", *commit, "--message=policy"], check=True)
     subprocess.run(["git", "update-ref", "refs/remotes/origin/main", "HEAD"], check=True)
-    monkeypatch.setenv("BASE", "main")
+    monkeypatch.setenv("GITHUB_BASE_REF", "main")
     monkeypatch.setenv("CI_MERGE_REQUEST_DIFF_BASE_SHA", "HEAD")
     for name in ("GITHUB_SHA", "CI_COMMIT_SHA"):
         monkeypatch.setenv(name, "3f2a9c1e")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    for name in ("ATTEMPT", "CI_PIPELINE_ID"):
+        monkeypatch.setenv(name, "12.2")
     for one in checks:
         arguments = shlex.split(os.path.expandvars(one))[2:]
         code, out = check(*arguments, "--experiment", "Default")
         assert code == 0, out
-        assert "3 runs: good 2" in out
-    assert {"summary.md", "gate.xml", "gate.html"} <= {path.name for path in Path().iterdir()}
+        assert "3 runs: good " in out
+    assert {"gate.md", "gate.xml", "gate.html"} <= {path.name for path in Path().iterdir()}
+    for one in blessings:
+        arguments = shlex.split(os.path.expandvars(one))[1:]
+        elsewhere = [*arguments, "--experiment", "Default", "--file", "new.json"]
+        blessed = CliRunner(env={"MLFLOW_TRACKING_URI": shelf.uri}).invoke(commands, elsewhere)
+        assert blessed.exit_code == 0, blessed.output
+        assert "main at 3f2a9c1e" in Path("new.json").read_text()
 
 
 # -- over HTTP -------------------------------------------------------------------------------------

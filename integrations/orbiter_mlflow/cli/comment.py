@@ -21,7 +21,7 @@ _CUT = "\n\n_... cut for length: see the other reports of the job_\n"
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--github",
     is_flag=True,
@@ -62,12 +62,15 @@ def _report(file: Path) -> str:
     """The text of the report.
 
     Raises:
-        click.UsageError: it is no report, whose comment would be found again.
+        click.UsageError: it cannot be read, or is no report, whose comment would be found again.
     """
     from orbiter_mlflow.gate.reports.markdown import MARKER
 
-    with file.open("rb") as opened:
-        text = opened.read(_MAX_FILE).decode("utf-8", "replace").replace("\r\n", "\n")
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(_MAX_FILE).decode("utf-8", "replace").replace("\r\n", "\n")
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL
+        raise click.UsageError(plain(f"{file} cannot be read: {error}")) from error
     if not MARKER.fullmatch(text.partition("\n")[0]):
         raise click.UsageError(
             plain(f"{file} is not a report: write it with `orbiter-mlflow check ... --markdown`")
