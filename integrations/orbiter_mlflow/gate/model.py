@@ -123,8 +123,9 @@ class Bound:
     """The confidence bound of `worse_by` that the decision used; it never contradicts the verdict.
 
     Attributes:
-        kind: "at least" if the gate looks for proof that the candidate is worse: it fails only if
-            `value` is above 0. "at most" if it looks for proof that the candidate is no worse.
+        kind: "at least" if the gate looks for proof that the candidate is worse: a metric past
+            tolerance fails only if `value` is above 0. "at most" if it looks for proof that the
+            candidate is no worse.
         confidence: one-sided, after the correction for the number of metrics.
     """
 

@@ -21,7 +21,7 @@ __all__ = ["BaselineStatus", "assess", "decide"]
 
 WITHIN_CHANCE = 4
 """A metric past tolerance whose adjusted p-value is above this many times alpha is well within
-chance: it passes. So at least 4 in 5 good builds have no warning, however many metrics there are.
+chance: it passes. With alpha = 0.05, 4 of 5 good builds have no warning, for any number of metrics.
 """
 WIDENED = 2.0
 """From this many times the baseline's spread on, the candidate's is mentioned."""

@@ -45,7 +45,7 @@ _WORDS = {
 }
 _CORRECTIONS: dict[Correction, str] = {
     "holm": "over all metrics (Holm's correction)",
-    "fdr": "of the failures at most may be false (Benjamini and Hochberg's correction)",
+    "fdr": "as the share of false alarms among failures (Benjamini and Hochberg's correction)",
 }
 _ALARMS = [Verdict.FAIL, Verdict.CANNOT_COMPARE, Verdict.INCONCLUSIVE]
 _CALM = [Verdict.ACCEPTED, Verdict.UNJUDGED, Verdict.NEW, Verdict.PASS]

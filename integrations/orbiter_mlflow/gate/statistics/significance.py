@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import Any, Protocol, TypeAlias
 
 __all__ = [
+    "DRAWS",
     "MAX_ORDERS",
     "Array",
     "Both",
@@ -32,8 +33,11 @@ Array: TypeAlias = Any
 """A numpy array or a float."""
 
 MAX_ORDERS = 200_000
-"""Divisions of the runs into two sides that the permutation test goes through; if there are more,
-it draws that many at random, the same ones each time."""
+"""Divisions of the runs into two sides that the permutation test goes through."""
+DRAWS = 20_000
+"""If there are more, it draws so many at random, the same ones each time."""
+_BLOCK = 1_000
+"""Divisions drawn at once, so that many runs need little memory."""
 
 POOLING = 0.25
 """Batches whose means would differ as much with a larger probability are one sample; a level that
@@ -238,7 +242,7 @@ def permutation(candidate: Sequence[float], baseline: Sequence[float]) -> Permut
 
     If the two sides do not differ, each division of the runs into sides of these sizes is equally
     probable: the p-value is the share of those whose means differ as much. It goes through all
-    divisions, or draws `MAX_ORDERS` of them.
+    divisions, or draws `DRAWS` of them.
     """
     import numpy as np
 
@@ -262,8 +266,9 @@ _TIE = 1e-12
 
 
 def orders(m: int, n: int) -> int:
-    """The number of divisions into m and n runs: no p-value is below one in so many."""
-    return math.comb(m + n, m)
+    """The number of divisions that count: no p-value is below one in so many."""
+    ways = math.comb(m + n, m)
+    return ways if ways <= MAX_ORDERS else DRAWS + 1
 
 
 @lru_cache(maxsize=4)
@@ -271,9 +276,13 @@ def _divisions(m: int, n: int) -> Array:
     """For each division but the observed one, the places of the runs on the first side."""
     import numpy as np
 
-    if orders(m, n) <= MAX_ORDERS:
+    if math.comb(m + n, m) <= MAX_ORDERS:
         every = combinations(range(m + n), m)
         next(every)
-        return np.array(list(every))
+        return np.array(list(every), dtype=np.int32)
     generator = np.random.default_rng(0)
-    return generator.random((MAX_ORDERS, m + n)).argsort(axis=-1)[:, :m]
+    drawn = [
+        generator.permuted(np.tile(np.arange(m + n), (_BLOCK, 1)), axis=-1)[:, :m]
+        for _ in range(DRAWS // _BLOCK)
+    ]
+    return np.concatenate(drawn).astype(np.int32)
