@@ -112,7 +112,8 @@ def test_a_candidate_is_judged_by_the_present_release_and_not_by_all_releases_at
     ]
     assert len({one["batch"] for one in report["baseline"]}) == 1
     (metric,) = report["metrics"]
-    assert (metric["baseline"]["n"], metric["test"]) == (3, "paired t-test")
+    assert metric["baseline"]["n"] == 3
+    assert metric["test"].startswith("paired"), "the seeds of one blessing occur once"
     assert check(*seeds(shelf, "good", 0.9))[0] == 0
 
 

@@ -14,6 +14,7 @@ import click
 from orbiter_mlflow.cli.comment import comment
 from orbiter_mlflow.cli.demo import demo
 from orbiter_mlflow.cli.gate import bless, check
+from orbiter_mlflow.cli.history import history
 from orbiter_mlflow.cli.options import unexpected_error
 from orbiter_mlflow.cli.runs import diff, reproduce
 from orbiter_mlflow.cli.sync import status, sync
@@ -47,7 +48,7 @@ def commands(context: click.Context) -> None:
         sys.exit(2)
 
 
-for _command in (demo, sync, status, reproduce, diff, check, bless, comment, ui):
+for _command in (demo, sync, status, reproduce, diff, check, bless, history, comment, ui):
     commands.add_command(_command)
 
 _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}

@@ -7,13 +7,13 @@ from typing import TypeVar
 
 from orbiter_mlflow.gate.comparability import unusable_values
 from orbiter_mlflow.gate.examples.model import ExamplesResult
-from orbiter_mlflow.gate.model import Approval, MetricResult, Verdict
+from orbiter_mlflow.gate.model import Approval, DriftResult, MetricResult, Verdict
 from orbiter_mlflow.gate.policy import Acceptance, Policy
 
 __all__ = ["apply_approvals", "approvals_of"]
 
 
-_Result = TypeVar("_Result", MetricResult, ExamplesResult)
+_Result = TypeVar("_Result", MetricResult, ExamplesResult, DriftResult)
 
 
 def apply_approvals(policy: Policy, results: Sequence[_Result], today: date) -> list[_Result]:
@@ -23,7 +23,7 @@ def apply_approvals(policy: Policy, results: Sequence[_Result], today: date) -> 
     makes that a failure; never a metric that is missing, not finite or cannot be compared.
 
     Args:
-        results: of metrics, or of comparisons example by example, which are accepted by name.
+        results: of metrics, their drift, or comparisons example by example, accepted by name.
         today: the present day in UTC; an approval counts until the end of its last day.
     """
     covered = {Verdict.FAIL}
@@ -44,7 +44,7 @@ def apply_approvals(policy: Policy, results: Sequence[_Result], today: date) -> 
 
 
 def approvals_of(
-    policy: Policy, results: Sequence[MetricResult | ExamplesResult], today: date
+    policy: Policy, results: Sequence[MetricResult | ExamplesResult | DriftResult], today: date
 ) -> tuple[Approval, ...]:
     """All approvals of the policy, with what became of each."""
     used = {_name(one) for one in results if one.verdict is Verdict.ACCEPTED}
@@ -60,8 +60,8 @@ def approvals_of(
     return tuple(approvals)
 
 
-def _name(result: MetricResult | ExamplesResult) -> str:
-    return result.metric if isinstance(result, MetricResult) else result.name
+def _name(result: MetricResult | ExamplesResult | DriftResult) -> str:
+    return result.name if isinstance(result, ExamplesResult) else result.metric
 
 
 def _in_force(accept: Sequence[Acceptance], today: date) -> dict[str, Acceptance]:
@@ -70,8 +70,8 @@ def _in_force(accept: Sequence[Acceptance], today: date) -> dict[str, Acceptance
     return {one.metric: one for one in lasting}
 
 
-def _unmeasured(result: MetricResult | ExamplesResult) -> bool:
+def _unmeasured(result: MetricResult | ExamplesResult | DriftResult) -> bool:
     """Whether a metric has failed without a value that could be accepted."""
-    if isinstance(result, ExamplesResult):
-        return False  # without tables it cannot be compared, and does not fail
+    if not isinstance(result, MetricResult):
+        return False  # without tables or a trend nothing fails
     return bool(result.candidate.missing or unusable_values(result.candidate))

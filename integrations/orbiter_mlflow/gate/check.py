@@ -5,7 +5,7 @@ itself are raised.
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from orbiter_mlflow.delivery.hosts.environment import DELIVERY_DEFAULTS
 from orbiter_mlflow.errors import CannotCompareError, FilterError, PolicyError, StoreError
 from orbiter_mlflow.gate import baseline_file, git, run_selection
+from orbiter_mlflow.gate.age import baseline_age
 from orbiter_mlflow.gate.attempts import incompleteness
 from orbiter_mlflow.gate.baseline_file import BaselineFile
-from orbiter_mlflow.gate.baseline_runs import find_baseline
+from orbiter_mlflow.gate.baseline_runs import FoundBaseline, find_baseline
 from orbiter_mlflow.gate.example_tables import read_tables
 from orbiter_mlflow.gate.git import GitRef
 from orbiter_mlflow.gate.judge import judge
+from orbiter_mlflow.gate.lineage import BaselineAge, PastBlessing
 from orbiter_mlflow.gate.model import (
     BaselineSource,
     GateReport,
@@ -28,11 +30,14 @@ from orbiter_mlflow.gate.model import (
     LeftOut,
     Outcome,
 )
+from orbiter_mlflow.gate.past import past_of_file
+from orbiter_mlflow.gate.past_runs import read_past
 from orbiter_mlflow.gate.policy import Policy, expand, require_known
 from orbiter_mlflow.gate.policy_at_ref import judge_with_policy_at_ref
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.settings import MLflowSettings
+from orbiter_mlflow.text.clock import utc
 from orbiter_mlflow.ui.links import compare_page
 from orbiter_mlflow.ui.pages import server_command, ui_address
 
@@ -189,6 +194,8 @@ def _judged_by_policy(
         bootstrap=request.bootstrap,
         links=_links(store, sides.stored),
         tables=read_tables(store, request.policy, sides.candidate, sides.baseline),
+        past=sides.past,
+        age=_age(request, sides),
     )
 
 
@@ -201,6 +208,22 @@ class _Sides:
     stored: Sequence[StoredRun]
     source: BaselineSource
     left_out: Sequence[LeftOut] = ()
+    past: Sequence[PastBlessing] = ()
+
+
+def _age(request: CheckRequest, sides: _Sides) -> BaselineAge | None:
+    if not sides.baseline:
+        return None
+    newest = max(sides.baseline, key=lambda run: run.start_time)
+    at = sides.past[0].at if sides.past else ""
+    commits = {run.commit for run in sides.candidate}
+    return baseline_age(
+        request.policy.baseline,
+        at or utc(newest.start_time),
+        commit=newest.commit,
+        candidate=commits.pop() if len(commits) == 1 else "",
+        folder=request.folder,
+    )
 
 
 def _sides(
@@ -238,7 +261,7 @@ def _against_runs(
     source = request.policy.baseline
     waiting = run_selection.waiting_here(*request.settings.spool_folders)
     left_out: Sequence[LeftOut] = ()
-    batches: Mapping[str, str] = {}
+    found: FoundBaseline | None = None
     described = _described(request)
     if request.baseline is not None or source.run is not None:
         texts = [source.run or ""] if request.baseline is None else request.baseline
@@ -248,13 +271,16 @@ def _against_runs(
         experiments = _experiments(request, store, stored)
         found = find_baseline(store, source, experiments, candidates=stored, waiting=waiting)
         runs, left_out, described = found.runs, found.left_out, found.described
-        batches = {run.run_id: found.batch_of(run.run_id) for run in runs}
     candidate, baseline = run_selection.gate_runs(store, request.policy, stored, runs, waiting)
-    baseline = [replace(run, batch=batches.get(run.run_id, "")) for run in baseline]
+    past: Sequence[PastBlessing] = ()
+    if found is not None:
+        baseline = [replace(run, batch=found.batch_of(run.run_id)) for run in baseline]
+        keys = {key for run in candidate for key in run.metrics}
+        past = read_past(store, request.policy, found, baseline, waiting, also=keys)
     _require_known(request.policy, candidate, {key for run in runs for key in run.metrics}, stored)
     if ref is not None:
         described += f", as they are in the store now, not at {ref.ref}"
-    return _Sides(candidate, baseline, [*stored, *runs], BaselineSource(described), left_out)
+    return _Sides(candidate, baseline, [*stored, *runs], BaselineSource(described), left_out, past)
 
 
 def _require_known(
@@ -307,7 +333,10 @@ def _against_file(
         _require_same_points(policy, file, keys, described)
         described += f", blessed {file.blessed.at} by {file.blessed.by}: {file.blessed.reason}"
     source = BaselineSource(described, changed)
-    return _Sides(candidate, [] if file is None else file.gate_runs(), stored, source)
+    if file is None:
+        return _Sides(candidate, [], stored, source)
+    past = past_of_file(policy, file)[: policy.baseline.last]
+    return _Sides(candidate, file.gate_runs(), stored, source, past=past)
 
 
 def _require_same_points(

@@ -1,6 +1,7 @@
 """Read files as they are at a git ref, so that a change is not judged by what it wrote itself."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from orbiter_mlflow.provenance.subprocesses import Answer
 
 _TIMEOUT = 60.0
 """Seconds for one call: a partial clone may fetch the file from its server."""
+_HASH = re.compile(r"[0-9a-fA-F]{4,64}")
 _MAX_FILE = 100_000_000
 """Bytes of a file that is read."""
 
@@ -72,6 +74,23 @@ def resolve(ref: str, folder: Path) -> GitRef:
             "Actions `fetch-depth: 0` for actions/checkout, in GitLab CI `GIT_DEPTH: 0`)"
         )
     return GitRef(ref, found.text, folder)
+
+
+def count_commits(old: str, new: str, folder: Path) -> int | None:
+    """The number of commits that `new` has and `old` has not; None if git cannot tell.
+
+    Args:
+        old: a commit's hash.
+        new: likewise.
+        folder: a folder in the repository.
+    """
+    if not all(_HASH.fullmatch(commit) for commit in (old, new)):
+        return None
+    try:
+        counted = _git(folder, "rev-list", "--count", f"{old}..{new}", "--")
+    except CannotCompareError:
+        return None
+    return int(counted.text) if counted.code == 0 and counted.text.isdigit() else None
 
 
 def user_name() -> str:

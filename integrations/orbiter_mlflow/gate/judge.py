@@ -5,16 +5,20 @@ out is reported.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 
 from orbiter_mlflow.gate.approvals import apply_approvals, approvals_of
 from orbiter_mlflow.gate.attempts import incompleteness, missing_seeds, newest_attempts
 from orbiter_mlflow.gate.comparability import compare_data, compare_fields, mixed_params, shown_ids
+from orbiter_mlflow.gate.drift import find_drift
 from orbiter_mlflow.gate.evaluations import uneven
 from orbiter_mlflow.gate.examples.judge import ExampleTables, judge_examples
 from orbiter_mlflow.gate.examples.model import ExamplesResult
+from orbiter_mlflow.gate.lineage import BaselineAge, PastBlessing
 from orbiter_mlflow.gate.model import (
     BaselineSource,
+    DriftResult,
     GateReport,
     GateRun,
     LeftOut,
@@ -46,6 +50,8 @@ def judge(
     bootstrap: bool = False,
     links: Mapping[str, str] | None = None,
     tables: Mapping[str, ExampleTables] | None = None,
+    past: Sequence[PastBlessing] = (),
+    age: BaselineAge | None = None,
 ) -> GateReport:
     """Judge whether the candidate is worse than the baseline.
 
@@ -60,6 +66,8 @@ def judge(
         bootstrap: if the baseline has too few runs, let the bounds alone decide.
         links: pages of the MLflow UI, for the report.
         tables: of each comparison example by example: its name in the policy -> the tables.
+        past: the last blessings, the newest first; that of the baseline is among them.
+        age: of the baseline.
 
     Raises:
         PolicyError: a pattern of the policy matches no metric of any run.
@@ -108,8 +116,16 @@ def judge(
         notes.append(f"{len(candidate) - len(named)} candidate runs were named more than once")
     notes += metric_notes(metrics, {run.run_id: run.name for run in usable})
     notes += uneven(metrics, judged, usable)
+    history = _history(past, metrics)
+    drift: list[DriftResult] = []
+    if policy.baseline.drift and status is BaselineStatus.USABLE:
+        expected = expand(policy, [one.metric for one in metrics])
+        alpha, correction = policy.gate.alpha, policy.gate.correction
+        found, missing = find_drift(expected, metrics, history, alpha=alpha, correction=correction)
+        drift = apply_approvals(policy, found, today)
+        notes += missing
     return GateReport(
-        outcome=_outcome(policy, [*metrics, *examples], all_problems),
+        outcome=_outcome(policy, [*metrics, *examples, *drift], all_problems),
         metrics=tuple(metrics),
         candidate=tuple(judged),
         baseline=tuple(usable),
@@ -124,8 +140,22 @@ def judge(
         links=links,
         bootstrap=bootstrap and not enough and not problems,
         correction=policy.gate.correction,
-        approvals=approvals_of(policy, [*metrics, *examples], today),
+        approvals=approvals_of(policy, [*metrics, *examples, *drift], today),
         examples=tuple(examples),
+        drift=tuple(drift),
+        history=history,
+        age=age,
+    )
+
+
+def _history(
+    past: Sequence[PastBlessing], metrics: Sequence[MetricResult]
+) -> tuple[PastBlessing, ...]:
+    """The blessings with the metrics that are judged, the oldest first."""
+    judged = [one.metric for one in metrics]
+    return tuple(
+        replace(one, metrics={key: one.metrics[key] for key in judged if key in one.metrics})
+        for one in reversed(past)
     )
 
 
@@ -231,7 +261,9 @@ def _unmatched(
 
 
 def _outcome(
-    policy: Policy, results: Sequence[MetricResult | ExamplesResult], problems: Sequence[str]
+    policy: Policy,
+    results: Sequence[MetricResult | ExamplesResult | DriftResult],
+    problems: Sequence[str],
 ) -> Outcome:
     """The worst verdict that counts; `info` never does, and `warn` never fails a build."""
     failing = {one.verdict for one in results if one.severity == "fail"}

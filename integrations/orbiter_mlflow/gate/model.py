@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from orbiter_mlflow.gate.lineage import BaselineAge, PastBlessing
 from orbiter_mlflow.gate.statistics import Correction as Correction
 from orbiter_mlflow.gate.statistics import Direction as Direction
 from orbiter_mlflow.gate.statistics import Test as Test
@@ -272,6 +273,33 @@ class BaselineSource:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftResult:
+    """Whether a metric has declined over the last blessings and the candidate.
+
+    Attributes:
+        verdict: PASS or FAIL.
+        reason: one sentence with the decline, the limit and the p-value.
+        points: number of blessings in the trend, and 1 for the candidate.
+        slope: loss from one blessing to the next; positive if the metric gets worse.
+        decline: loss over the whole trend.
+        allowed: the largest loss that the policy tolerates, as against a baseline.
+        p_value: one-sided, for "it gets worse"; None if the trend is exact.
+        p_adjusted: `p_value` after Holm's correction over the metrics with a trend.
+    """
+
+    metric: str
+    severity: Severity
+    verdict: Verdict
+    reason: str
+    points: int
+    slope: float
+    decline: float
+    allowed: float
+    p_value: float | None = None
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GateReport:
     """Everything the gate found; each report format shows it.
 
@@ -288,6 +316,9 @@ class GateReport:
         approvals: the accepted regressions of the policy, used or not.
         policy_change: None if the policy is the same at the git ref, or there is no ref.
         examples: the comparisons example by example, in the policy's order.
+        drift: the trend of each compared metric, if the policy asks for it.
+        history: the last blessings, the oldest first; the last is the baseline.
+        age: None if it is not known.
     """
 
     outcome: Outcome
@@ -308,6 +339,9 @@ class GateReport:
     approvals: tuple[Approval, ...] = ()
     policy_change: PolicyChange | None = None
     examples: "tuple[ExamplesResult, ...]" = ()
+    drift: tuple[DriftResult, ...] = ()
+    history: tuple[PastBlessing, ...] = ()
+    age: BaselineAge | None = None
 
 
 def counted(count: int, what: str) -> str:

@@ -6,7 +6,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from orbiter_mlflow.gate.policy.table import IN_CODE, Table
 
-__all__ = ["Baseline"]
+__all__ = ["MIN_BLESSINGS", "Baseline"]
+
+MIN_BLESSINGS = 4
+"""Blessings that a trend takes: with fewer, a line fits any values."""
 
 
 class Baseline(Table):
@@ -27,6 +30,12 @@ class Baseline(Table):
     """The number of blessings to read for drift and history; the newest of them is the baseline."""
     min_runs: int = Field(default=3, ge=1)
     """Minimum number of runs for a baseline; with `run`, one is enough."""
+    drift: bool = False
+    """Fail on a decline over the last blessings too, which no single one of them shows."""
+    max_age_days: float | None = Field(default=None, gt=0)
+    """Warn if the baseline was blessed longer ago."""
+    max_age_commits: int | None = Field(default=None, ge=0)
+    """Warn if there are more commits between the baseline's code and the candidate's."""
 
     @field_validator("file")
     @classmethod
@@ -51,6 +60,12 @@ class Baseline(Table):
             raise ValueError(
                 f"pool = {self.pool} compares with more blessings than last = {self.last} reads: "
                 "raise last or lower pool"
+            )
+        if self.drift and self.run is not None:
+            raise ValueError("drift = true needs a filter or a file: a run has no former blessings")
+        if self.drift and self.last < MIN_BLESSINGS:
+            raise ValueError(
+                f"drift = true needs {MIN_BLESSINGS} blessings or more: raise last = {self.last}"
             )
         return self
 

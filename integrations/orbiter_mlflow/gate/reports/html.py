@@ -13,6 +13,7 @@ from orbiter_mlflow.gate.model import GateReport, MetricResult
 from orbiter_mlflow.gate.reports import wording
 from orbiter_mlflow.gate.reports.plot import history, in_start_order, value_words
 from orbiter_mlflow.gate.reports.sections import sections
+from orbiter_mlflow.gate.reports.sparkline import sparkline
 from orbiter_mlflow.text.escaping import plain, web_link
 
 __all__ = ["MAX_CARDS", "render"]
@@ -58,6 +59,7 @@ def _environment() -> Environment:
         "history": history,
         "in_start_order": in_start_order,
         "sections": sections,
+        "sparkline": sparkline,
         "value_words": value_words,
         "web_link": web_link,
         "wording": wording,

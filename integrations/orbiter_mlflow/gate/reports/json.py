@@ -17,6 +17,10 @@ candidate, baseline   the runs: all fields of `GateRun`; start_time in ms since 
 left_out        [{run_id, name, reason, side}]
 approvals       [{metric, until, reason, by, status}]; status: used | unused | expired
 policy_change   null, or {ref, accepted, diff: [text]}
+drift           the trend of each metric, if the policy asks for it: all fields of `DriftResult`
+history         the last blessings, the oldest first: all fields of `PastBlessing`; `metrics` in it
+                is {key: {n, mean, sd}}
+age             {at, days, commits, warnings} of the baseline, or null
 links           {title: address}
 ```
 
@@ -61,6 +65,9 @@ def render(report: GateReport) -> str:
         "candidate": report.candidate,
         "baseline": report.baseline,
         "left_out": report.left_out,
+        "drift": report.drift,
+        "history": report.history,
+        "age": report.age,
         "links": report.links or {},
         "approvals": report.approvals,
         "policy_change": report.policy_change,

@@ -3,7 +3,7 @@
 A part is a title with lines of text, or with a table. Texts are raw; each format escapes them.
 """
 
-from orbiter_mlflow.gate.model import GateReport, Side, counted
+from orbiter_mlflow.gate.model import GateReport, Side, Verdict, counted
 from orbiter_mlflow.gate.reports import examples, figures, wording
 from orbiter_mlflow.gate.reports.section import Section
 from orbiter_mlflow.text.shortening import shortened
@@ -16,6 +16,7 @@ def sections(report: GateReport) -> list[Section]:
     found = [
         _worst_runs(report),
         *examples.parts(report),
+        _drift(report),
         _differences(report),
         _approvals(report),
         _policy_change(report),
@@ -40,6 +41,20 @@ def _worst_runs(report: GateReport) -> Section:
             )
             for metric, worst in wording.worst_runs(report)
         ),
+    )
+
+
+def _drift(report: GateReport) -> Section:
+    declining = sum(one.verdict is Verdict.FAIL for one in report.drift)
+    found = f"{declining} of {counted(len(report.drift), 'metric')}"
+    return Section(
+        f"Slow decline over the last blessings: {found}",
+        columns=("metric", "verdict", "trend"),
+        rows=tuple(
+            (one.metric, wording.drift_verdict(one), one.reason)
+            for one in sorted(report.drift, key=lambda one: one.verdict is not Verdict.FAIL)
+        ),
+        folded=not declining,
     )
 
 

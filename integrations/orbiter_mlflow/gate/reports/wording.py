@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from math import copysign, inf, isnan
 
 from orbiter_mlflow.gate.examples.model import ExamplesResult
+from orbiter_mlflow.gate.lineage import BaselineAge
 from orbiter_mlflow.gate.model import (
     Correction,
+    DriftResult,
     GateReport,
     GateRun,
     LeftOut,
     MetricResult,
     Outcome,
     Sample,
+    Severity,
     Verdict,
     WorstRun,
     counted,
@@ -87,6 +90,14 @@ def _outcome_words(report: GateReport) -> str:
     counts = Counter(one.verdict for one in judged if one.severity == "fail")
     every, noun = len(judged), _noun(report)
     match report.outcome:
+        case Outcome.REGRESSION if not counts[Verdict.FAIL]:
+            declining = [
+                one for one in report.drift if (one.verdict, one.severity) == (Verdict.FAIL, "fail")
+            ]
+            worst = max(declining, key=lambda one: one.decline)
+            count = f"{len(declining)} of {counted(len(report.metrics), 'metric')}"
+            slow = f"has declined by {figures.number(worst.decline)} over {worst.points} points"
+            return f"{worst.metric} {slow}, past what the policy tolerates; {count}"
         case Outcome.REGRESSION:
             return f"{_worst(judged)}; {counts[Verdict.FAIL]} of {counted(every, noun)}"
         case Outcome.INCONCLUSIVE:
@@ -149,7 +160,7 @@ def warnings(report: GateReport) -> list[str]:
     found = [UNJUDGED] if is_unjudged(report) else []
     if report.source.changed:
         found.append(f"Different from the git ref: {report.source.changed}")
-    return found
+    return [*found, *(() if report.age is None else report.age.warnings)]
 
 
 # -- the table -------------------------------------------------------------------------------------
@@ -181,10 +192,14 @@ def _loss(one: _Judged) -> float:
 
 def verdict_words(metric: MetricResult | ExamplesResult) -> str:
     """`FAIL`, or `FAIL (only warns)` if the policy says so."""
-    words = _WORDS[metric.verdict]
-    if metric.verdict is Verdict.PASS or metric.severity == "fail":
+    return _verdict_words(metric.verdict, metric.severity)
+
+
+def _verdict_words(verdict: Verdict, severity: Severity) -> str:
+    words = _WORDS[verdict]
+    if verdict is Verdict.PASS or severity == "fail":
         return words
-    return f"{words} ({'only warns' if metric.severity == 'warn' else 'for information'})"
+    return f"{words} ({'only warns' if severity == 'warn' else 'for information'})"
 
 
 def direction_words(metric: MetricResult) -> str:
@@ -284,11 +299,24 @@ def runs_named(runs: Sequence[GateRun]) -> str:
     return f"{counted(len(runs), 'run')}: {named}{more}" if runs else "no run"
 
 
+def age(found: BaselineAge | None) -> str:
+    """`; 12 days and 34 commits old`; empty if that is not known."""
+    if found is None:
+        return ""
+    commits = "" if found.commits is None else f" and {counted(found.commits, 'commit')}"
+    return f"; {counted(int(found.days), 'day')}{commits} old"
+
+
+def drift_verdict(result: DriftResult) -> str:
+    """`FAIL`, or `FAIL (only warns)` if the policy says so."""
+    return _verdict_words(result.verdict, result.severity)
+
+
 def provenance(report: GateReport) -> list[tuple[str, str]]:
     """Facts about the comparison and its policy: pairs of label and text."""
     return [
         ("Candidate", runs_named(report.candidate)),
-        ("Baseline", f"{report.source.described}; {runs_named(report.baseline)}"),
+        ("Baseline", f"{report.source.described}; {runs_named(report.baseline)}{age(report.age)}"),
         ("Policy", f"{report.policy} (SHA-256 {report.policy_digest})"),
         ("Significance", f"alpha = {report.alpha:g} {_CORRECTIONS[report.correction]}"),
     ]
