@@ -95,9 +95,9 @@ def _outcome_words(report: GateReport) -> str:
                 one for one in report.drift if (one.verdict, one.severity) == (Verdict.FAIL, "fail")
             ]
             worst = max(declining, key=lambda one: one.decline)
-            count = f"{len(declining)} of {counted(len(report.metrics), 'metric')}"
+            which = f"{len(declining)} of {counted(len(report.metrics), 'metric')}"
             slow = f"has declined by {figures.number(worst.decline)} over {worst.points} points"
-            return f"{worst.metric} {slow}, past what the policy tolerates; {count}"
+            return f"{worst.metric} {slow}, past what the policy tolerates; {which}"
         case Outcome.REGRESSION:
             return f"{_worst(judged)}; {counts[Verdict.FAIL]} of {counted(every, noun)}"
         case Outcome.INCONCLUSIVE:
