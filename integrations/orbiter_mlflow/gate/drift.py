@@ -48,7 +48,7 @@ def trend(losses: Sequence[float], weights: Sequence[float], rounding: float = 0
         weights: of each; the number of runs behind it.
         rounding: a distance from the line up to this is rounding.
     """
-    from scipy import stats
+    from scipy import special
 
     total, count = math.fsum(weights), len(losses)
     pairs = [*zip(range(count), losses, weights, strict=True)]
@@ -63,7 +63,7 @@ def trend(losses: Sequence[float], weights: Sequence[float], rounding: float = 0
     largest = max(map(abs, off))
     variance = math.fsum(w * (d / largest) ** 2 for (_, _, w), d in zip(pairs, off, strict=True))
     error = largest * math.sqrt(variance / (count - 2) / square)
-    return Trend(slope, decline, float(stats.t.sf(slope / error, count - 2)))
+    return Trend(slope, decline, float(special.stdtr(count - 2, -slope / error)))
 
 
 def find_drift(

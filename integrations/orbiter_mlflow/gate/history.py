@@ -58,7 +58,7 @@ def history_of(metric: str, blessings: Sequence[PastBlessing]) -> list[Point]:
 
 
 def _p_values(summaries: Sequence[Summary], changes: Sequence[float]) -> list[float | None]:
-    from scipy import stats
+    from scipy import special
 
     spreads = [(one.n - 1, one.sd) for one in summaries if one.sd is not None]
     freedom = sum(count for count, _ in spreads)
@@ -72,5 +72,5 @@ def _p_values(summaries: Sequence[Summary], changes: Sequence[float]) -> list[fl
     pairs = pairwise(summaries)
     errors = [deviation * math.sqrt(1 / old.n + 1 / new.n) for old, new in pairs]
     sizes = [abs(change) / largest / error for change, error in zip(changes, errors, strict=True)]
-    raw = [2 * float(p) for p in stats.t.sf(sizes, freedom)]
+    raw = [2 * float(special.stdtr(freedom, -size)) for size in sizes]
     return [one.p_value for one in corrected(raw, LEVEL, "holm")]
