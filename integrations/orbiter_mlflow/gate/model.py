@@ -177,6 +177,7 @@ class MetricResult:
         worst: None if the metric was not compared.
         by_chance: whether it passes although its mean is past tolerance, because that is well
             within chance.
+        unpaired: why a policy's `paired_by` did not pair the runs; empty if it did, or is not set.
     """
 
     metric: str
@@ -200,6 +201,7 @@ class MetricResult:
     bound: Bound | None = None
     worst: WorstRun | None = None
     by_chance: bool = False
+    unpaired: str = ""
 
 
 class Outcome(StrEnum):

@@ -5,7 +5,6 @@ from statistics import median
 
 from orbiter_mlflow.gate.model import MetricResult, Test, Verdict
 from orbiter_mlflow.gate.statistics import MIN_RUNS, deviation, to_losses
-from orbiter_mlflow.gate.tolerance import UNPAIRED
 
 __all__ = ["metric_notes"]
 
@@ -26,12 +25,12 @@ def metric_notes(metrics: Sequence[MetricResult], names: Mapping[str, str]) -> l
     """
     # A metric that passes shows no reason, but its user expects a paired test.
     notes = [
-        f"{one.metric} is {one.reason[one.reason.index(UNPAIRED) :]}"
+        f"{one.metric} is {one.unpaired}"
         for one in metrics
         if one.verdict is Verdict.PASS
         and one.test is not Test.TOLERANCE
         and one.candidate.n >= MIN_RUNS
-        and UNPAIRED in one.reason
+        and one.unpaired
     ]
     chance = [one.metric for one in metrics if one.by_chance]
     if chance:

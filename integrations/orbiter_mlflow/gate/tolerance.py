@@ -11,10 +11,7 @@ from orbiter_mlflow.gate.policy import MetricPolicy
 from orbiter_mlflow.gate.statistics import Comparison, Losses
 from orbiter_mlflow.gate.statistics.significance import Both
 
-__all__ = ["UNPAIRED", "Assessment", "against_limits"]
-
-UNPAIRED = "not paired:"
-"""Starts the remark that `paired_by` is set, but its values do not match."""
+__all__ = ["Assessment", "against_limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +51,12 @@ def against_limits(
     alpha: float,
 ) -> Assessment:
     """Check the loss against `max_drop` and `max_drop_rel`."""
+    if expected.paired_by is not None and expected.test == "auto" and not compared.matched:
+        result = replace(
+            result,
+            unpaired=f"not paired: the values of {expected.paired_by} differ between the sides, "
+            "or repeat",
+        )
     remarks = _remarks(expected, result, compared)
     if expected.test == "paired" and not compared.matched:
         reason = (
@@ -147,10 +150,8 @@ def _remarks(expected: MetricPolicy, result: MetricResult, compared: Comparison)
             f"tolerance only, because {result.baseline.n} baseline runs are too few for a test: it "
             f"takes {statistics.MIN_RUNS}"
         )
-    if expected.paired_by is not None and expected.test == "auto" and not compared.matched:
-        found.append(
-            f"{UNPAIRED} the values of {expected.paired_by} differ between the sides, or repeat"
-        )
+    if result.unpaired:
+        found.append(result.unpaired)
     if result.baseline.missing:
         count, n = len(result.baseline.missing), len(result.baseline.missing) + result.baseline.n
         found.append(f"{count} of {n} baseline runs lack it and do not count")
