@@ -88,7 +88,13 @@ def test_worse_or_unjudgeable_runs_fail_with_the_table(run: Run) -> None:
     )
     result.assert_outcomes(failed=4)
     result.stdout.fnmatch_lines(
-        ["REGRESSION: *", "eval/accuracy * FAIL *", "CANNOT COMPARE: *", "*died is incomplete*"]
+        [
+            "REGRESSION: *",
+            "eval/accuracy  higher is better",
+            "  FAIL *",
+            "CANNOT COMPARE: *",
+            "*died is incomplete*",
+        ]
     )
     result.stdout.fnmatch_lines(["*[[]died]: CANNOT COMPARE*", "*[[]nobody]: CANNOT COMPARE*"])
     result.stdout.no_fnmatch_line("*pytest_plugin.py*")
