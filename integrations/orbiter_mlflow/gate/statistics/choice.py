@@ -244,8 +244,6 @@ def batches_conflict(baseline: Losses) -> bool:
     One-way analysis of variance at `MAX_BATCH_CHANCE`; batches of one run each have no spread of
     their own, and are never in conflict.
     """
-    from scipy import stats
-
     unit = max(map(abs, baseline.values)) or 1.0
     found = baseline.divided(unit)
     groups = found.by_batch
@@ -258,5 +256,7 @@ def batches_conflict(baseline: Losses) -> bool:
     within = sum(sum((v - mean) ** 2 for v in g) for g, mean in zip(groups, means, strict=True))
     if within <= n * found.rounding**2:
         return True
+    from scipy import stats  # takes a second to load, which a single batch need not wait for
+
     ratio = (between / (k - 1)) / (within / (n - k))
     return bool(stats.f.sf(ratio, k - 1, n - k) < MAX_BATCH_CHANCE)

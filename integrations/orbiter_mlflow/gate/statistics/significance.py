@@ -86,15 +86,15 @@ class Student:
 
     def _tail(self, distance: Array) -> Array:
         import numpy as np
-        from scipy import stats
+        from scipy import special  # scipy.stats takes a second to load
 
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return stats.t.sf(np.divide(distance, self.error), self.freedom)
+            return special.stdtr(self.freedom, -np.divide(distance, self.error))
 
     def _half_width(self, level: float) -> Array:
-        from scipy import stats
+        from scipy import special
 
-        return stats.t.isf(level, self.freedom) * self.error
+        return -special.stdtrit(self.freedom, level) * self.error
 
 
 @dataclass(frozen=True, slots=True)
