@@ -92,7 +92,7 @@ def test_a_slow_decline_over_blessings_fails_the_build(
 
     write_policy(f"{baseline}drift = true\n")
     code, out, report = check(run, candidates)
-    assert (code, "in slow decline" in out.splitlines()[0]) == (1, True), out
+    assert (code, "has declined by" in out.splitlines()[0]) == (1, True), out
     (drift,) = report["drift"]
     assert (drift["verdict"], drift["points"]) == ("fail", 7)
     assert "Slow decline over the last blessings: 1 of 1 metric" in out

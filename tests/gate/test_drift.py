@@ -121,7 +121,8 @@ def test_a_decline_in_small_steps_fails_although_each_step_is_tolerated() -> Non
     assert only(report).decline == pytest.approx(0.0349, abs=1e-3)
     assert only(report).points == 7
     assert wording.headline(report) == (
-        "REGRESSION: 1 of 1 metric is in slow decline, past what the policy tolerates"
+        "REGRESSION: eval/accuracy has declined by 0.034714 over 7 points, past what the policy "
+        "tolerates; 1 of 1 metric"
     )
     shown = " ".join(terminal.render(report, width=200).split())
     assert "Slow decline over the last blessings: 1 of 1 metric" in shown
