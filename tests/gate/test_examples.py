@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ from scipy import stats
 
 from gate_reports import PASS as PASSING_REPORT
 from orbiter_mlflow.errors import CannotCompareError
+from orbiter_mlflow.gate.approvals import apply_approvals, approvals_of
 from orbiter_mlflow.gate.examples import paired_test
 from orbiter_mlflow.gate.examples.judge import ExampleTables, judge_examples
 from orbiter_mlflow.gate.examples.model import ExamplesResult
 from orbiter_mlflow.gate.examples.paired_test import mcnemar, sign_flip
 from orbiter_mlflow.gate.examples.table import ExampleTable, parse_table
-from orbiter_mlflow.gate.model import Verdict
-from orbiter_mlflow.gate.policy import ExamplesPolicy
+from orbiter_mlflow.gate.model import Outcome, Verdict
+from orbiter_mlflow.gate.policy import ExamplesPolicy, Policy
 from orbiter_mlflow.gate.reports.formats import FORMATS, render
+from orbiter_mlflow.gate.stricter import stricter
 from orbiter_mlflow.gate.verdict import BaselineStatus
 
 # -- the tests themselves --------------------------------------------------------------------------
@@ -379,6 +382,46 @@ def test_a_slice_fails_the_build_only_if_the_policy_says_so() -> None:
     found = judged(fixed, before, slices=["kind"], fail_on_slices=True)
     assert found.verdict is Verdict.FAIL
     assert found.reason.startswith("the slice kind = math is past max_drop = 0: worse by 0.4")
+
+
+# -- a policy that changes, and approvals ----------------------------------------------------------
+
+
+def test_the_stricter_of_two_policies_counts_for_each_comparison() -> None:
+    here = replace(PASSING_REPORT, examples=(judged(BROKEN, BEFORE, max_drop=0.1),))
+    there = replace(PASSING_REPORT, outcome=Outcome.REGRESSION, examples=(judged(BROKEN, BEFORE),))
+    for both in (stricter(here, there, "main"), stricter(PASSING_REPORT, there, "main")):
+        assert both.outcome is Outcome.REGRESSION
+        assert [one.verdict for one in both.examples] == [Verdict.FAIL]
+        assert "the policy at main" in both.examples[0].reason
+    assert stricter(there, here, "main").examples == there.examples
+
+
+def test_an_accepted_loss_does_not_fail_but_a_missing_table_does() -> None:
+    policy = Policy.model_validate(
+        {
+            "gate": {"schema": 1},
+            "baseline": {"run": "x"},
+            "examples": {"eval/accuracy": {"direction": "higher", "score": "ok"}},
+            "accept": [
+                {
+                    "metric": "eval/accuracy",
+                    "until": date(2030, 1, 1),
+                    "reason": "faster",
+                    "by": "the release team",
+                }
+            ],
+        }
+    )
+    missing = judged({"r": "it has no table"}, BEFORE)
+    results = [judged(BROKEN, BEFORE), missing]
+    found = apply_approvals(policy, results, date(2029, 1, 1))
+    approvals = approvals_of(policy, found, date(2029, 1, 1))
+    assert [one.verdict for one in found] == [Verdict.ACCEPTED, Verdict.CANNOT_COMPARE]
+    assert "accepted until 2030-01-01 by the release team: faster" in found[0].reason
+    assert [one.status for one in approvals] == ["used"]
+    found = apply_approvals(policy, results, date(2031, 1, 1))
+    assert found[0].verdict is Verdict.FAIL
 
 
 # -- reports ---------------------------------------------------------------------------------------

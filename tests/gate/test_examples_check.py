@@ -99,8 +99,8 @@ async def test_one_run_a_side_is_judged_by_its_examples(sqlite_uri: str, check: 
     assert found["tables"].keys() == {before, worse}
 
 
-def logged(shelf: Shelf, name: str, table: Any, path: str, **tags: str) -> str:
-    run_id = shelf.add(name, {"eval/accuracy": 0.5}, tags=tags)
+def logged(shelf: Shelf, name: str, table: Any, path: str) -> str:
+    run_id = shelf.add(name, {"eval/accuracy": 0.5})
     shelf.client.log_table(run_id, table, path)
     return run_id
 
@@ -145,8 +145,11 @@ def test_as_many_runs_of_the_baseline_are_read_as_there_are_candidates_the_newes
 ) -> None:
     path = "eval_tables/eval.json"
     for at in range(4):
-        logged(shelf, f"old {at}", columns(rows(200 + at)), path, baseline="main")
-    shelf.add("old 4", {"eval/accuracy": 0.5}, tags={"baseline": "main"})
+        logged(shelf, f"old {at}", columns(rows(200 + at)), path)
+    shelf.add("old 4", {"eval/accuracy": 0.5})
+    bless = ["bless", *(shelf.ids[f"old {at}"] for at in range(5)), "--reason", "test"]
+    result = CliRunner(env={"MLFLOW_TRACKING_URI": shelf.uri}).invoke(commands, bless)
+    assert result.exit_code == 0, result.output
     for at in range(2):
         logged(shelf, f"new {at}", columns(rows(200)), path)
     code, out, report = check(

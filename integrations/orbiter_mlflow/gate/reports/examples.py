@@ -26,7 +26,7 @@ def parts(report: GateReport) -> Iterator[Section]:
             for one in report.examples
             if one.verdict is not Verdict.PASS
         ),
-        columns=("scores", "verdict", "baseline", "candidate", "change", "broken / fixed", "p"),
+        columns=("scores", "verdict", "baseline", "candidate", "change", "broken / fixed, p"),
         rows=tuple(map(_row, report.examples)),
     )
     for one in report.examples:
@@ -70,15 +70,14 @@ def summary(result: ExamplesResult) -> list[str]:
 def _row(result: ExamplesResult) -> tuple[str, ...]:
     scores = result.scores
     if scores is None:
-        return (result.name, wording.verdict_words(result), *[figures.NONE] * 5)
+        return (result.name, wording.verdict_words(result), *[figures.NONE] * 4)
     return (
         result.name,
         wording.verdict_words(result),
         f"{figures.number(scores.baseline)} (n = {scores.n})",
         figures.number(scores.candidate),
         _change(result, scores),
-        f"{scores.broken} / {scores.fixed}",
-        _p(scores),
+        f"{scores.broken} / {scores.fixed}, p = {_p(scores)}".replace("= <", "< "),
     )
 
 
@@ -92,7 +91,7 @@ def _slices(result: ExamplesResult, *, folded: bool) -> Section:
     return Section(
         f"{result.name}: the worst of {counted(len(result.slices), 'slice')}",
         lines=tuple(lines),
-        columns=("slice", "n", "baseline", "candidate", "change", "broken / fixed", "p"),
+        columns=("slice", "n", "baseline", "candidate", "change", "broken / fixed, p"),
         rows=tuple(_slice_row(result, one) for one in shown),
         folded=folded and not any(one.failed for one in result.slices),
     )
@@ -106,8 +105,7 @@ def _slice_row(result: ExamplesResult, one: SliceResult) -> tuple[str, ...]:
         figures.number(scores.baseline),
         figures.number(scores.candidate),
         _change(result, scores),
-        f"{scores.broken} / {scores.fixed}",
-        _p(scores),
+        f"{scores.broken} / {scores.fixed}, p = {_p(scores)}".replace("= <", "< "),
     )
 
 
@@ -125,10 +123,7 @@ def _method(result: ExamplesResult) -> Iterator[str]:
         f"better, max_drop = {figures.number(result.max_drop)}"
     )
     if result.bound is not None:
-        yield (
-            f"worse by {result.bound.kind} {figures.number(result.bound.value)} with confidence "
-            f"{result.bound.confidence:.4g}"
-        )
+        yield f"{figures.bound(result.bound)} in the mean score"
     if result.unpaired:
         yield f"{counted(result.unpaired, 'example')} that not all runs have: not compared"
     for run in result.left_out:
