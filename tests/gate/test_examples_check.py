@@ -90,7 +90,7 @@ async def test_one_run_a_side_is_judged_by_its_examples(sqlite_uri: str, check: 
     assert (code, report["outcome"]) == (0, "pass"), out
     code, out, report = check(sqlite_uri, worse, baseline=baseline, more='slices = ["category"]')
     assert (code, report["outcome"]) == (1, "regression"), out
-    assert out.startswith("REGRESSION: 1 of 1 check is worse than the policy allows")
+    assert out.startswith("REGRESSION: eval/accuracy: past max_drop = 0: worse by 0.04")
     (found,) = report["examples"]
     assert (found["scores"]["broken"], found["scores"]["fixed"]) == (12, 0)
     assert found["scores"]["p_value"] == pytest.approx(0.5**12)
