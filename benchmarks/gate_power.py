@@ -5,6 +5,7 @@ from itertools import combinations
 from math import comb
 from typing import Any
 
+from benchmarks import gate_drift
 from benchmarks import gate_figures as figures
 from benchmarks.gate_shapes import SHAPES, Shape, batch_sides, collapsed, paired_sides
 from benchmarks.results import Check, Column, Result
@@ -18,6 +19,8 @@ SEARCHED = 10_000
 """Trials in which the detected drop is searched for."""
 JUDGED = 40
 """Trials of each design that `judge` decides too."""
+DRIFTED = 10_000
+"""Sequences of releases in each row on drift, at most."""
 SEED = 20_260_101
 COLUMNS = (
     Column("table", "table"),
@@ -245,6 +248,11 @@ def _by_hand(n: int, m: int, drop: float) -> float:
     return 100 * float(stats.nct.sf(stats.t.isf(ALPHA, n - 1), n - 1, drop / error))
 
 
+def _drift(row: tuple[Any, ...], trials: int, generator: Any) -> list[float]:
+    n, m, between, kind = row
+    return gate_drift.simulate(n, m, between, kind, min(trials, DRIFTED), ALPHA, generator)
+
+
 _SIMULATIONS: dict[str, Callable[[tuple[Any, ...], int, Any], list[float]]] = {
     "false alarms": _alarms,
     "power": _power,
@@ -252,6 +260,7 @@ _SIMULATIONS: dict[str, Callable[[tuple[Any, ...], int, Any], list[float]]] = {
     "families": _families,
     "tolerance": _tolerances,
     "batches": _batches,
+    "drift": _drift,
 }
 
 

@@ -23,10 +23,11 @@ class Shape:
 
     def sides(self, m: int, n: int, trials: int, generator: Any) -> tuple[Any, Any]:
         """Losses of candidates and baselines that do not differ in their means."""
-        candidate, baseline = (self._values((trials, size), generator) for size in (m, n))
+        candidate, baseline = (self.values((trials, size), generator) for size in (m, n))
         return candidate * self.wide, baseline
 
-    def _values(self, size: tuple[int, int], generator: Any) -> Any:
+    def values(self, size: tuple[int, int], generator: Any) -> Any:
+        """Losses of this kind with a standard deviation of 1."""
         match self.kind:
             case "heavy":
                 return generator.standard_t(3, size) / math.sqrt(3)

@@ -107,7 +107,7 @@ def test_a_warning_passes_and_is_shown_as_a_whole(run: Run) -> None:
     """
     result = run(source)
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*test_it: WARN: *", "eval/accuracy *inconclusive*"])
+    result.stdout.fnmatch_lines(["*test_it: WARN: *", "eval/accuracy *", "  inconclusive *"])
 
 
 def test_one_metric_of_runs_against_others(run: Run, shelf: Shelf) -> None:
