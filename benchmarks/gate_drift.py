@@ -1,4 +1,4 @@
-"""Sequences of releases that are blessed one after the other, and how often a trend in them fails."""
+"""Sequences of releases that are blessed one by one, and how often a trend in them fails."""
 
 from typing import Any
 
