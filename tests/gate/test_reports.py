@@ -350,7 +350,10 @@ def test_p_values_and_bounds() -> None:
     assert (
         figures.bound(Bound("at least", 0.012, 1 - 0.05 / 3)) == "worse by at least 0.012 (98.3%)"
     )
-    assert figures.bound(Bound("at least", -0.003, 0.95)) == "better by at most 0.003 (95%)"
+    assert (
+        figures.bound(Bound("at least", -0.003, 0.95))
+        == "not shown to be worse: by at least -0.003 (95%)"
+    )
     assert figures.bound(Bound("at most", 0.01, 0.9999999)) == "worse by at most 0.01 (99.99%)"
     assert figures.bound(Bound("at most", -0.01, 0.95)) == "better by at least 0.01 (95%)"
     assert figures.bound(None) is None

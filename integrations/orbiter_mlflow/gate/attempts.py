@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from orbiter_mlflow import names
 from orbiter_mlflow.gate.comparability import param_of
-from orbiter_mlflow.gate.model import GateRun, LeftOut, Side
-from orbiter_mlflow.gate.policy import Policy
+from orbiter_mlflow.gate.model import GateRun, LeftOut, Side, counted
+from orbiter_mlflow.gate.policy import Comparable, Policy
 from orbiter_mlflow.text.shortening import shortened
 
 __all__ = ["incompleteness", "missing_seeds", "newest_attempts", "not_finished"]
@@ -33,7 +33,7 @@ def incompleteness(run: GateRun) -> str:
 
 
 def newest_attempts(
-    policy: Policy, runs: Sequence[GateRun], side: Side
+    policy: Policy | None, runs: Sequence[GateRun], side: Side
 ) -> tuple[list[GateRun], list[LeftOut]]:
     """One run for each seed: the newest that is whole, else the newest; and the others.
 
@@ -41,12 +41,17 @@ def newest_attempts(
     any of these fields: if they recorded the same seeds, and their commit and all params are equal
     but those that may vary. Runs without a known seed are never attempts of each other, nor are
     runs of different batches.
+
+    Args:
+        policy: None for one without `paired_by` and with the default of what may vary.
     """
+    paired_by = () if policy is None else policy.paired_by
+    comparable = Comparable() if policy is None else policy.comparable
     attempts: dict[_Identity, list[GateRun]] = {}
     seeds: dict[_Identity, str] = {}
     for run in runs:
-        seed = _seed(policy, run)
-        identity = _identity(policy, run, seed)
+        seed = _seed(paired_by, run)
+        identity = _identity(paired_by, comparable, run, seed)
         seeds[identity] = _seed_words(seed)
         attempts.setdefault(identity, []).append(run)
     left_out: dict[str, LeftOut] = {}
@@ -62,22 +67,24 @@ def newest_attempts(
     return [run for run in runs if run.run_id not in left_out], list(left_out.values())
 
 
-def _seed(policy: Policy, run: GateRun) -> dict[str, str]:
+def _seed(paired_by: Sequence[str], run: GateRun) -> dict[str, str]:
     """The params that tell a run from others of its side; empty if none is known."""
-    values = {name: param_of(run, name) for name in policy.paired_by}
+    values = {name: param_of(run, name) for name in paired_by}
     paired = {name: value for name, value in values.items() if value is not None}
     if paired:
         return paired
     return {f"params.{key}": run.params[key] for key in sorted(run.params) if names.is_seed(key)}
 
 
-def _identity(policy: Policy, run: GateRun, seed: Mapping[str, str]) -> _Identity:
+def _identity(
+    paired_by: Sequence[str], comparable: Comparable, run: GateRun, seed: Mapping[str, str]
+) -> _Identity:
     if not seed:
         return (("run", run.run_id),)
     same = {"batch": run.batch, **seed}
-    if not seed.keys() & set(policy.paired_by):
+    if not seed.keys() & set(paired_by):
         params = {f"params.{key}": text for key, text in run.params.items()}
-        same |= {name: text for name, text in params.items() if not policy.comparable.varies(name)}
+        same |= {name: text for name, text in params.items() if not comparable.varies(name)}
         same["commit"] = run.commit
     return tuple(sorted(same.items()))
 
@@ -106,6 +113,11 @@ def missing_seeds(
     if newest is None:
         return ""
     expected = [param_of(run, paired_by) for run in runs if run.batch == newest.batch]
+    if unknown := expected.count(None):
+        return (
+            f"not compared: {unknown} of {counted(len(expected), 'baseline run')} did not log "
+            f"{paired_by}, which pairs runs: correct the name, or bless runs that log it"
+        )
     found = {param_of(run, paired_by) for run in candidate}
     lacking = sorted({value for value in expected if value is not None and value not in found})
     if not lacking:

@@ -15,10 +15,11 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery.files.atomic_write import replace_file
 from orbiter_mlflow.errors import BlessError
 from orbiter_mlflow.gate import baseline_file, git, run_selection
+from orbiter_mlflow.gate.attempts import newest_attempts
 from orbiter_mlflow.gate.baseline_file import DEFAULT_LAST, Blessing, comparable_values
 from orbiter_mlflow.gate.baseline_runs import newest_blessing
 from orbiter_mlflow.gate.blessings import Batch, Entry, tag_with
-from orbiter_mlflow.gate.comparability import compare_fields, fields_of, unusable_values
+from orbiter_mlflow.gate.comparability import compare_fields, fields_of, param_of, unusable_values
 from orbiter_mlflow.gate.lowered import (
     compare_means,
     describe_changes,
@@ -80,13 +81,18 @@ def bless_runs(request: BlessRequest) -> list[str]:
     experiment = run_selection.experiment_of(request.settings, store)
     stored = run_selection.find_runs(store, request.runs, experiment=experiment)
     waiting = run_selection.waiting_here(*request.settings.spool_folders)
-    runs, _ = run_selection.gate_runs(store, request.policy, stored, (), waiting)
+    every, _ = run_selection.gate_runs(store, request.policy, stored, (), waiting)
+    runs, earlier = newest_attempts(request.policy, every, "baseline")
     metrics = require_fit(runs, request.policy)
     _require_known(request.accept_lower, metrics)
     blessing = _blessing(request)
     if request.file is None:
-        return _bless_by_tags(store, request, stored, runs, metrics, blessing)
-    return _bless_by_file(request.file, request, runs, metrics, blessing)
+        kept = {run.run_id for run in runs}
+        newest = [run for run in stored if run.run_id in kept]
+        lines = _bless_by_tags(store, request, newest, runs, metrics, blessing)
+    else:
+        lines = _bless_by_file(request.file, request, runs, metrics, blessing)
+    return [*(f"run {one.run_id} is left out: {one.reason}" for one in earlier), *lines]
 
 
 def _require_known(accepted: Sequence[str], metrics: Mapping[str, MetricPolicy | None]) -> None:
@@ -111,6 +117,7 @@ def _bless_by_tags(
         return [*_again(store, newest, blessing, request.name), finds]
     before = [] if newest is None else list(newest.runs)
     old, _ = run_selection.gate_runs(store, request.policy, before, (), {}, also=metrics)
+    old, _ = newest_attempts(request.policy, old, "baseline")
     changes = compare_means(metrics, values_of(old, metrics), values_of(runs, metrics))
     lowered = require_not_lower(changes, request.accept_lower)
     entry = Entry(request.name, blessing.at, secrets.token_hex(4), tuple(lowered))
@@ -128,6 +135,9 @@ def _bless_by_tags(
         former = run.tags.get(names.BASELINE, request.name)
         moved = "" if former == request.name else f", and no longer of {former}"
         lines.append(f"run {run.run_id} is now part of the baseline {request.name}{moved}")
+    if before:
+        former = counted(len(before), "run")
+        lines.append(f"{counted(len(stored), 'run')} replace the former blessing of {former}")
     return [*lines, *describe_changes(changes), finds]
 
 
@@ -178,6 +188,12 @@ def require_fit(
     )
     faults = [f"{_shown(run)} {fault}" for run in runs for fault in _faults(run, expected, policy)]
     faults += _mixed(runs, policy)
+    if policy is not None and policy.baseline.pool == 1 and len(runs) < policy.baseline.needed:
+        found = counted(len(runs), "run")
+        faults.append(
+            f"{found} cannot be a baseline: the policy needs {policy.baseline.needed} (min_runs); "
+            "bless as many in one call"
+        )
     if faults:
         raise BlessError("\n".join(faults))
     return expected
@@ -192,6 +208,9 @@ def _faults(
         yield f"is incomplete: {run.undelivered}"
     if not run.metrics:
         yield "has no metrics"
+    for field in () if policy is None else policy.paired_by:
+        if param_of(run, field) is None:
+            yield f"has no {field}, by which the policy pairs runs"
     for key in expected:
         value = run.metrics.get(key)
         if value is None:

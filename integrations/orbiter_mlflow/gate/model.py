@@ -242,7 +242,7 @@ class Approval:
     until: str
     reason: str
     by: str
-    status: Literal["used", "unused", "expired"]
+    status: Literal["used", "unused", "expired", "overruled"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orbiter_mlflow.gate import run_selection
+from orbiter_mlflow.gate.attempts import newest_attempts
 from orbiter_mlflow.gate.baseline_runs import FoundBaseline
 from orbiter_mlflow.gate.lineage import PastBlessing
 from orbiter_mlflow.gate.model import GateRun
@@ -55,6 +56,7 @@ def read_past(
     listed = []
     for index, batch in enumerate((*found.pooled, *found.former)):
         kept = list(expected) if drift or index < len(found.pooled) else last
-        runs = [replace(known[run.run_id], batch="") for run in batch.runs]
+        every = [replace(known[run.run_id], batch="") for run in batch.runs]
+        runs, _ = newest_attempts(policy, every, "baseline")
         listed.append(past_of_runs(policy if drift else None, batch, runs, baseline, kept))
     return listed

@@ -7,6 +7,7 @@ from pathlib import Path
 from orbiter_mlflow import names
 from orbiter_mlflow.errors import CannotCompareError, PolicyError
 from orbiter_mlflow.gate import baseline_file, run_selection
+from orbiter_mlflow.gate.attempts import newest_attempts
 from orbiter_mlflow.gate.baseline_runs import find_baseline
 from orbiter_mlflow.gate.lineage import PastBlessing
 from orbiter_mlflow.gate.past import past_of_file, past_of_runs
@@ -112,9 +113,9 @@ def _from_store(
     stored = list({run.run_id: run for batch in batches for run in batch.runs}.values())
     read, _ = run_selection.gate_runs(store, policy, stored, (), waiting, also={request.metric})
     runs = {run.run_id: run for run in read}
-    past = [
-        past_of_runs(None, batch, [runs[run.run_id] for run in batch.runs], (), [request.metric])
-        for batch in batches
-    ]
+    past = []
+    for batch in batches:
+        counted, _ = newest_attempts(policy, [runs[run.run_id] for run in batch.runs], "baseline")
+        past.append(past_of_runs(None, batch, counted, (), [request.metric]))
     keys = {key for run in read for key in run.metrics}
     return past, keys, f"filter {text} in experiment {experiment}"

@@ -9,12 +9,12 @@ from difflib import unified_diff
 from typing import TypeVar
 
 from orbiter_mlflow.gate.examples.model import ExamplesResult
-from orbiter_mlflow.gate.model import GateReport, MetricResult, Outcome, Verdict
+from orbiter_mlflow.gate.model import DriftResult, GateReport, MetricResult, Outcome, Verdict
 from orbiter_mlflow.text.shortening import shortened
 
 __all__ = ["policy_diff", "stricter", "with_problem"]
 
-_Result = TypeVar("_Result", MetricResult, ExamplesResult)
+_Result = TypeVar("_Result", MetricResult, ExamplesResult, DriftResult)
 
 MAX_DIFF_LINES = 400
 _MAX_LINE = 300
@@ -52,6 +52,18 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
     tables = {one.name: one for one in there.examples}
     examples = [_of_two(one, tables.pop(one.name, None), ref) for one in here.examples]
     examples += [_by(one, f"only the policy at {ref} compares these") for one in tables.values()]
+    trends = {one.metric: one for one in there.drift}
+    drift = [_of_two(one, trends.pop(one.metric, None), ref) for one in here.drift]
+    drift += [_by(one, f"only the policy at {ref} judges drift") for one in trends.values()]
+    failed = {one.metric for one in metrics if one.verdict is Verdict.FAIL}
+    failed |= {one.metric for one in drift if one.verdict is Verdict.FAIL}
+    failed |= {one.name for one in examples if one.verdict is Verdict.FAIL}
+    approvals = [
+        replace(one, status="overruled")
+        if one.metric in failed and one.status != "expired"
+        else one
+        for one in here.approvals
+    ]
     problems = [one for one in there.problems if one not in here.problems]
     runs = {run.run_id: run for run in (*there.baseline, *here.baseline)}
     candidates = {run.run_id: run for run in (*there.candidate, *here.candidate)}
@@ -67,6 +79,8 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
         outcome=max(here.outcome, there.outcome, key=_OUTCOMES.index),
         metrics=tuple(metrics),
         examples=tuple(examples),
+        drift=tuple(drift),
+        approvals=tuple(approvals),
         candidate=tuple(candidates.values()),
         baseline=tuple(runs.values()),
         problems=(*here.problems, *(f"by the policy at {ref}: {one}" for one in problems)),
@@ -80,14 +94,16 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
 def _of_two(here: _Result, there: _Result | None, ref: str) -> _Result:
     if there is None or _strictness(there) <= _strictness(here):
         return here
-    return _by(there, f"the policy at {ref} decides: here, it is {here.verdict.value}")
+    return _by(
+        there, f"the policy at {ref} decides; by the one here, the verdict is {here.verdict.value}"
+    )
 
 
 def _by(result: _Result, remark: str) -> _Result:
     return replace(result, reason=f"{result.reason}; {remark}")
 
 
-def _strictness(result: MetricResult | ExamplesResult) -> tuple[int, int]:
+def _strictness(result: MetricResult | ExamplesResult | DriftResult) -> tuple[int, int]:
     """What a result does to a build, and then how bad it looks."""
     rank, alarm = _VERDICTS.index(result.verdict), _VERDICTS.index(Verdict.INCONCLUSIVE)
     if result.severity == "fail" and rank >= alarm:

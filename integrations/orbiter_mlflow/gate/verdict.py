@@ -87,7 +87,8 @@ def assess(
             result = with_effect(result, expected, compared, sides, candidate)
     outside = _outside(expected, ours)
     if outside:
-        reason = f"{outside}{change_words(result)}"
+        against = change_words(result).removeprefix(": ")
+        reason = f"{outside}; against the baseline: {against}" if against else outside
         return Assessment(replace(result, verdict=Verdict.FAIL, reason=reason), compared)
     bounds = "it is within its bounds" if _bounded(expected) else "it has no bounds"
     if status is BaselineStatus.USABLE and not theirs.n:

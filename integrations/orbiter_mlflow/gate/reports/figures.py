@@ -80,13 +80,18 @@ def change(absolute: float | None, relative: float | None) -> str:
 
 
 def bound(shown: Bound | None) -> str | None:
-    """`worse by at least 0.012 (98.3%)`, `better by at most 0.003 (95%)`; None without a bound."""
+    """`worse by at least 0.012 (98.3%)`; None without a bound.
+
+    A lower bound that is not above 0 shows no loss: `not shown to be worse: by at least -0.003`.
+    """
     if shown is None:
         return None
-    word, kind = "worse", shown.kind
+    at, confidence = number(abs(shown.value), 4), _confidence(shown.confidence)
+    if shown.kind == "at least" and shown.value <= 0:
+        return f"not shown to be worse: by at least {'-' if shown.value else ''}{at} ({confidence})"
     if shown.value < 0:
-        word, kind = "better", "at most" if kind == "at least" else "at least"
-    return f"{word} by {kind} {number(abs(shown.value), 4)} ({_confidence(shown.confidence)})"
+        return f"better by at least {at} ({confidence})"
+    return f"worse by {shown.kind} {at} ({confidence})"
 
 
 def _confidence(value: float) -> str:

@@ -30,7 +30,7 @@ def sections(report: GateReport) -> list[Section]:
 def _worst_runs(report: GateReport) -> Section:
     return Section(
         "The candidate's worst runs",
-        columns=("metric", "run", "value", "worse by", "in spreads of the baseline"),
+        columns=("metric", "run", "value", "worse by", "baseline standard deviations"),
         rows=tuple(
             (
                 metric.metric,
@@ -95,7 +95,8 @@ def _approvals(report: GateReport) -> Section:
 
 _APPROVAL_STATUS = {
     "used": "accepted",
-    "unused": "unused: the metric is not worse than allowed",
+    "unused": "unused: the metric did not fail",
+    "overruled": "not in force: the policy at the git ref decides",
     "expired": "EXPIRED: it no longer counts",
 }
 

@@ -47,6 +47,8 @@ class Test(StrEnum):
     @property
     def with_article(self) -> str:
         """The name within a sentence: `the paired t-test`, `Welch's t-test`."""
+        if self is Test.COMBINED:
+            return "the paired t-test and the prediction interval"
         return self.value if self is Test.WELCH else f"the {self.value}"
 
 
