@@ -18,6 +18,7 @@ POLICY = """
 schema = 1
 [baseline]
 filter = "tags.baseline = 'main'"
+min_runs = 1
 [comparable]
 require_equal = ["params.size"]
 [metrics."eval/accuracy"]
