@@ -47,7 +47,7 @@ def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     fine = {"eval/accuracy": 0.9, "eval/loss": 0.5}
     made.add("died", fine, status="FAILED")
     made.add("goes on", fine, status="RUNNING")
-    made.add("sick", fine | {"train/x": math.nan})
+    made.add("sick", fine | {"train/x": math.nan}, params={"extra.seed": "9"})
     made.add("endless", fine | {"eval/loss": -math.inf})
     made.add("lossy", fine, tags={names.DAMAGED: "2"})
     made.add("other data", fine, data={"eval": ("test_data", "ffff")})
@@ -145,7 +145,7 @@ def test_old_and_new_means_are_shown_and_a_lower_one_needs_acceptance(
 ) -> None:
     for n, accuracy in enumerate((0.9, 0.6, 0.895)):
         fine = {"eval/accuracy": accuracy, "eval/loss": 0.25}
-        shelf.add(f"release {n}", fine, params={"size": "7"})
+        shelf.add(f"release {n}", fine, params={"size": "7", "extra.seed": str(n + 70)})
     given = ("--name", "releases", "--policy", policy)
     assert bless("release 0", *given)[0] == 0
     code, out = bless("release 1", *given)
@@ -170,7 +170,8 @@ def test_a_lower_loss_is_better_and_a_file_is_guarded_too(
     bless: Bless, shelf: Shelf, policy: Path
 ) -> None:
     for n, loss in enumerate((0.5, 0.2, 0.4)):
-        shelf.add(f"lossy {n}", {"eval/accuracy": 0.9, "eval/loss": loss}, params={"size": "7"})
+        values = {"eval/accuracy": 0.9, "eval/loss": loss}
+        shelf.add(f"lossy {n}", values, params={"size": "7", "extra.seed": str(n + 70)})
     given = ("--file", "b.json", "--policy", policy)
     assert bless("lossy 0", *given)[0] == 0
     code, out = bless("lossy 1", *given)

@@ -128,9 +128,15 @@ def test_the_worst_run_is_named_by_its_seed_or_its_name() -> None:
     assert label(run) == "seed 7"
     assert label(replace(run, params={"lr": "1"})) == "run c"
     assert label(replace(run, params={}, name="")) == "c"
-    assert (
-        label(replace(run, params={"fold": "2", "seed": "1"}), paired_by="params.fold") == "fold 2"
-    )
+    folds = [
+        replace(one, run_id=f"{one.run_id}-{side}", params={"fold": str(n), "seed": "1"})
+        for side, values in (("b", WIDE), ("c", AROUND))
+        for n, one in enumerate(a_run(f"f{n}", value, n) for n, value in enumerate(values))
+    ]
+    low = replace(folds[5], metrics=run.metrics)
+    found = only(judged([folds[3], folds[4], low], folds[:3], paired_by="params.fold")).worst
+    assert found is not None
+    assert found.label == "fold 2"
 
 
 def test_without_a_spread_the_worst_run_has_no_number_of_spreads() -> None:

@@ -73,11 +73,6 @@ class Policy(Table):
 
     @model_validator(mode="after")
     def _accepts_its_own_metrics(self) -> Self:
-        named = [one.metric for one in self.accept]
-        if twice := sorted({metric for metric in named if named.count(metric) > 1}):
-            raise ValueError(
-                f"[[accept]] names {quoted(twice[0])} more than once: keep one of them"
-            )
         for one in self.accept:
             if not covers(self.metrics, one.metric) and one.metric not in self.examples:
                 shown = {key: quoted(key) for key in (*self.metrics, *self.examples)}
