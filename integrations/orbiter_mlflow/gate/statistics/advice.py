@@ -40,10 +40,14 @@ def power(loss: float, error: float, freedom: float, level: float) -> float:
         error: standard error of the loss.
         freedom: degrees of freedom.
     """
+    import numpy as np
     from scipy import stats
 
-    ratio = min(loss / error, _LARGEST_RATIO)
-    return float(stats.nct.sf(stats.t.isf(level, freedom), freedom, ratio))
+    ratio, critical = min(loss / error, _LARGEST_RATIO), stats.t.isf(level, freedom)
+    with np.errstate(all="ignore"):
+        found = float(stats.nct.sf(critical, freedom, ratio))
+    # Older versions of scipy give NaN far out in a tail.
+    return found if found == found else float(ratio > critical)
 
 
 def seeds_needed(loss: float, plan: Plan | None, level: float) -> int | None:
