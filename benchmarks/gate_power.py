@@ -166,7 +166,7 @@ def _tolerances(row: tuple[Any, ...], trials: int, generator: Any) -> list[float
 
 def _families(row: tuple[Any, ...], trials: int, generator: Any) -> list[float]:
     """Of good builds: FAIL, at least a warning; of a drop of 3 spreads in one metric: the same."""
-    from orbiter_mlflow.gate.verdict import WITHIN_CHANCE
+    from orbiter_mlflow.gate.statistics import WITHIN_CHANCE
 
     n, m, count, method = row
     found = []

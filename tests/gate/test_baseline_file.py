@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from gate_runs import Shelf
-from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.errors import CannotCompareError
 from orbiter_mlflow.gate import baseline_file
 from orbiter_mlflow.gate.model import GateRun
@@ -41,13 +39,7 @@ def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 
 @pytest.fixture
 def run(shelf: Shelf) -> Run:
-    def invoke(*arguments: object) -> tuple[int, str]:
-        environment = {"MLFLOW_TRACKING_URI": shelf.uri, "COLUMNS": "1000"}
-        result = CliRunner(env=environment).invoke(commands, [str(part) for part in arguments])
-        assert isinstance(result.exception, SystemExit | None), result.exc_info
-        return result.exit_code, result.output
-
-    return invoke
+    return shelf.call
 
 
 def git(*arguments: str) -> str:

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from gate_runs import Shelf, names_of
 from orbiter_mlflow import names
-from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.errors import FilterError
 from orbiter_mlflow.gate.baseline_runs import FoundBaseline, find_baseline
 from orbiter_mlflow.gate.policy.baseline import Baseline
@@ -38,13 +36,7 @@ def shelf(empty_store: Path, tmp_path: Path) -> Shelf:
 
 @pytest.fixture
 def run(shelf: Shelf) -> Run:
-    def invoke(*arguments: object) -> tuple[int, str]:
-        environment = {"MLFLOW_TRACKING_URI": shelf.uri, "COLUMNS": "1000"}
-        result = CliRunner(env=environment).invoke(commands, [str(part) for part in arguments])
-        assert isinstance(result.exception, SystemExit | None), result.exc_info
-        return result.exit_code, result.output
-
-    return invoke
+    return shelf.call
 
 
 @pytest.fixture

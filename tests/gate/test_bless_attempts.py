@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from gate_runs import Shelf
-from orbiter_mlflow.cli.main import commands
 
 POLICY = """
 [gate]
@@ -39,16 +37,9 @@ def add(shelf: Shelf, batch: str, values: Sequence[float], attempt: str = "1") -
         )
 
 
-def call(shelf: Shelf, *arguments: str) -> tuple[int, str]:
-    environment = {"MLFLOW_TRACKING_URI": shelf.uri, "COLUMNS": "200"}
-    result = CliRunner(env=environment).invoke(commands, list(arguments))
-    assert isinstance(result.exception, SystemExit | None), result.exc_info
-    return result.exit_code, result.output
-
-
 def bless(shelf: Shelf, batch: str, *more: str) -> tuple[int, str]:
     chosen = ["bless", f"tags.batch = '{batch}'", "--reason", batch, "--policy", "gate.toml"]
-    return call(shelf, *chosen, *more)
+    return shelf.call(*chosen, *more)
 
 
 @pytest.mark.parametrize("more", [(), ("--file", "baseline.json")], ids=["tags", "file"])
@@ -81,7 +72,7 @@ def test_history_shows_what_the_check_compares_with(shelf: Shelf) -> None:
     add(shelf, "b", (0.60, 0.62, 0.64), attempt="2")
     for seed in range(3):  # as an earlier version blessed all attempts
         shelf.tag(f"b-{seed}-2", **blessed)
-    code, out = call(shelf, "history", "eval/accuracy", "--policy", "gate.toml", "--format", "json")
+    code, out = shelf.call("history", "eval/accuracy", "--policy", "gate.toml", "--format", "json")
     assert code == 0, out
     (point,) = json.loads(out)["points"]
     assert (point["summary"]["n"], point["summary"]["mean"]) == (3, pytest.approx(0.62))
@@ -100,6 +91,6 @@ def test_a_field_that_pairs_runs_and_that_none_has_is_refused(shelf: Shelf) -> N
     code, out = bless(shelf, "b")
     assert (code, "has no params.sede, by which the policy pairs runs" in out) == (1, True)
     add(shelf, "c", (0.90, 0.92, 0.94))
-    code, out = call(shelf, "check", "gate.toml", "--candidate", "tags.batch = 'c'")
+    code, out = shelf.call("check", "gate.toml", "--candidate", "tags.batch = 'c'")
     assert code == 3, out
     assert "3 of 3 baseline runs did not log params.sede" in " ".join(out.split())

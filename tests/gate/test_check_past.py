@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from gate_runs import Shelf
 from orbiter_mlflow import names
-from orbiter_mlflow.cli.main import commands
 
 POLICY = """
 [gate]
@@ -37,13 +35,7 @@ def shelf(empty_store: Path, tmp_path: Path) -> Shelf:
 
 @pytest.fixture
 def run(shelf: Shelf) -> Run:
-    def invoke(*arguments: object) -> tuple[int, str]:
-        environment = {"MLFLOW_TRACKING_URI": shelf.uri, "COLUMNS": "1000"}
-        result = CliRunner(env=environment).invoke(commands, [str(part) for part in arguments])
-        assert isinstance(result.exception, SystemExit | None), result.exc_info
-        return result.exit_code, result.output
-
-    return invoke
+    return shelf.call
 
 
 def seeds(shelf: Shelf, name: str, mean: float, **more: Any) -> list[str]:

@@ -49,11 +49,7 @@ def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 def check(shelf: Shelf) -> Check:
     def invoke(candidate: str = "good", metric: str = "eval/accuracy") -> tuple[int, str]:
         Path("gate.toml").write_text(POLICY.format(metric=metric))
-        result = CliRunner(env={"MLFLOW_TRACKING_URI": shelf.uri, "COLUMNS": "400"}).invoke(
-            commands, ["check", "gate.toml", "--candidate", candidate, *REPORTS]
-        )
-        assert isinstance(result.exception, SystemExit | None), result.exc_info
-        return result.exit_code, result.output
+        return shelf.call("check", "gate.toml", "--candidate", candidate, *REPORTS, width=400)
 
     return invoke
 

@@ -45,10 +45,7 @@ def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
 def check(shelf: Shelf) -> Check:
     def invoke(candidate: str, *more: str) -> tuple[int, str]:
         given = ("--baseline-ref", "main", "--candidate", candidate, "--json", "r.json")
-        environment = {"MLFLOW_TRACKING_URI": shelf.uri, "COLUMNS": "1000"}
-        result = CliRunner(env=environment).invoke(commands, ["check", "gate.toml", *given, *more])
-        assert isinstance(result.exception, SystemExit | None), result.exc_info
-        return result.exit_code, result.output
+        return shelf.call("check", "gate.toml", *given, *more)
 
     return invoke
 

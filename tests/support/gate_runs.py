@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
 from orbiter_mlflow import names
+from orbiter_mlflow.cli.main import commands
 
 _STARTS = itertools.count(1_700_000_000_000, 60_000)
 
@@ -36,6 +38,13 @@ class Shelf:
         path = folder / "store.db"
         path.write_bytes(empty_store.read_bytes())
         return cls(f"sqlite:///{path}")
+
+    def call(self, *arguments: object, width: int = 1000) -> tuple[int, str]:
+        """Run `orbiter-mlflow` on this store; the exit code and the output."""
+        environment = {"MLFLOW_TRACKING_URI": self.uri, "COLUMNS": str(width)}
+        result = CliRunner(env=environment).invoke(commands, [*map(str, arguments)])
+        assert isinstance(result.exception, SystemExit | None), result.exc_info
+        return result.exit_code, result.output
 
     def experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)

@@ -10,7 +10,7 @@ from orbiter_mlflow.gate.examples.model import ExamplesResult
 from orbiter_mlflow.gate.model import Approval, DriftResult, MetricResult, Verdict
 from orbiter_mlflow.gate.policy import Acceptance, Policy
 
-__all__ = ["apply_approvals", "approvals_of"]
+__all__ = ["apply_approvals", "approvals_of", "result_name"]
 
 
 _Result = TypeVar("_Result", MetricResult, ExamplesResult, DriftResult)
@@ -32,7 +32,7 @@ def apply_approvals(policy: Policy, results: Sequence[_Result], today: date) -> 
     in_force = _in_force(policy.accept, today)
     found = []
     for result in results:
-        accepted = in_force.get(_name(result))
+        accepted = in_force.get(result_name(result))
         if accepted is None or result.verdict not in covered or _unmeasured(result):
             found.append(result)
             continue
@@ -47,7 +47,7 @@ def approvals_of(
     policy: Policy, results: Sequence[MetricResult | ExamplesResult | DriftResult], today: date
 ) -> tuple[Approval, ...]:
     """All approvals of the policy, with what became of each."""
-    used = {_name(one) for one in results if one.verdict is Verdict.ACCEPTED}
+    used = {result_name(one) for one in results if one.verdict is Verdict.ACCEPTED}
     in_force = _in_force(policy.accept, today)
     approvals = []
     for one in policy.accept:
@@ -60,7 +60,8 @@ def approvals_of(
     return tuple(approvals)
 
 
-def _name(result: MetricResult | ExamplesResult | DriftResult) -> str:
+def result_name(result: MetricResult | ExamplesResult | DriftResult) -> str:
+    """The metric, or the name of a comparison example by example."""
     return result.name if isinstance(result, ExamplesResult) else result.metric
 
 

@@ -4,10 +4,12 @@ A change that loosens its own policy is judged by both, and for each metric and 
 stricter result counts.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from difflib import unified_diff
 from typing import TypeVar
 
+from orbiter_mlflow.gate.approvals import result_name
 from orbiter_mlflow.gate.examples.model import ExamplesResult
 from orbiter_mlflow.gate.model import DriftResult, GateReport, MetricResult, Outcome, Verdict
 from orbiter_mlflow.text.shortening import shortened
@@ -46,18 +48,11 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
         there: by the policy at the ref; what it alone judges is added.
         ref: the ref, for people.
     """
-    others = {metric.metric: metric for metric in there.metrics}
-    metrics = [_of_two(one, others.pop(one.metric, None), ref) for one in here.metrics]
-    metrics += [_by(one, f"only the policy at {ref} has this metric") for one in others.values()]
-    tables = {one.name: one for one in there.examples}
-    examples = [_of_two(one, tables.pop(one.name, None), ref) for one in here.examples]
-    examples += [_by(one, f"only the policy at {ref} compares these") for one in tables.values()]
-    trends = {one.metric: one for one in there.drift}
-    drift = [_of_two(one, trends.pop(one.metric, None), ref) for one in here.drift]
-    drift += [_by(one, f"only the policy at {ref} judges drift") for one in trends.values()]
-    failed = {one.metric for one in metrics if one.verdict is Verdict.FAIL}
-    failed |= {one.metric for one in drift if one.verdict is Verdict.FAIL}
-    failed |= {one.name for one in examples if one.verdict is Verdict.FAIL}
+    metrics = _merged(here.metrics, there.metrics, ref, "has this metric")
+    examples = _merged(here.examples, there.examples, ref, "compares these")
+    drift = _merged(here.drift, there.drift, ref, "judges drift")
+    every: list[MetricResult | ExamplesResult | DriftResult] = [*metrics, *examples, *drift]
+    failed = {result_name(one) for one in every if one.verdict is Verdict.FAIL}
     approvals = [
         replace(one, status="overruled")
         if one.metric in failed and one.status != "expired"
@@ -77,9 +72,9 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
     return replace(
         here,
         outcome=max(here.outcome, there.outcome, key=_OUTCOMES.index),
-        metrics=tuple(metrics),
-        examples=tuple(examples),
-        drift=tuple(drift),
+        metrics=metrics,
+        examples=examples,
+        drift=drift,
         approvals=tuple(approvals),
         candidate=tuple(candidates.values()),
         baseline=tuple(runs.values()),
@@ -89,6 +84,16 @@ def stricter(here: GateReport, there: GateReport, ref: str) -> GateReport:
         differences=tuple(differences.values()),
         bootstrap=here.bootstrap or there.bootstrap,
     )
+
+
+def _merged(
+    here: Sequence[_Result], there: Sequence[_Result], ref: str, alone: str
+) -> tuple[_Result, ...]:
+    """The stricter result of each, and those that only the policy at the ref has."""
+    others: dict[str, _Result] = {result_name(one): one for one in there}
+    found: list[_Result] = [_of_two(one, others.pop(result_name(one), None), ref) for one in here]
+    found += [_by(one, f"only the policy at {ref} {alone}") for one in others.values()]
+    return tuple(found)
 
 
 def _of_two(here: _Result, there: _Result | None, ref: str) -> _Result:

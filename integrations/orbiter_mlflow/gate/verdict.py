@@ -19,10 +19,6 @@ from orbiter_mlflow.gate.tolerance import Assessment, against_limits
 
 __all__ = ["BaselineStatus", "assess", "decide"]
 
-WITHIN_CHANCE = 4
-"""A metric past tolerance whose adjusted p-value is above this many times alpha is well within
-chance: it passes. With alpha = 0.05, 4 of 5 good builds have no warning, for any number of metrics.
-"""
 WIDENED = 2.0
 """From this many times the baseline's spread on, the candidate's is mentioned."""
 _BATCHES_SHOWN = 5
@@ -168,7 +164,7 @@ def _by_p_value(
     if result.test is Test.PERMUTATION and statistics.orders(m, n) * alpha < max(1, tested):
         needed = statistics.orders_needed(m, n, alpha / tested)
         return replace(result, verdict=Verdict.CANNOT_COMPARE, reason=f"{result.reason}; {needed}")
-    if quiet and against.p_value > min(0.5, WITHIN_CHANCE * alpha):
+    if quiet and statistics.well_within_chance(against.p_value, alpha):
         reason = f"{result.reason}, but well within chance: {found}"
         return replace(result, verdict=Verdict.PASS, reason=reason, by_chance=True)
     level = alpha / max(1, tested * len(compared.plans))

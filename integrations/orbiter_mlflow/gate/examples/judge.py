@@ -15,10 +15,11 @@ from orbiter_mlflow.gate.examples.model import (
 from orbiter_mlflow.gate.examples.paired_test import ExampleTest, PairedTest
 from orbiter_mlflow.gate.examples.pairs import Pairs
 from orbiter_mlflow.gate.examples.table import ExampleTable
+from orbiter_mlflow.gate.limits import exceeds
 from orbiter_mlflow.gate.model import Bound, LeftOut, Verdict, counted
 from orbiter_mlflow.gate.policy import ExamplesPolicy
-from orbiter_mlflow.gate.statistics import Corrected, Correction, corrected
-from orbiter_mlflow.gate.verdict import WITHIN_CHANCE, BaselineStatus
+from orbiter_mlflow.gate.statistics import Corrected, Correction, corrected, well_within_chance
+from orbiter_mlflow.gate.verdict import BaselineStatus
 
 __all__ = ["MAX_RUNS", "MIN_SLICE", "ExampleTables", "judge_examples"]
 
@@ -27,8 +28,8 @@ MAX_RUNS = 20
 MIN_SLICE = 10
 """Examples of a slice that is tested; with fewer, hardly any loss is significant."""
 
-_SLACK = 1e-9
-"""Fraction of a limit that rounding may exceed it by."""
+_ROUNDING = 1e-18
+"""A difference of two mean scores up to this is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,7 @@ def _slices(
 
 
 def _past(worse_by: float, expected: ExamplesPolicy) -> bool:
-    return worse_by > expected.max_drop * (1 + _SLACK) + _SLACK * _SLACK
+    return exceeds(worse_by, expected.max_drop, _ROUNDING)
 
 
 def _decide(
@@ -251,7 +252,7 @@ def _decide(
         verdict, reason = Verdict.PASS, f"within {limit}: {change}"
     elif p_value <= alpha:
         verdict, reason = Verdict.FAIL, f"past {limit}: {found}"
-    elif quiet and p_value > min(0.5, WITHIN_CHANCE * alpha):
+    elif quiet and well_within_chance(p_value, alpha):
         verdict, reason = Verdict.PASS, f"past {limit}, but well within chance: {found}"
         by_chance = True
     else:

@@ -16,7 +16,13 @@ from orbiter_mlflow.gate.statistics.choice import (
     compare,
     orders_needed,
 )
-from orbiter_mlflow.gate.statistics.corrections import Corrected, Correction, corrected
+from orbiter_mlflow.gate.statistics.corrections import (
+    WITHIN_CHANCE,
+    Corrected,
+    Correction,
+    corrected,
+    well_within_chance,
+)
 from orbiter_mlflow.gate.statistics.losses import (
     MAX_VALUE,
     Direction,
@@ -33,6 +39,7 @@ __all__ = [
     "MAX_VALUE",
     "MIN_RUNS",
     "POWER",
+    "WITHIN_CHANCE",
     "Comparison",
     "Corrected",
     "Correction",
@@ -51,4 +58,5 @@ __all__ = [
     "seeds_needed",
     "spread_of",
     "to_losses",
+    "well_within_chance",
 ]

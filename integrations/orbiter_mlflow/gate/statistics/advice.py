@@ -47,7 +47,7 @@ def power(loss: float, error: float, freedom: float, level: float) -> float:
     with np.errstate(all="ignore"):
         found = float(stats.nct.sf(critical, freedom, ratio))
     # Older versions of scipy give NaN far out in a tail.
-    return found if found == found else float(ratio > critical)
+    return float(ratio > critical) if math.isnan(found) else found
 
 
 def seeds_needed(loss: float, plan: Plan | None, level: float) -> int | None:

@@ -4,10 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Corrected", "Correction", "corrected"]
+__all__ = ["WITHIN_CHANCE", "Corrected", "Correction", "corrected", "well_within_chance"]
 
 Correction = Literal["holm", "fdr"]
 """What `alpha` bounds: the probability of any false alarm, or the share of false alarms."""
+
+
+WITHIN_CHANCE = 4
+"""A loss past tolerance whose adjusted p-value is above this many times alpha is well within
+chance: it passes. With alpha = 0.05, 4 of 5 good builds have no warning, for any number of metrics.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,11 @@ def corrected(p_values: Sequence[float], alpha: float, method: Correction) -> li
     if not p_values:
         return []
     return (_holm if method == "holm" else _benjamini_hochberg)(p_values, alpha)
+
+
+def well_within_chance(p_value: float, alpha: float) -> bool:
+    """Whether an adjusted p-value is so large that a loss past tolerance says nothing."""
+    return p_value > min(0.5, WITHIN_CHANCE * alpha)
 
 
 def _holm(p_values: Sequence[float], alpha: float) -> list[Corrected]:
