@@ -31,6 +31,7 @@ from orbiter_mlflow.delivery.records import (
     Record,
     Status,
     Tags,
+    Update,
     encode,
     entry_size,
     split,
@@ -226,7 +227,9 @@ class Journal:
 
 def is_final(record: Record) -> bool:
     """Whether a record says how the run ended."""
-    return isinstance(record, Close) or (isinstance(record, Status) and record.end_time is not None)
+    return isinstance(record, Close) or (
+        isinstance(record, Status | Update) and record.end_time is not None
+    )
 
 
 class _Deferred:

@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -19,10 +19,13 @@ from pydantic_core import to_json
 from orbiter_mlflow import names
 from orbiter_mlflow.errors import DamagedLineError, UnknownFormatError
 
-FORMAT: Final = 1
-"""Version of the journal format; a journal of another version is refused."""
+FORMAT: Final = 2
+"""Version of the journal format that is written."""
+_READ: Final = (1, 2)
+"""Versions that are read; a journal of another version is refused. Version 2 added journals whose
+records are delivered as written, and `Update`."""
 
-RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 
 _Value = TypeVar("_Value", str, float)
 
@@ -65,6 +68,11 @@ class Head:
         live: delivered in the background; False waits for `orbiter-mlflow sync`.
         keep: leaves the journal in the spool after delivery.
         folder: the writer's working folder, where MLflow would put artifacts by default.
+        as_written: the records come from MLflow's own clients, and are delivered without a change.
+        tags: tags that a run is created with; only where `as_written`.
+        run_uid: the uid of the journal that creates the run, instead of `run_id` where that is not
+            known yet.
+        parent_uid: the same instead of `parent_run_id`.
         format: version of the journal format.
     """
 
@@ -81,7 +89,11 @@ class Head:
     live: bool = True
     keep: bool = False
     folder: str | None = None
-    format: Literal[1] = FORMAT
+    as_written: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+    run_uid: str | None = None
+    parent_uid: str | None = None
+    format: Literal[1, 2] = FORMAT
     kind: Literal["head"] = "head"
 
 
@@ -103,17 +115,25 @@ class Tags:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Metric values, by key, of one step and one time."""
+    """Metric values, by key, of one step and one time.
+
+    `of` names what else the values belong to, in MLflow's terms: `model_id`, `dataset_name`,
+    `dataset_digest`.
+    """
 
     step: int
     time: int
     values: dict[str, float]
+    of: dict[str, str] | None = None
     kind: Literal["metrics"] = "metrics"
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset input of the run, in MLflow's terms; `schema` and `profile` are JSON or empty."""
+    """A dataset input of the run, in MLflow's terms; `schema` and `profile` are JSON or empty.
+
+    `tags` are the tags of the input; without them it has one, its context.
+    """
 
     name: str
     digest: str
@@ -122,6 +142,7 @@ class Dataset:
     schema: str
     profile: str
     context: str
+    tags: dict[str, str] | None = None
     kind: Literal["dataset"] = "dataset"
 
 
@@ -155,13 +176,29 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Update:
+    """A change of the run by an MLflow client; what is None stays as it is.
+
+    Attributes:
+        status: one of `RunStatus`.
+        end_time: milliseconds since the epoch.
+        name: name of the run.
+    """
+
+    status: RunStatus | None = None
+    end_time: int | None = None
+    name: str | None = None
+    kind: Literal["update"] = "update"
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """The last record: the writer has finished."""
 
     kind: Literal["close"] = "close"
 
 
-Record = Head | Params | Tags | Metrics | Dataset | Artifact | Status | Close
+Record = Head | Params | Tags | Metrics | Dataset | Artifact | Status | Update | Close
 
 SIDE_LANES: Final[Mapping[str, type[Dataset] | type[Artifact]]] = {
     "datasets": Dataset,
@@ -173,7 +210,7 @@ for them."""
 
 def kind_of(record: type[Record]) -> str:
     """The text that stands for a class of records in a journal."""
-    return next(str(field.default) for field in fields(record) if field.name == "kind")
+    return next(str(one.default) for one in fields(record) if one.name == "kind")
 
 
 @cache
@@ -208,9 +245,9 @@ def decode(line: bytes) -> Record:
         return _reader().validate_json(body)
     except ValidationError as error:
         written = _format_of(body)
-        if written != FORMAT:
+        if written not in _READ:
             raise UnknownFormatError(
-                f"journal format {written} is not known (this version reads {FORMAT}): "
+                f"journal format {written} is not known (this version reads {FORMAT} and older): "
                 "deliver it with the version of orbiter that wrote it"
             ) from error
         raise DamagedLineError(
