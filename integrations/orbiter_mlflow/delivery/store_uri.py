@@ -5,9 +5,17 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
+PREFIX = "journal+"
+"""Begins the tracking URIs by which MLflow's own clients write through our journals."""
+
 _SQLITE = re.compile(r"sqlite(\+\w+)?://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _PORTS = {"http": 80, "https": 443}
+
+
+def plain(uri: str) -> str:
+    """The URI of the store itself: without our prefix."""
+    return uri.removeprefix(PREFIX)
 
 
 def sqlite_file(uri: str) -> Path | None:
