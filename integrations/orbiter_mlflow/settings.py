@@ -69,6 +69,9 @@ class MLflowSettings(BaseModel):
     """Whether journals stay in the spool once they are fully delivered."""
     flush_timeout: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """Seconds, 0 or more, that `train` and `evaluate` wait at most for delivery when they end."""
+    answer_timeout: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    """Seconds, 0 or more, that MLflow's own API waits behind the prefix `journal+` for a store that
+    gives no answer, before it goes on without."""
     on_failure: Literal["warn", "raise"] = "warn"
     """Whether results that are not delivered in time, and tables of examples that cannot be used,
     give a warning or a `TrackingError`."""

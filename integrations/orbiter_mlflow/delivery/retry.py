@@ -63,6 +63,8 @@ ENVIRONMENT_POLL = 0.25
 
 ACK_POLL = 0.02
 """Between looks at the ack while somebody waits for delivery."""
+READ_POLL = 0.005
+"""The same while a read of MLflow's own API waits for what was written before it."""
 
 # -- files and locks -------------------------------------------------------------------------------
 

@@ -7,14 +7,14 @@ an event loop it never blocks the loop.
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.ack import Ack, read_ack, read_lane_ack
 from orbiter_mlflow.delivery.hosts.base import Host
 from orbiter_mlflow.delivery.records import SIDE_LANES, Head, Record
-from orbiter_mlflow.delivery.spool import open_journal, quarantine_path
+from orbiter_mlflow.delivery.spool import open_journal, problem_of, quarantine_path
 
 _logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class RunWriter:
         host: delivers the journal.
         tracking_uri: the store, with its credentials; `head` has it without.
         flush_timeout: seconds that the user is willing to wait for delivery.
+        ack: what delivery has to know from the start; see `spool.open_journal`.
 
     Attributes:
         uid: of the head.
@@ -37,12 +38,20 @@ class RunWriter:
     """
 
     def __init__(
-        self, folder: Path, head: Head, host: Host, *, tracking_uri: str, flush_timeout: float
+        self,
+        folder: Path,
+        head: Head,
+        host: Host,
+        *,
+        tracking_uri: str,
+        flush_timeout: float,
+        ack: Ack | None = None,
     ) -> None:
         self.uid = head.uid
-        self._journal = open_journal(folder, head)
+        self._journal = open_journal(folder, head, ack)
         self._host = host
-        self._run_id: str | None = None
+        self._run_id: str | None = None if ack is None else ack.run_id
+        self._delivered = 0
         self._quarantined = 0
         self._kept = ""
         self._tracking_uri = tracking_uri
@@ -117,6 +126,40 @@ class RunWriter:
         problem = ack.problem or "delivery has not finished"
         self._host.warn_undelivered(self.path, problem)
         return problem
+
+    def wait(self, within: float, *, patience: float, lanes: Collection[str]) -> bool:
+        """Wait until what was appended so far is in the store, for a caller that cannot await.
+
+        Args:
+            within: seconds, at most.
+            patience: seconds, at most, once delivery has a problem.
+            lanes: the side lanes that count.
+
+        Returns:
+            Whether all of it is in the store.
+        """
+        target = self._journal.size
+        if self._delivered >= target and self._lanes_at(target, lanes):
+            return True
+        troubled: float | None = None
+        for ack in self._poll(within):
+            here = ack.offset >= target and not ack.aside and self._lanes_at(target, lanes)
+            if here or not self.path.exists():  # removed once all of it was delivered
+                self._delivered = target
+                return True
+            if not (ack.problem or problem_of(self.path)):
+                troubled = None
+            elif troubled is None:
+                troubled = time.monotonic()
+            elif time.monotonic() > troubled + patience:
+                _outages.note(self._tracking_uri, self.path, ack)
+                break
+            time.sleep(retry.READ_POLL)
+        return False
+
+    def _lanes_at(self, target: int, lanes: Collection[str]) -> bool:
+        acks = (read_lane_ack(self.path, lane) for lane in lanes)
+        return all(ack.offset >= target and not ack.aside for ack in acks)
 
     def _warn_of_quarantined(self, ack: Ack) -> None:
         if ack.quarantined > self._quarantined:

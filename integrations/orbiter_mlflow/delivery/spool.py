@@ -38,8 +38,13 @@ from orbiter_mlflow.delivery.records import SIDE_LANES, Head, ProcessIdentity
 SUFFIX = ".jsonl"
 
 
-def open_journal(spool: Path, head: Head) -> Journal:
+def open_journal(spool: Path, head: Head, ack: Ack | None = None) -> Journal:
     """Create the journal of a run in the folder `spool`, which is created if necessary.
+
+    Args:
+        spool: the folder.
+        head: the first record.
+        ack: what delivery has to know from the start, such as the id of a run that exists.
 
     Raises:
         OSError: the folder or the file cannot be created.
@@ -47,9 +52,17 @@ def open_journal(spool: Path, head: Head) -> Journal:
     spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     seconds, milliseconds = divmod(head.start_time, 1000)  # both: `journals` sorts by the name
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
-    journal = Journal(spool / f"{stamp}{milliseconds:03d}-{head.uid[:8]}{SUFFIX}", head)
+    path = spool / f"{stamp}{milliseconds:03d}-{head.uid[:8]}{SUFFIX}"
+    if ack is not None:  # before anybody can find the journal and deliver it without
+        write_ack(path, ack)
+    try:
+        journal = Journal(path, head)
+    except OSError:
+        ack_path(path).unlink(missing_ok=True)
+        raise
     with contextlib.suppress(OSError):  # now: if the disk is full later, they are overwritten
-        write_ack(journal.path, Ack())
+        if ack is None:
+            write_ack(journal.path, Ack())
         for lane in SIDE_LANES:
             write_lane_ack(journal.path, lane, LaneAck())
     return journal

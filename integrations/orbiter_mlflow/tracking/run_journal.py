@@ -5,6 +5,7 @@ import uuid
 from pathlib import Path
 
 from orbiter_mlflow.delivery import spool_folder
+from orbiter_mlflow.delivery.ack import Ack
 from orbiter_mlflow.delivery.hosts.base import Host, OfflineHost, host_of
 from orbiter_mlflow.delivery.hosts.process import DeliveryProcess
 from orbiter_mlflow.delivery.hosts.thread import DeliveryThread
@@ -53,6 +54,20 @@ def open_run_journal(
         live=settings.delivery != "offline",
         folder=_working_folder(redactor),
     )
+    return open_writer(settings, head)
+
+
+def open_writer(settings: MLflowSettings, head: Head, ack: Ack | None = None) -> RunWriter:
+    """Create the journal of a head in the first folder that takes it, and start its delivery.
+
+    Args:
+        settings: say where journals lie and how they are delivered.
+        head: the first record.
+        ack: what delivery has to know from the start; see `spool.open_journal`.
+
+    Raises:
+        OSError: the journal cannot be made.
+    """
     folders = settings.spool_folders
     problem: OSError | None = None
     for folder in folders:
@@ -64,6 +79,7 @@ def open_run_journal(
                 host_of(_HOSTS[settings.delivery]),
                 tracking_uri=settings.tracking_uri,
                 flush_timeout=settings.flush_timeout,
+                ack=ack,
             )
         except OSError as error:
             problem = problem or error

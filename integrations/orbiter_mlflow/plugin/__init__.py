@@ -1,0 +1,15 @@
+"""The plugin by which MLflow's own clients write through our journals: `journal+<tracking URI>`.
+
+MLflow finds it by the entry points of this package and asks it for stores:
+
+    entry_points         what MLflow calls: build the stores and artifact repositories
+    store                a tracking store whose writes become records of journals
+    methods              which method of a store is journaled, flushed first, or passed on
+    runs                 the runs that this process writes through one tracking URI
+    journaled_run        one of them: its journal, and what is known of it
+    entities             MLflow's entities as records, after MLflow's own validation
+    asking               ask a store that may not answer
+    endings              how runs end that the process leaves open
+    artifact_repository  artifacts become records, too
+    model_registry       the model registry behind the prefix
+"""

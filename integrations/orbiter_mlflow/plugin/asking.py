@@ -1,0 +1,70 @@
+"""Ask a store a question, but wait for the answer only so long."""
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from orbiter_mlflow.delivery.mlflow_client.errors import classified
+from orbiter_mlflow.errors import TransientError
+
+_T = TypeVar("_T")
+
+_AGAIN = 30.0
+"""Seconds after a question without an answer in which the next ones are given little time."""
+_LITTLE = 0.5
+
+
+class NoAnswerError(Exception):
+    """The store gave no answer of its own in time."""
+
+
+class Asking:
+    """Asks one store. After a question that got no answer, the next ones wait only briefly: a sweep
+    must not wait for each of its runs.
+
+    Args:
+        within: seconds that an answer may take.
+    """
+
+    def __init__(self, within: float) -> None:
+        self._within = within
+        self._silent_since = -_AGAIN
+
+    def ask(self, question: Callable[[], _T]) -> _T:
+        """Return the answer, or raise MLflow's own refusal.
+
+        Raises:
+            NoAnswerError: none came in time, or the store is in trouble; a request that is under
+                way may still be carried out.
+        """
+        silent = time.monotonic() < self._silent_since + _AGAIN
+        answer: list[_T] = []
+        error: list[Exception] = []
+        done = threading.Event()
+        context = contextvars.copy_context()
+
+        def run() -> None:
+            try:
+                answer.append(context.run(question))
+            except Exception as raised:
+                error.append(raised)
+            done.set()
+
+        threading.Thread(target=run, name="orbiter-question", daemon=True).start()
+        done.wait(min(_LITTLE, self._within) if silent else self._within)
+        if answer:
+            self._silent_since = -_AGAIN
+            return answer[0]
+        if error and not isinstance(classified(error[0]), TransientError):
+            raise error[0]
+        if not silent:
+            self._silent_since = time.monotonic()
+        raise NoAnswerError from (error[0] if error else None)
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether MLflow says that a thing does not exist."""
+    code: Any = getattr(error, "error_code", None)
+    return bool(code == "RESOURCE_DOES_NOT_EXIST")

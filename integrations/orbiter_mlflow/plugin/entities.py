@@ -1,0 +1,166 @@
+"""MLflow's entities as records of a journal, after MLflow's own validation.
+
+A store refuses bad content where it arrives; here it is refused in the call that logs it, by the
+same functions and so with the same exceptions.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.utils import validation
+
+from orbiter_mlflow.delivery.records import Dataset, Metrics
+
+
+@lru_cache(maxsize=10_000)
+def _is_metric_key(key: str) -> bool:
+    """Whether MLflow takes a metric's key; only good keys are remembered."""
+    validation._validate_metric_name(key)
+    return True
+
+
+def checked_metric(metric: Metric, path: str = "") -> Metric:
+    """The metric, if MLflow takes it.
+
+    Raises:
+        MlflowException: it does not.
+    """
+    value, step, time = metric.value, metric.step, metric.timestamp
+    plain = type(value) is float and type(step) is int and type(time) is int and time >= 0
+    if plain and type(metric.key) is str:
+        try:
+            _is_metric_key(metric.key)
+        except MlflowException:
+            pass  # the message names the path of the field
+        else:
+            return metric
+    validation._validate_metric(metric.key, value, time, step, path=path)
+    return metric
+
+
+def checked_param(param: Param, path: str = "") -> Param:
+    """The param, if MLflow takes it; cut where MLflow cuts it.
+
+    Raises:
+        MlflowException: it does not.
+    """
+    return _encodable(validation._validate_param(param.key, param.value, path=path))
+
+
+def checked_tag(tag: RunTag, path: str = "") -> RunTag:
+    """The tag, if MLflow takes it; cut where MLflow cuts it.
+
+    Raises:
+        MlflowException: it does not.
+    """
+    return _encodable(validation._validate_tag(tag.key, tag.value, path=path))
+
+
+def checked_batch(
+    metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
+) -> tuple[list[Metric], list[Param], list[RunTag]]:
+    """The content of a `log_batch`, if MLflow takes all of it.
+
+    Raises:
+        MlflowException: it does not.
+    """
+    checked = (
+        [checked_metric(one, f"metrics[{index}]") for index, one in enumerate(metrics)],
+        [checked_param(one, f"params[{index}]") for index, one in enumerate(params)],
+        [checked_tag(one, f"tags[{index}]") for index, one in enumerate(tags)],
+    )
+    validation._validate_batch_log_limits(*checked)
+    validation._validate_param_keys_unique(checked[1])
+    return checked
+
+
+def metric_records(metrics: Sequence[Metric]) -> Iterator[Metrics]:
+    """Records of some metrics, in their order: one for neighbours that share step and time."""
+    values: dict[str, float] = {}
+    at: tuple[Any, ...] | None = None
+    for metric in metrics:
+        here = (
+            metric.step,
+            metric.timestamp,
+            metric.model_id,
+            metric.dataset_name,
+            metric.dataset_digest,
+        )
+        if here != at or metric.key in values:
+            if at is not None:
+                yield _metrics(at, values)
+            at, values = here, {}
+        values[metric.key] = float(metric.value)
+    if at is not None:
+        yield _metrics(at, values)
+
+
+def dataset_records(datasets: Sequence[DatasetInput] | None) -> list[Dataset]:
+    """Records of a run's dataset inputs.
+
+    Raises:
+        TypeError: `datasets` is no list.
+        MlflowException: MLflow does not take them.
+    """
+    if datasets is None:
+        return []
+    if not isinstance(datasets, list):
+        raise TypeError(f"Argument 'datasets' should be a list, got '{type(datasets)}'")
+    validation._validate_dataset_inputs(datasets)
+    return [
+        Dataset(
+            name=one.dataset.name,
+            digest=one.dataset.digest,
+            source_type=one.dataset.source_type,
+            source=one.dataset.source,
+            schema=one.dataset.schema or "",
+            profile=one.dataset.profile or "",
+            context="",
+            tags={tag.key: tag.value for tag in one.tags or ()},
+        )
+        for one in datasets
+    ]
+
+
+def require_unchanged(run_id: str, known: Mapping[str, str], params: Sequence[Param]) -> None:
+    """Refuse params that a run has with another value.
+
+    Raises:
+        MlflowException: there are some.
+    """
+    changed = [
+        {"key": param.key, "old_value": known[param.key], "new_value": param.value}
+        for param in params
+        if known.get(param.key, param.value) != param.value
+    ]
+    if changed:
+        raise MlflowException(
+            f"Changing param values is not allowed. Params were already logged='{changed}' for run "
+            f"ID='{run_id}'.",
+            INVALID_PARAMETER_VALUE,
+        )
+
+
+def _metrics(at: tuple[Any, ...], values: dict[str, float]) -> Metrics:
+    step, time, model, name, digest = at
+    of = {"model_id": model, "dataset_name": name, "dataset_digest": digest}
+    present = {key: text for key, text in of.items() if text is not None}
+    return Metrics(int(step), int(time), values, present or None)
+
+
+def _encodable(entity: Any) -> Any:
+    """A param or tag whose text can be sent: no half of a surrogate pair."""
+    try:
+        f"{entity.key}{entity.value}".encode()
+    except UnicodeEncodeError as error:
+        raise MlflowException(
+            f"{entity.key!r} is {json.dumps(entity.value)}, which no store takes: it holds half of "
+            "a surrogate pair",
+            INVALID_PARAMETER_VALUE,
+        ) from error
+    return entity

@@ -1,0 +1,252 @@
+"""One run as this process writes it: its journal, and what is known of it without asking the store.
+
+A run that this process creates is known completely; of another one, what was written here and, if
+the store answered when the first write came, what it had before.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from mlflow.entities import (
+    DatasetInput,
+    LifecycleStage,
+    Metric,
+    Param,
+    Run,
+    RunData,
+    RunInfo,
+    RunInputs,
+    RunStatus,
+    RunTag,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+
+from orbiter_mlflow.delivery.records import (
+    SIDE_LANES,
+    Close,
+    Params,
+    Record,
+    Tags,
+    Update,
+)
+from orbiter_mlflow.delivery.run_writer import RunWriter
+from orbiter_mlflow.plugin import entities
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_logger = logging.getLogger(__name__)
+
+_ENDED = ("FINISHED", "FAILED", "KILLED")
+
+
+class JournaledRun:
+    """A run that this process writes.
+
+    Args:
+        run: what is known of it.
+        complete: whether `run` is all of it, as of a run that was created here.
+        attach: opens a journal that joins the run.
+        writer: the journal, if it is open already.
+        real_id: its id in the store; None where the store has not told it yet.
+
+    Attributes:
+        run_id: the id by which this process knows the run.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        complete: bool,
+        attach: "Callable[[JournaledRun], RunWriter]",
+        writer: RunWriter | None = None,
+        real_id: str | None = None,
+    ) -> None:
+        self.run_id = str(run.info.run_id)
+        self.uid = None if writer is None else writer.uid
+        self.complete = complete
+        self.created_here = writer is not None
+        self._real_id = real_id
+        self._info: RunInfo = run.info
+        self._metrics: dict[str, Metric] = {one.key: one for one in run.data._metric_objs}
+        self._params: dict[str, str] = dict(run.data.params)
+        self._tags: dict[str, str] = dict(run.data.tags)
+        self._inputs: list[DatasetInput] = list(run.inputs.dataset_inputs if run.inputs else ())
+        self._attach = attach
+        self._writer = writer
+        self._closed: list[RunWriter] = []
+        self._running_here = writer is not None
+        self._pid = os.getpid()
+        # Reentrant: a garbage collection while it is held may log something, too.
+        self._lock = threading.RLock()
+
+    # -- writes --------------------------------------------------------------------------------
+
+    def log_batch(
+        self, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
+    ) -> None:
+        """Record checked content.
+
+        Raises:
+            MlflowException: the run is deleted, or has one of the params with another value.
+        """
+        with self._lock:
+            self._require_active()
+            if params:
+                entities.require_unchanged(self.run_id, self._params, params)
+                self._append(Params({one.key: one.value for one in params}))
+                self._params.update((one.key, one.value) for one in params)
+            for record in entities.metric_records(metrics):
+                self._append(record)
+            for metric in metrics:
+                latest = self._metrics.get(metric.key)
+                if latest is None or _order(metric) >= _order(latest):
+                    self._metrics[metric.key] = metric
+            if tags:
+                self._append(Tags({one.key: one.value for one in tags}))
+                self._tags.update((one.key, one.value) for one in tags)
+                if MLFLOW_RUN_NAME in self._tags:
+                    self._info = self._info._copy_with_overrides(
+                        run_name=self._tags[MLFLOW_RUN_NAME]
+                    )
+
+    def log_datasets(self, datasets: list[DatasetInput] | None) -> None:
+        """Record dataset inputs.
+
+        Raises:
+            MlflowException: the run is deleted, or MLflow does not take them.
+        """
+        with self._lock:
+            self._require_active()
+            for record in entities.dataset_records(datasets):
+                self._append(record)
+            self._inputs += datasets or ()
+
+    def update(self, status: str | None, end_time: int | None, name: str | None) -> RunInfo:
+        """Record a change of status, end time or name; a final status closes the journal.
+
+        Raises:
+            MlflowException: the run is deleted.
+        """
+        with self._lock:
+            self._require_active()
+            self._append(Update(status, end_time, name))  # type: ignore[arg-type]  # by MLflow
+            self._info = self._info._copy_with_overrides(
+                status=None if status is None else RunStatus.from_string(status),
+                end_time=end_time,
+                run_name=name,
+            )
+            if name:
+                self._tags[MLFLOW_RUN_NAME] = name
+            if status is not None:
+                self._running_here = status not in _ENDED
+                if status in _ENDED:
+                    self._close()
+            return self._info
+
+    def artifact(self, record: Record) -> None:
+        """Record an artifact whose copy is kept beside the journal."""
+        with self._lock:
+            self._append(record)
+
+    def journal(self) -> "Path":
+        """The journal that records of this run go to now."""
+        with self._lock:
+            return self._open_writer().path
+
+    def deleted(self, stage: str) -> None:
+        """Note that the run was deleted or restored: an MLflow life-cycle stage."""
+        self._info = self._info._copy_with_overrides(lifecycle_stage=stage)
+
+    def end(self, status: str | None, now: int) -> None:
+        """End what this process writes, because it ends; `status` only for a run that runs here."""
+        with self._lock:
+            if os.getpid() != self._pid or self._writer is None:
+                return
+            if status is not None and self._running_here:
+                self._append(Update(status, now))  # type: ignore[arg-type]  # as above
+                self._running_here = False
+            self._close()
+
+    # -- reads ---------------------------------------------------------------------------------
+
+    def flush(self, within: float, patience: float, *, artifacts: bool) -> bool:
+        """Wait until what was written here is in the store; see `RunWriter.wait`."""
+        lanes = [lane for lane in SIDE_LANES if artifacts or lane != "artifacts"]
+        with self._lock:
+            here = os.getpid() == self._pid
+            waiting = [*self._closed, *([self._writer] if here and self._writer else ())]
+        for writer in waiting:
+            if not writer.wait(within, patience=patience, lanes=lanes):
+                return False
+        with self._lock:
+            if artifacts:
+                self._closed = [one for one in self._closed if one not in waiting]
+        return True
+
+    def real_id(self) -> str | None:
+        """The id in the store; None while the run is not known to be there."""
+        if self._real_id is None:
+            for writer in (self._writer, *self._closed):
+                if writer is not None and (found := writer.run_id()) is not None:
+                    self._real_id = found
+        return self._real_id
+
+    def found(self, real_id: str) -> None:
+        """Note the id in the store."""
+        self._real_id = real_id
+
+    def known(self) -> Run:
+        """The run as it was written here."""
+        with self._lock:
+            return Run(
+                self._info,
+                RunData(
+                    list(self._metrics.values()),
+                    [Param(*one) for one in self._params.items()],
+                    [RunTag(*one) for one in self._tags.items()],
+                ),
+                RunInputs(list(self._inputs)),
+            )
+
+    # -- the journal ---------------------------------------------------------------------------
+
+    def forked(self) -> None:
+        """Start anew in a forked child: it joins the run with a journal of its own."""
+        self._lock = threading.RLock()
+        self.real_id()
+        self._writer, self._closed, self._running_here = None, [], False
+        self._pid = os.getpid()
+
+    def _append(self, record: Record) -> None:
+        self._open_writer().append(record)
+
+    def _open_writer(self) -> RunWriter:
+        if self._writer is None:
+            self._writer = self._attach(self)
+        return self._writer
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.append(Close())
+            self._writer.close()
+            self._closed.append(self._writer)
+            self._writer = None
+
+    def _require_active(self) -> None:
+        if self._info.lifecycle_stage == LifecycleStage.DELETED:
+            raise MlflowException(
+                f"The run {self.run_id} must be in the 'active' state. Current state is "
+                f"{self._info.lifecycle_stage}.",
+                INVALID_PARAMETER_VALUE,
+            )
+
+
+def _order(metric: Metric) -> tuple[int, int, float]:
+    return metric.step, metric.timestamp, metric.value

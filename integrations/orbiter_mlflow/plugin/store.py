@@ -1,0 +1,239 @@
+"""A tracking store whose writes become records of journals.
+
+It is MLflow's own store of a class made at run time: a subclass, so that whatever asks for the
+class of a store finds the right one, which shares the attributes of the original. Methods that this
+module does not replace are MLflow's; those that it replaces use the untouched original.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import cache, wraps
+from typing import Any
+
+from mlflow.entities import (
+    DatasetInput,
+    LifecycleStage,
+    LoggedModelInput,
+    Metric,
+    Param,
+    Run,
+    RunInfo,
+    RunStatus,
+    RunTag,
+)
+from mlflow.store.tracking.abstract_store import AbstractStore
+from mlflow.utils import validation
+from mlflow.utils.async_logging.run_operations import RunOperations
+
+from orbiter_mlflow.delivery.store_uri import absolute
+from orbiter_mlflow.plugin import endings, entities, methods
+from orbiter_mlflow.plugin.runs import Runs, runs_of
+
+_INNER, _RUNS, _ENDING = "_orbiter_inner", "_orbiter_runs", "_orbiter_ending"
+
+
+def journaled(inner: AbstractStore, tracking_uri: str) -> AbstractStore:
+    """The store `inner` with journals for its writes.
+
+    Args:
+        inner: MLflow's own store.
+        tracking_uri: its URI, without our prefix.
+
+    Raises:
+        MlflowException: a setting in the environment is wrong.
+    """
+    endings.watch()
+    store = object.__new__(_journaled_class(type(inner)))
+    store.__dict__ = inner.__dict__
+    store.__dict__.update(
+        {
+            _INNER: inner,
+            _RUNS: runs_of(inner, absolute(tracking_uri)),
+            _ENDING: threading.local(),
+        }
+    )
+    return store
+
+
+class JournalWrites:
+    """The methods of a journaled store; see `methods` for which does what."""
+
+    _orbiter_inner: Any
+    _orbiter_runs: Runs
+    _orbiter_ending: threading.local
+
+    # -- writes --------------------------------------------------------------------------------
+
+    def log_metric(self, run_id: str, metric: Metric) -> None:
+        """Record a metric."""
+        validation._validate_run_id(run_id)
+        checked = entities.checked_metric(metric)
+        self._orbiter_runs.get(run_id).log_batch([checked], (), ())
+
+    def log_param(self, run_id: str, param: Param) -> None:
+        """Record a param."""
+        validation._validate_run_id(run_id)
+        checked = entities.checked_param(param)
+        self._orbiter_runs.get(run_id).log_batch((), [checked], ())
+
+    def set_tag(self, run_id: str, tag: RunTag) -> None:
+        """Record a tag."""
+        validation._validate_run_id(run_id)
+        checked = entities.checked_tag(tag)
+        self._orbiter_runs.get(run_id).log_batch((), (), [checked])
+
+    def log_batch(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric],
+        params: Sequence[Param],
+        tags: Sequence[RunTag],
+    ) -> None:
+        """Record a batch."""
+        validation._validate_run_id(run_id)
+        checked = entities.checked_batch(metrics, params, tags)
+        self._orbiter_runs.get(run_id).log_batch(*checked)
+
+    def log_metric_async(self, run_id: str, metric: Metric) -> RunOperations:
+        """Record a metric."""
+        self.log_metric(run_id, metric)
+        return _done()
+
+    def log_param_async(self, run_id: str, param: Param) -> RunOperations:
+        """Record a param."""
+        self.log_param(run_id, param)
+        return _done()
+
+    def set_tag_async(self, run_id: str, tag: RunTag) -> RunOperations:
+        """Record a tag."""
+        self.set_tag(run_id, tag)
+        return _done()
+
+    def log_batch_async(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric],
+        params: Sequence[Param],
+        tags: Sequence[RunTag],
+    ) -> RunOperations:
+        """Record a batch."""
+        self.log_batch(run_id, metrics, params, tags)
+        return _done()
+
+    def log_inputs(
+        self,
+        run_id: str,
+        datasets: list[DatasetInput] | None = None,
+        models: list[LoggedModelInput] | None = None,
+    ) -> None:
+        """Record datasets; models are passed on."""
+        validation._validate_run_id(run_id)
+        runs = self._orbiter_runs
+        runs.get(run_id).log_datasets(datasets)
+        if models:
+            runs.flush(run_id)
+            self._orbiter_inner.log_inputs(runs.real_id(run_id) or run_id, None, models)
+
+    def update_run_info(
+        self, run_id: str, run_status: int | None, end_time: int | None, run_name: str | None
+    ) -> RunInfo:
+        """Record a change of the run's status, end time or name."""
+        status = None if run_status is None else RunStatus.to_string(run_status)
+        self._orbiter_ending.now = False
+        run = self._orbiter_runs.get(run_id)
+        return run.update(endings.true_status(status), end_time, run_name)
+
+    # -- runs ----------------------------------------------------------------------------------
+
+    def create_run(
+        self,
+        experiment_id: str,
+        user_id: str | None,
+        start_time: int,
+        tags: Sequence[RunTag] | None,
+        run_name: str | None,
+    ) -> Run:
+        """Create a run, in the store if it answers in time."""
+        return self._orbiter_runs.created(
+            experiment_id, user_id, start_time, list(tags or ()), run_name
+        )
+
+    def get_run(self, run_id: str) -> Run:
+        """The run, with all that was written here."""
+        known = self._orbiter_runs.known(run_id)
+        if known is not None and getattr(self._orbiter_ending, "now", False):
+            return known.known()  # `set_terminated` wants to print a link, and must not wait
+        return self._orbiter_runs.read(run_id)
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run, after what was written here."""
+        self._orbiter_flushed("delete_run", run_id)
+        if (known := self._orbiter_runs.known(run_id)) is not None:
+            known.deleted(LifecycleStage.DELETED)
+
+    def restore_run(self, run_id: str) -> None:
+        """Restore a run."""
+        self._orbiter_inner.restore_run(self._orbiter_real(run_id))
+        if (known := self._orbiter_runs.known(run_id)) is not None:
+            known.deleted(LifecycleStage.ACTIVE)
+
+    # -- MLflow's asynchronous logging, which has nothing to do here -----------------------------
+
+    def flush_async_logging(self) -> None:
+        """Wait until what was written here is in the store."""
+        self._orbiter_runs.flush()
+
+    def end_async_logging(self) -> None:
+        """Do nothing."""
+
+    def shut_down_async_logging(self) -> None:
+        """Note that `set_terminated` calls, which does so first of all."""
+        self._orbiter_ending.now = True
+
+    # -- passed on -----------------------------------------------------------------------------
+
+    def _orbiter_real(self, value: Any) -> Any:
+        """The id in the store in place of a provisional one; anything else as it is."""
+        if not isinstance(value, str):
+            return value
+        return self._orbiter_runs.real_id(value) or value
+
+    def _orbiter_flushed(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        self._orbiter_runs.flush()
+        return self._orbiter_passed(name, *args, **kwargs)
+
+    def _orbiter_passed(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        real = self._orbiter_real
+        return getattr(self._orbiter_inner, name)(
+            *map(real, args), **{key: real(value) for key, value in kwargs.items()}
+        )
+
+
+@cache
+def _journaled_class(base: Any) -> Any:
+    """The class of journaled stores whose inner store is of class `base`."""
+    added: dict[str, Any] = {"__module__": __name__}
+    for names, how in (
+        (methods.FLUSHED, JournalWrites._orbiter_flushed),
+        (methods.TRANSLATED, JournalWrites._orbiter_passed),
+    ):
+        for name in names:
+            if hasattr(base, name) and name not in vars(JournalWrites):
+                added[name] = _calling(how, name, getattr(base, name))
+    return type(f"Journaled{base.__name__}", (JournalWrites, base), added)
+
+
+def _calling(how: Callable[..., Any], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(self: JournalWrites, *args: Any, **kwargs: Any) -> Any:
+        return how(self, name, *args, **kwargs)
+
+    return call
+
+
+def _done() -> RunOperations:
+    """What MLflow returns for asynchronous logging: it is done."""
+    future: Future[None] = Future()
+    future.set_result(None)
+    return RunOperations([future])
