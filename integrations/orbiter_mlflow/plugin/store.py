@@ -44,7 +44,8 @@ def journaled(inner: AbstractStore, tracking_uri: str) -> AbstractStore:
         MlflowException: a setting in the environment is wrong.
     """
     endings.watch()
-    store = object.__new__(_journaled_class(type(inner)))
+    base: Any = type(inner)
+    store: AbstractStore = object.__new__(_journaled_class(base))
     store.__dict__ = inner.__dict__
     store.__dict__.update(
         {
