@@ -111,6 +111,17 @@ class Journal:
         if self._deferred and isinstance(record, Params | Tags):
             self._write_deferred(final=False)  # there may be space again
 
+    def offer(self, record: Record) -> list[Record]:
+        """Append a record, or return the parts of it that the disk refuses, for a caller that can
+        send them otherwise; they are not counted."""
+        refused: list[Record] = []
+        for part in split(record):
+            try:
+                self._write(encode(part, next(self._numbers)), final=False)
+            except OSError:
+                refused.append(part)
+        return refused
+
     def close(self) -> None:
         """Close the file. Later appends are counted as lost."""
         if os.getpid() != self._pid or self._closed:

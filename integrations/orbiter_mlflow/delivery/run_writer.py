@@ -67,6 +67,12 @@ class RunWriter:
         self._journal.append(record)
         self._host.appended()
 
+    def offer(self, record: Record) -> list[Record]:
+        """Append a record, or return the parts that the disk refuses; see `Journal.offer`."""
+        refused = self._journal.offer(record)
+        self._host.appended()
+        return refused
+
     def close(self) -> None:
         """Close the journal's file; delivery goes on."""
         self._journal.close()

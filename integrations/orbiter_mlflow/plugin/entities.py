@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.utils import validation
 
-from orbiter_mlflow.delivery.records import Dataset, Metrics
+from orbiter_mlflow.delivery.records import Dataset, Metrics, Params, Record, Tags
 
 
 @lru_cache(maxsize=10_000)
@@ -98,6 +98,23 @@ def metric_records(metrics: Sequence[Metric]) -> Iterator[Metrics]:
         values[metric.key] = float(metric.value)
     if at is not None:
         yield _metrics(at, values)
+
+
+def batch_of(record: Record) -> tuple[list[Metric], list[Param], list[RunTag]]:
+    """The content of a record for `log_batch`; none for a record of another kind."""
+    metrics: list[Metric] = []
+    params: list[Param] = []
+    tags: list[RunTag] = []
+    if isinstance(record, Metrics):
+        metrics += (
+            Metric(key, value, record.time, record.step, **record.of or {})
+            for key, value in record.values.items()
+        )
+    elif isinstance(record, Params):
+        params += (Param(key, text) for key, text in record.values.items())
+    elif isinstance(record, Tags):
+        tags += (RunTag(key, text) for key, text in record.values.items())
+    return metrics, params, tags
 
 
 def dataset_records(datasets: Sequence[DatasetInput] | None) -> list[Dataset]:

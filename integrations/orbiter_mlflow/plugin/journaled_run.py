@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
+from orbiter_mlflow.delivery.journal import is_final
 from orbiter_mlflow.delivery.records import (
     SIDE_LANES,
     Close,
@@ -52,6 +53,7 @@ class JournaledRun:
         run: what is known of it.
         complete: whether `run` is all of it, as of a run that was created here.
         attach: opens a journal that joins the run.
+        send: sends a record without a journal; returns whether the store has it.
         writer: the journal, if it is open already.
         real_id: its id in the store; None where the store has not told it yet.
 
@@ -65,6 +67,7 @@ class JournaledRun:
         *,
         complete: bool,
         attach: "Callable[[JournaledRun], RunWriter]",
+        send: "Callable[[JournaledRun, Record], bool]",
         writer: RunWriter | None = None,
         real_id: str | None = None,
     ) -> None:
@@ -79,6 +82,7 @@ class JournaledRun:
         self._tags: dict[str, str] = dict(run.data.tags)
         self._inputs: list[DatasetInput] = list(run.inputs.dataset_inputs if run.inputs else ())
         self._attach = attach
+        self._send = send
         self._writer = writer
         self._closed: list[RunWriter] = []
         self._running_here = writer is not None
@@ -225,7 +229,13 @@ class JournaledRun:
         self._pid = os.getpid()
 
     def _append(self, record: Record) -> None:
-        self._open_writer().append(record)
+        writer = self._open_writer()
+        if is_final(record):  # there is space reserved for it
+            writer.append(record)
+            return
+        for part in writer.offer(record):
+            if not self._send(self, part):
+                writer.append(part)  # which counts it as lost, if there is still no space
 
     def _open_writer(self) -> RunWriter:
         if self._writer is None:

@@ -21,8 +21,9 @@ from pydantic import ValidationError
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.ack import Ack
 from orbiter_mlflow.delivery.process_identity import this_process
-from orbiter_mlflow.delivery.records import Head
+from orbiter_mlflow.delivery.records import Head, Record
 from orbiter_mlflow.delivery.run_writer import RunWriter
+from orbiter_mlflow.plugin import entities
 from orbiter_mlflow.plugin.asking import Asking, NoAnswerError, is_missing
 from orbiter_mlflow.plugin.journaled_run import JournaledRun
 from orbiter_mlflow.settings import MLflowSettings, from_environment
@@ -112,7 +113,7 @@ class Runs:
             )
             return run
         journaled = JournaledRun(
-            run, complete=True, attach=self._attach, writer=writer, real_id=real_id
+            run, complete=True, attach=self._attach, send=self._send, writer=writer, real_id=real_id
         )
         with self._lock:
             self._runs[journaled.run_id] = journaled
@@ -136,7 +137,9 @@ class Runs:
         with self._lock:
             known = self._runs.get(run_id) or self._runs.get(real_id)
             if known is None:
-                known = JournaledRun(run, complete=complete, attach=self._attach, real_id=real_id)
+                known = JournaledRun(
+                    run, complete=complete, attach=self._attach, send=self._send, real_id=real_id
+                )
             self._runs[run_id] = self._runs[real_id] = known
             return known
 
@@ -271,6 +274,19 @@ class Runs:
                 f"no journal can be written in {self.settings.spool_dir} ({error.strerror}): set "
                 "ORBITER_MLFLOW_SPOOL_DIR to a folder that can be written"
             ) from error
+
+    def _send(self, run: JournaledRun, record: Record) -> bool:
+        """Send a record that the disk refused, after what is in the journal."""
+        self.flush(run.run_id)
+        real_id = run.real_id()
+        metrics, params, tags = entities.batch_of(record)
+        if real_id is None or not (metrics or params or tags):
+            return False
+        try:
+            self.ask(lambda: self.inner.log_batch(real_id, metrics, params, tags))
+        except NoAnswerError:
+            return False
+        return True
 
     def _head(self, uid: str, *, start_time: int, **fields: Any) -> Head:
         uri = self.settings.tracking_uri
