@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orbiter_mlflow.delivery.spool_folder import default_spool, fallbacks
-from orbiter_mlflow.delivery.store_uri import absolute
+from orbiter_mlflow.delivery.store_uri import absolute, plain
 from orbiter_mlflow.text.urls import without_userinfo
 from orbiter_mlflow.text.values import tag_value
 
@@ -42,7 +42,8 @@ class MLflowSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     tracking_uri: str = "sqlite:///mlflow.db"
-    """Any MLflow tracking URI. A relative path is resolved against the working folder at once."""
+    """Any MLflow tracking URI, with or without the prefix `journal+`, which is removed at once. A
+    relative path is resolved against the working folder at once."""
     experiment: str | None = Field(default=None, min_length=1, max_length=500)
     """Name of the experiment, created if it does not exist. Default: MLflow's `Default`."""
     experiment_id: Identifier | None = None
@@ -100,6 +101,7 @@ class MLflowSettings(BaseModel):
     @field_validator("tracking_uri")
     @classmethod
     def _absolute(cls, uri: str) -> str:
+        uri = plain(uri)
         if not uri.strip():
             raise ValueError("is empty: give a URI, or leave it out for sqlite:///mlflow.db")
         return absolute(uri)

@@ -29,6 +29,7 @@ GIVEN: dict[str, Any] = {
     "delivery": "thread",
     "keep_journals": True,
     "flush_timeout": 1.5,
+    "answer_timeout": 0.5,
     "on_failure": "raise",
     "redact": ("given_*",),
     "skip_provenance": ("diff", "packages"),
@@ -49,6 +50,7 @@ FROM_ENVIRONMENT = {
     "ORBITER_MLFLOW_DELIVERY": "thread",
     "ORBITER_MLFLOW_KEEP_JOURNALS": "true",
     "ORBITER_MLFLOW_FLUSH_TIMEOUT": "1.5",
+    "ORBITER_MLFLOW_ANSWER_TIMEOUT": "0.5",
     "ORBITER_MLFLOW_ON_FAILURE": "raise",
     "ORBITER_MLFLOW_REDACT": " given_*, ",
     "ORBITER_MLFLOW_SKIP_PROVENANCE": "diff, packages",
@@ -117,6 +119,8 @@ def test_of_two_sources_only_one_names_the_experiment() -> None:
     ("name", "value"),
     [
         ("tracking_uri", " "),
+        ("tracking_uri", "journal+"),
+        ("tracking_uri", "journal+sqlite://"),
         ("tracking_uri", "sqlite://"),
         ("tracking_uri", "sqlite:///"),
         ("tracking_uri", "sqlite:///:memory:"),
@@ -141,6 +145,8 @@ def test_of_two_sources_only_one_names_the_experiment() -> None:
         ("flush_timeout", float("nan")),
         ("flush_timeout", float("inf")),
         ("flush_timeout", "soon"),
+        ("answer_timeout", -1),
+        ("answer_timeout", float("inf")),
         ("on_failure", "panic"),
         ("redact", "a"),
         ("ranks", "some"),
@@ -202,12 +208,28 @@ def test_relative_paths_are_taken_from_the_folder_of_the_start(
         assert MLflowSettings(tracking_uri=uri).tracking_uri == uri
 
 
+def test_the_prefix_of_mlflows_own_clients_is_removed(tmp_path: Path) -> None:
+    for plain, uri in {
+        "http://h:1": "http://h:1",
+        "sqlite:///a/b.db?timeout=3": f"sqlite:///{tmp_path}/a/b.db?timeout=3",
+        "sqlite+pysqlite:////a/b.db": "sqlite+pysqlite:////a/b.db",
+        "postgresql+psycopg2://h/db": "postgresql+psycopg2://h/db",
+        "./runs": (tmp_path / "runs").as_uri(),
+    }.items():
+        prefixed = "journal+" + plain
+        assert MLflowSettings(tracking_uri=prefixed).tracking_uri == uri
+        assert resolve(None, None, {"MLFLOW_TRACKING_URI": prefixed}).tracking_uri == uri
+        assert resolve(None, None, {"ORBITER_MLFLOW_TRACKING_URI": prefixed}).tracking_uri == uri
+
+
 def test_an_absolute_sqlite_path_stays() -> None:
     assert MLflowSettings(tracking_uri="sqlite:////a/b.db").tracking_uri == "sqlite:////a/b.db"
 
 
 def test_userinfo_is_not_written_down() -> None:
-    assert "hunter2" not in repr(MLflowSettings(tracking_uri="http://ada:hunter2@h:5000"))
+    for prefix in ("", "journal+"):
+        settings = MLflowSettings(tracking_uri=f"{prefix}http://ada:hunter2@h:5000")
+        assert "hunter2" not in repr(settings)
 
 
 # -- ranks ---------------------------------------------------------------------------------------
