@@ -71,11 +71,14 @@ def test_what_is_logged_lands_as_written(client: MlflowClient, behind: MlflowCli
 
 
 def test_metrics_keep_their_model_and_dataset(client: MlflowClient, behind: MlflowClient) -> None:
+    model_id = client.create_logged_model("0").model_id
     run_id = a_run(client)
-    client.log_metric(run_id, "loss", 0.5, dataset_name="d", dataset_digest="x", model_id="m-1")
-    client.get_run(run_id)
-    (point,) = behind.get_metric_history(run_id, "loss")
-    assert (point.dataset_name, point.dataset_digest, point.model_id) == ("d", "x", "m-1")
+    of = {"dataset_name": "d", "dataset_digest": "x", "model_id": model_id}
+    client.log_metric(run_id, "loss", 0.5, **of)
+    (found,) = client.get_logged_model(model_id).metrics
+    assert (found.key, found.value, found.run_id) == ("loss", 0.5, run_id)
+    assert (found.dataset_name, found.dataset_digest) == ("d", "x")
+    assert behind.get_run(run_id).data.metrics == {"loss": 0.5}
 
 
 def test_dataset_inputs_land_with_their_tags(client: MlflowClient, behind: MlflowClient) -> None:
@@ -136,7 +139,9 @@ def test_a_run_that_is_not_ours_is_joined(client: MlflowClient, behind: MlflowCl
 BAD: dict[str, Callable[[MlflowClient, str], object]] = {
     "a bad metric key": lambda client, run_id: client.log_metric(run_id, "a=b", 1.0),
     "a metric key that is no path": lambda client, run_id: client.log_metric(run_id, "../a", 1.0),
-    "no number": lambda client, run_id: client.log_metric(run_id, "a", "many"),
+    "no number": lambda client, run_id: client.log_metric(
+        run_id, "a", "many", timestamp=5
+    ),
     "a key of 251 characters": lambda client, run_id: client.log_metric(run_id, "k" * 251, 1.0),
     "a negative time": lambda client, run_id: client.log_metric(run_id, "a", 1.0, timestamp=-1),
     "a bad key in a batch": lambda client, run_id: client.log_batch(

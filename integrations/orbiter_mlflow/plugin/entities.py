@@ -21,6 +21,7 @@ from orbiter_mlflow.delivery.records import Dataset, Metrics, Params, Record, Ta
 def _is_metric_key(key: str) -> bool:
     """Whether MLflow takes a metric's key; only good keys are remembered."""
     validation._validate_metric_name(key)
+    validation._validate_length_limit("Metric name", validation.MAX_ENTITY_KEY_LENGTH, key)
     return True
 
 
@@ -40,6 +41,7 @@ def checked_metric(metric: Metric, path: str = "") -> Metric:
         else:
             return metric
     validation._validate_metric(metric.key, value, time, step, path=path)
+    validation._validate_length_limit("Metric name", validation.MAX_ENTITY_KEY_LENGTH, metric.key)
     return metric
 
 

@@ -68,19 +68,16 @@ class JournalWrites:
 
     def log_metric(self, run_id: str, metric: Metric) -> None:
         """Record a metric."""
-        validation._validate_run_id(run_id)
         checked = entities.checked_metric(metric)
         self._orbiter_runs.get(run_id).log_batch([checked], (), ())
 
     def log_param(self, run_id: str, param: Param) -> None:
         """Record a param."""
-        validation._validate_run_id(run_id)
         checked = entities.checked_param(param)
         self._orbiter_runs.get(run_id).log_batch((), [checked], ())
 
     def set_tag(self, run_id: str, tag: RunTag) -> None:
         """Record a tag."""
-        validation._validate_run_id(run_id)
         checked = entities.checked_tag(tag)
         self._orbiter_runs.get(run_id).log_batch((), (), [checked])
 
@@ -169,7 +166,7 @@ class JournalWrites:
 
     def delete_run(self, run_id: str) -> None:
         """Delete a run, after what was written here."""
-        self._orbiter_flushed("delete_run", run_id)
+        self._orbiter_flushed("delete_run", (run_id,), {})
         if (known := self._orbiter_runs.known(run_id)) is not None:
             known.deleted(LifecycleStage.DELETED)
 
@@ -200,13 +197,13 @@ class JournalWrites:
             return value
         return self._orbiter_runs.real_id(value) or value
 
-    def _orbiter_flushed(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def _orbiter_flushed(self, method: str, args: Any, kwargs: Any) -> Any:
         self._orbiter_runs.flush()
-        return self._orbiter_passed(name, *args, **kwargs)
+        return self._orbiter_passed(method, args, kwargs)
 
-    def _orbiter_passed(self, name: str, *args: Any, **kwargs: Any) -> Any:
+    def _orbiter_passed(self, method: str, args: Any, kwargs: Any) -> Any:
         real = self._orbiter_real
-        return getattr(self._orbiter_inner, name)(
+        return getattr(self._orbiter_inner, method)(
             *map(real, args), **{key: real(value) for key, value in kwargs.items()}
         )
 
@@ -228,7 +225,7 @@ def _journaled_class(base: Any) -> Any:
 def _calling(how: Callable[..., Any], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def call(self: JournalWrites, *args: Any, **kwargs: Any) -> Any:
-        return how(self, name, *args, **kwargs)
+        return how(self, name, args, kwargs)
 
     return call
 
