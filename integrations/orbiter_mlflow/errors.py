@@ -161,11 +161,13 @@ class TransientError(DeliveryError):
 
     Attributes:
         answered: the server failed at the request itself (HTTP 500), which its content may cause.
+        soon: another delivery of this machine is about to remove the cause.
     """
 
-    def __init__(self, message: str, *, answered: bool = False) -> None:
+    def __init__(self, message: str, *, answered: bool = False, soon: bool = False) -> None:
         super().__init__(message)
         self.answered = answered
+        self.soon = soon
 
 
 class RejectedError(DeliveryError):

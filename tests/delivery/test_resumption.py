@@ -293,7 +293,7 @@ def test_params_that_end_a_journal_are_delivered(run: ResumedRun) -> None:
 
 def test_a_run_without_a_config_of_ours_takes_the_new_one(tmp_path: Path) -> None:
     run = ResumedRun(tmp_path)
-    run.deliver(1, [evaluated(0, 10)], made=True)
+    run.deliver(1, [Tags({names.TRAINER: "a:B"}), evaluated(0, 10)], made=True)
     run.deliver(2, a_training(at=5000))
     assert run.run.params == PARAMS
     assert run.run.tags[names.CONFIG_DIGEST] == "5f0c"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
-from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
+from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
 from orbiter_mlflow.errors import DeliveryError, HeldError
 from orbiter_mlflow.text.packed_tags import unpacked
@@ -54,18 +54,24 @@ class MemorySink:
     def create_run(self, head: Head) -> str:
         run_id = f"run{len(self.runs)}"
         with _Request(self, "create_run"):
-            self.runs[run_id] = MemoryRun(head, tags={names.UID: head.uid})
+            parent = {names.PARENT_RUN_ID: head.parent_run_id} if head.parent_run_id else {}
+            self.runs[run_id] = MemoryRun(head, tags=head.tags | {names.UID: head.uid} | parent)
         return run_id
 
     def read_run(self, run_id: str) -> RunContents:
         with _Request(self, "read_run"):
             run = self._run(run_id)
             steps = ((point.key, point.step) for point in run.points)
-            return RunContents(last_step(steps), dict(run.params), unpacked(run.tags))
+            tags, status = unpacked(run.tags), run.status.status
+            return RunContents(last_step(steps), dict(run.params), tags, bool(run.points), status)
 
     def find_runs(self, head: Head) -> Sequence[str]:
         with _Request(self, "find_runs"):
             return [i for i, run in self.runs.items() if run.tags.get(names.UID) == head.uid]
+
+    def find_runs_anywhere(self, uid: str) -> Sequence[str]:
+        with _Request(self, "find_runs_anywhere"):
+            return [i for i, run in self.runs.items() if run.tags.get(names.UID) == uid]
 
     def log_batch(
         self,
@@ -97,6 +103,16 @@ class MemorySink:
     def set_status(self, run_id: str, status: Status) -> None:
         with _Request(self, "set_status"):
             self._run(run_id).status = status
+
+    def update_run(self, run_id: str, update: Update) -> None:
+        with _Request(self, "update_run"):
+            run = self._run(run_id)
+            run.status = Status(
+                update.status or run.status.status,
+                run.status.end_time if update.end_time is None else update.end_time,
+            )
+            if update.name:
+                run.tags[names.RUN_NAME] = update.name
 
     def delete_run(self, run_id: str) -> None:
         with _Request(self, "delete_run"):

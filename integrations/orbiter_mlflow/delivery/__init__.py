@@ -21,6 +21,7 @@ Where delivery runs:
     lane              the common part of both: attempts, waits, retries
     batches           pack records into batches within MLflow's limits
     resumption/       rewrite the records of a journal that resumes a run
+    late_effects      undo what requests did that were given up
     killed_run        end a run whose process died
     description_guard keep a description that a person has written
     ack               how far a journal has been delivered

@@ -4,6 +4,7 @@ An ack is a JSON file beside the journal, replaced atomically. Its keys are part
 `docs/reference/journal.md` describes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 from pydantic_core import to_json
 
+from orbiter_mlflow import names
 from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files.atomic_write import replace_file_on_full_disk
 from orbiter_mlflow.delivery.records import RunStatus
@@ -167,6 +169,17 @@ def write_lane_ack(journal: Path, lane: str, ack: LaneAck) -> None:
         OSError: it cannot be written.
     """
     replace_file_on_full_disk(ack_path(journal, lane), to_json(ack))
+
+
+def mark(uid: str, offset: int) -> dict[str, str]:
+    """The tag that says in the store how far a journal is delivered; `marked` reads it."""
+    return {names.DELIVERED: f"{uid}:{offset}"}
+
+
+def marked(tags: Mapping[str, str], uid: str) -> int:
+    """How far a journal is delivered, by the tags of its run: 0 where they do not say so."""
+    marked_uid, _, text = tags.get(names.DELIVERED, "").partition(":")
+    return int(text) if marked_uid == uid and text.isdecimal() else 0
 
 
 def ack_path(journal: Path, lane: str | None = None) -> Path:

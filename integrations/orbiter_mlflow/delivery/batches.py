@@ -1,6 +1,6 @@
 """Pack the records of a journal into batches within MLflow's limits on counts and bytes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from orbiter_mlflow.delivery.records import (
     Params,
     Tags,
     entry_size,
+    size_of,
 )
 
 MAX_ENTITIES = names.MAX_METRICS - 1
@@ -25,12 +26,19 @@ _IN_SIDE_LANES = tuple(SIDE_LANES.values())
 
 
 class MetricPoint(NamedTuple):
-    """One value of one metric, as MLflow stores it; `time` is in milliseconds since the epoch."""
+    """One value of one metric, as MLflow stores it; `time` is in milliseconds since the epoch.
+
+    The last three are what it belongs to besides the run, if anything: a logged model, and the
+    dataset on which it was measured.
+    """
 
     key: str
     value: float
     time: int
     step: int
+    model_id: str | None = None
+    dataset_name: str | None = None
+    dataset_digest: str | None = None
 
 
 @dataclass(slots=True)
@@ -78,8 +86,8 @@ class Batch:
     def add(self, record: Metrics | Params | Tags, size: int, end: int) -> None:
         """Add a record that `takes` has accepted, and that ends at the offset `end`."""
         if isinstance(record, Metrics):
-            time, step = record.time, record.step
-            self.points.extend(MetricPoint(key, v, time, step) for key, v in record.values.items())
+            rest = (record.time, record.step, *_owners(record.of or {}))
+            self.points.extend(MetricPoint(key, v, *rest) for key, v in record.values.items())
         elif isinstance(record, Params):
             self.params.update(record.values)
         else:
@@ -99,6 +107,10 @@ class Batch:
             Batch(points=self.points[part], params=dict(params[part]), tags=dict(tags[part]))
             for part in (slice(middle), slice(middle, None))
         ]
+
+
+def _owners(of: Mapping[str, str]) -> tuple[str | None, str | None, str | None]:
+    return of.get("model_id"), of.get("dataset_name"), of.get("dataset_digest")
 
 
 @lru_cache(maxsize=10_000)
@@ -122,7 +134,7 @@ def pack(entries: Iterable[Entry]) -> Iterator[Batch | Entry]:
             yield entry
             continue
         if isinstance(record, Metrics):
-            size = sum(map(_point_size, record.values))
+            size = sum(map(_point_size, record.values)) + len(record.values) * size_of(record.of)
         else:
             size = sum(entry_size(key, text) for key, text in record.values.items())
         if batch and not batch.takes(record, size):

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import description_guard, killed_run, retry, spool
+from orbiter_mlflow.delivery import description_guard, killed_run, late_effects, retry, spool
 from orbiter_mlflow.delivery.ack import (
     Ack,
     LaneAck,
     RefusedEntry,
+    mark,
+    marked,
     read_ack,
     write_ack,
     write_lane_ack,
@@ -26,9 +28,16 @@ from orbiter_mlflow.delivery.ack import (
 from orbiter_mlflow.delivery.batches import Batch, pack
 from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
-from orbiter_mlflow.delivery.records import SIDE_LANES, Close, Head, Status, Tags, split
+from orbiter_mlflow.delivery.records import (
+    ENDED,
+    SIDE_LANES,
+    Close,
+    Head,
+    Status,
+    Tags,
+    Update,
+)
 from orbiter_mlflow.delivery.resumption import config_changes, starting
-from orbiter_mlflow.delivery.resumption.rewriting import RunContents
 from orbiter_mlflow.delivery.side_lane import nothing_waits
 from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
@@ -65,6 +74,7 @@ class Drain(Lane[Ack]):
         self._failed_batches = 0
         # A batch may have been committed whose ack was not written: ask the store first.
         self._unsure = self.ack.run_id is not None
+        self._made_by_client = self.ack.run_id is not None and before.drainer == ""
 
     def run(self) -> bool:
         """Deliver what the journal holds now; True once all of it is in the store or retried.
@@ -92,6 +102,9 @@ class Drain(Lane[Ack]):
             return
         sink = self._sink = self._open_sink(head)
         run_id = self._run_id = self.ack.run_id or self._make_run(sink, head)
+        if head.as_written and self._made_by_client:  # and no drain has sent anything yet
+            self._unsure = self._made_by_client = False
+        self._write()  # before anything is sent, so that later drains know
         if self._unsure:
             self._read_mark()
         if grown and self.ack.closed:
@@ -105,15 +118,41 @@ class Drain(Lane[Ack]):
         self._retry_aside()
 
     def _make_run(self, sink: Sink, head: Head) -> str:
+        if head.run_uid is not None:
+            return self._attach(sink, head, self._run_of(sink, head.run_uid))
         if head.run_id is not None:
-            return self._resume(sink, head, head.run_id)
-        self._unsure = self.ack.creating  # a run that is found may hold some of the journal
+            attach = self._attach if head.as_written else self._resume
+            return attach(sink, head, head.run_id)
+        if head.parent_uid is not None:
+            head = replace(head, parent_run_id=self._run_of(sink, head.parent_uid))
         found: Sequence[str] = ()
         if self.ack.creating:
             found = sink.find_runs(head)
         else:
             self._write(creating=True)
+        self._unsure = bool(found)  # such a run may hold some of the journal
         run_id = found[0] if found else sink.create_run(head)
+        self._write(run_id=run_id, creating=False)
+        return run_id
+
+    def _run_of(self, sink: Sink, uid: str) -> str:
+        """The id of the run that another journal has created."""
+        local = self._earlier.creating(uid)
+        if local is not None:
+            if local.run_id is not None:
+                return local.run_id
+            raise TransientError(f"the run {uid} is not created yet", soon=True)
+        found = sink.find_runs_anywhere(uid)
+        if not found:
+            raise TransientError(f"the run {uid} is not created yet, by a journal elsewhere")
+        return found[0]
+
+    def _attach(self, sink: Sink, head: Head, run_id: str) -> str:
+        """Write to an existing run as it is, after the earlier journals of that run."""
+        run = sink.read_run(run_id)
+        for journal, orphaned in self._earlier.undelivered(head, run_id, run):
+            self._deliver_first(sink, journal, orphaned)
+        self._unsure = self.ack.creating  # an ack that was cut short
         self._write(run_id=run_id, creating=False)
         return run_id
 
@@ -132,7 +171,9 @@ class Drain(Lane[Ack]):
     def _deliver_first(self, sink: Sink, journal: Path, orphaned: bool) -> None:
         fd = spool.take(journal)
         if fd is None:
-            raise TransientError(f"an earlier part of this run is being delivered: {journal}")
+            raise TransientError(
+                f"an earlier part of this run is being delivered: {journal}", soon=True
+            )
         try:
             drain = Drain(journal, lambda _: sink)
             if not (drain.abandon() if orphaned else drain.run()):
@@ -167,16 +208,17 @@ class Drain(Lane[Ack]):
             yield replace(entry, record=record)
 
     def _read_mark(self) -> None:
-        """Read from the run how far the journal was delivered; `_mark` wrote it."""
-        mark = self._sink.read_run(self._run_id).tags.get(names.DELIVERED, "")
-        uid, _, text = mark.partition(":")
-        offset = int(text) if uid == self._head.uid and text.isdecimal() else 0
+        """Read from the run how far the journal was delivered."""
+        offset = marked(self._sink.read_run(self._run_id).tags, self._head.uid)
         self._write(offset=max(offset, self.ack.offset), overdue=True)
         self._unsure = False
 
     def _reopen(self) -> None:
         """Continue a run that was declared ended and whose journal has grown since."""
-        if self.ack.died:
+        if self.ack.died and self._head.as_written:
+            self._sink.update_run(self._run_id, Update("RUNNING"))
+            self._write(died=False, status="RUNNING")
+        elif self.ack.died:
             untrue = dict.fromkeys((*names.ERROR, names.state_at("failed")), "")
             self._sink.delete_tags(self._run_id, self.ack.resumption.rename_tags(untrue))
             self._sink.set_status(self._run_id, Status("RUNNING"))
@@ -187,10 +229,11 @@ class Drain(Lane[Ack]):
         if not batch:
             self._write(offset=batch.end)
             return
-        description_guard.fill_in(self._sink, self._run_id, batch.tags)
+        if not self._head.as_written:
+            description_guard.fill_in(self._sink, self._run_id, batch.tags)
         refused: list[tuple[dict[str, Any], DeliveryError]] = []
         try:
-            self._log(batch, batch.tags | _mark(self._head, batch.end))
+            self._log(batch, batch.tags | mark(self._head.uid, batch.end))
         except (RejectedError, TransientError) as error:
             self._require_refused_batch(error)
             refused = list(self._split(batch, error))
@@ -230,7 +273,7 @@ class Drain(Lane[Ack]):
                 yield from self._split(part, again)
 
     def _write_something_harmless(self) -> None:
-        self._log(Batch(), _mark(self._head, self.ack.offset))
+        self._log(Batch(), mark(self._head.uid, self.ack.offset))
 
     def _send_again(self, entry: dict[str, Any]) -> None:
         batch = Batch.of_entries(entry)
@@ -262,11 +305,28 @@ class Drain(Lane[Ack]):
                 self._settle()
             self._sink.set_status(self._run_id, record)
             self._write(status=record.status)
+        elif isinstance(record, Update):
+            self._update(record)
         elif isinstance(record, Close):
             self._settle()
             self._write(closed=True)
         elif record is None:
             self._count_damage(entry)
+
+    def _update(self, update: Update) -> None:
+        if update.status in ENDED:
+            self._settle()
+        try:
+            self._sink.update_run(self._run_id, update)
+        except RejectedError as error:
+            if update.name is None:
+                raise
+            self._require_refusal(error)
+            # The name may be the reason. The tag means the same, and can be quarantined.
+            self._sink.update_run(self._run_id, replace(update, name=None))
+            name = Batch(tags={names.RUN_NAME: update.name})
+            self._put_aside([(name.entries(), error)])
+        self._write(status=update.status or self.ack.status)
 
     def _count_damage(self, entry: Entry) -> None:
         count = self.ack.damaged + 1
@@ -276,19 +336,15 @@ class Drain(Lane[Ack]):
 
     def _settle(self) -> None:
         """Undo the late effects of requests that were given up but carried out after all."""
-        if self._head.run_id is None:
+        if self._head.makes_run:
             # Always: a proxy, or mlflow itself, may have repeated the request that created the run.
-            for twin in self._sink.find_runs(self._head):
-                if twin != self._run_id and _is_empty(self._sink.read_run(twin)):
-                    self._sink.delete_run(twin)
+            late_effects.delete_twins(self._sink, self._head, self._run_id)
         if self.ack.overdue:  # its tags may have overwritten later ones
-            tags: dict[str, str] = {}
-            for entry in read_entries(self.journal):
-                if entry.end <= self.ack.offset and isinstance(entry.record, Tags):
-                    tags |= self.ack.resumption.rename_tags(entry.record.values)
-            for part in split(Tags(tags)):
-                assert isinstance(part, Tags)  # noqa: S101  as `split` keeps the kind
-                self._send(Batch(tags=part.values, end=self.ack.offset))
+            shared = self._head.as_written
+            present = self._sink.read_run(self._run_id) if shared else None
+            end = self.ack.offset
+            for tags in late_effects.latest_tags(self.journal, end, self.ack.resumption, present):
+                self._send(Batch(tags=tags, end=end))
 
     def _end(self) -> None:
         if self.ack.closed:
@@ -300,12 +356,19 @@ class Drain(Lane[Ack]):
         size = self.journal.stat().st_size
         if self.ack.offset < size:  # nobody will complete that line
             self._count_damage(Entry(None, size, "cut short by the death of its writer"))
-        if self.ack.status in (None, "RUNNING"):
+        if killed_run.left_running(self._head, self.ack.status):
             self._report_death()
         self._write(closed=True)
 
     def _report_death(self) -> None:
         died = killed_run.last_time(self.journal)
+        if self._head.as_written:
+            self._settle()
+            # Another process may have ended the run, which this one had created for it.
+            if self._sink.read_run(self._run_id).status not in ("FINISHED", "FAILED"):
+                self._sink.update_run(self._run_id, Update("KILLED", died))
+                self._write(status="KILLED", died=True)
+            return
         phase = killed_run.phase(entry.record for entry in read_entries(self.journal))
         self._settle()
         tags = self.ack.resumption.rename_tags(killed_run.death_tags(died, phase))
@@ -316,17 +379,6 @@ class Drain(Lane[Ack]):
     def _save(self, ack: Ack) -> None:
         write_ack(self.journal, ack)
         self._on_progress(ack)
-
-
-def _is_empty(run: RunContents) -> bool:
-    """Whether nothing was logged to a run, so that a repeated request created it. A twin with
-    contents comes from a copy of this journal, delivered elsewhere."""
-    return run.last_step is None and not run.params and names.DELIVERED not in run.tags
-
-
-def _mark(head: Head, offset: int) -> dict[str, str]:
-    """The tag that says how far a journal is delivered; `Drain._read_mark` reads it."""
-    return {names.DELIVERED: f"{head.uid}:{offset}"}
 
 
 def _me() -> str:

@@ -73,10 +73,11 @@ def read_head(path: Path) -> Head:
         UnknownFormatError: the head is of another format version.
         OSError: the file cannot be read.
     """
-    for entry in read_entries(path):
-        if isinstance(entry.record, Head):
-            return entry.record
-        break
+    with path.open("rb") as file:
+        line = file.readline()
+    with suppress(DamagedLineError):
+        if line.endswith(b"\n") and isinstance(record := decode(line[:-1]), Head):
+            return record
     raise ValueError(f"{path} is no journal: its first line is not a head")
 
 

@@ -8,29 +8,45 @@ from contextlib import suppress
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.journal_reader import last_lines
-from orbiter_mlflow.delivery.records import Head, Metrics, Record, Tags, decode
+from orbiter_mlflow.delivery.journal_reader import last_lines, read_head
+from orbiter_mlflow.delivery.records import Head, Metrics, Record, RunStatus, Tags, decode
 from orbiter_mlflow.errors import DamagedLineError
 from orbiter_mlflow.text.clock import utc
+
+
+def left_running(head: Head, status: RunStatus | None) -> bool:
+    """Whether the death of a writer ends its run.
+
+    Args:
+        head: of the writer's journal.
+        status: the last status that the journal holds; None where it holds none.
+    """
+    if status is None:  # other processes may write to a run that an MLflow client only attached to
+        return head.makes_run or not head.as_written
+    return status == "RUNNING"
 
 
 def last_time(path: Path) -> int:
     """The last time the writer is known to have lived, in milliseconds since the epoch.
 
     It is the time of the last record that has one. Where the end of the journal has none, it is the
-    file's own time, which is wrong for a copy.
+    file's own time, which is wrong for a copy. The times in a journal of MLflow's clients are their
+    users', so they count only between the start and the file's own time.
 
     Raises:
         OSError: the file cannot be read.
     """
+    head = read_head(path)
+    last = int(path.stat().st_mtime * 1000)
     for line in reversed(last_lines(path)):
         with suppress(DamagedLineError):
             record = decode(line)
             if isinstance(record, Metrics):
-                return record.time
-            if isinstance(record, Head):
+                if not head.as_written or head.start_time <= record.time <= last:
+                    return record.time
+            elif isinstance(record, Head) and not head.as_written:
                 return record.start_time
-    return int(path.stat().st_mtime * 1000)
+    return max(last, head.start_time) if head.as_written else last
 
 
 def phase(records: Iterable[Record | None]) -> str | None:

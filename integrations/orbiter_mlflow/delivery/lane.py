@@ -74,9 +74,12 @@ class Lane(ABC, Generic[_AckT]):
             held = not isinstance(
                 error, TransientError | RejectedError | UnsupportedError | OSError
             )
-            self._failures += 1
             self._failed_at = self._clock()
-            wait = retry.HELD if held else retry.delay(self._failures, self._rng)
+            if isinstance(error, TransientError) and error.soon:
+                wait = retry.FIRST
+            else:
+                self._failures += 1
+                wait = retry.HELD if held else retry.delay(self._failures, self._rng)
             self.not_before = self._failed_at + wait
             with contextlib.suppress(OSError):  # the disk of the spool may be what is full
                 self._write(problem=str(error) or type(error).__name__, held=held)

@@ -26,7 +26,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
-from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
+from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, RunStatus, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
 from orbiter_mlflow.text.packed_tags import unpacked
@@ -128,7 +128,8 @@ class MLflowSink:
     @_translated
     def create_run(self, head: Head) -> str:
         optional = {names.PARENT_RUN_ID: head.parent_run_id, names.USER: head.user}
-        tags = {names.UID: head.uid} | {key: text for key, text in optional.items() if text}
+        tags = head.tags | {names.UID: head.uid}
+        tags |= {key: text for key, text in optional.items() if text}
         experiment_id = self._experiment_id(head)
         try:
             run = self._client.create_run(
@@ -143,16 +144,34 @@ class MLflowSink:
 
     @_translated
     def read_run(self, run_id: str) -> RunContents:
-        data = self._client.get_run(run_id).data
+        run = self._client.get_run(run_id)
+        data = run.data
         # The latest value of each metric is the one of the largest step.
         steps = ((metric.key, metric.step) for metric in data.to_proto().metrics)
-        return RunContents(last_step(steps), data.params, unpacked(data.tags))
+        tags = unpacked(data.tags)
+        return RunContents(
+            last_step(steps), data.params, tags, bool(data.metrics), str(run.info.status)
+        )
 
     @_translated
     def find_runs(self, head: Head) -> Sequence[str]:
+        return self._with_uid(head.uid, [self._experiment_id(head)])
+
+    @_translated
+    def find_runs_anywhere(self, uid: str) -> Sequence[str]:
+        places: list[str] = []
+        token = None
+        while True:
+            page = self._client.search_experiments(page_token=token)
+            places += [str(one.experiment_id) for one in page]
+            token = page.token
+            if not token:
+                return self._with_uid(uid, places)
+
+    def _with_uid(self, uid: str, experiment_ids: list[str]) -> Sequence[str]:
         found = self._client.search_runs(
-            [self._experiment_id(head)],
-            filter_string=f"tags.`{names.UID}` = '{head.uid}'",
+            experiment_ids,
+            filter_string=f"tags.`{names.UID}` = '{uid}'",
             order_by=["attributes.start_time ASC"],
         )
         return [str(run.info.run_id) for run in found]
@@ -167,7 +186,7 @@ class MLflowSink:
     ) -> None:
         self._client.log_batch(
             run_id,
-            [entities.Metric(*point) for point in points],
+            [entities.Metric(*point) for point in points],  # in the order of its fields
             [entities.Param(key, text) for key, text in params.items()],
             [entities.RunTag(key, text) for key, text in tags.items()],
             synchronous=True,
@@ -190,8 +209,11 @@ class MLflowSink:
             dataset.schema or None,
             dataset.profile or None,
         )
-        context = entities.InputTag(names.DATASET_CONTEXT, dataset.context)
-        self._client.log_inputs(run_id, [entities.DatasetInput(entity, [context])])
+        tags = dataset.tags
+        if tags is None:
+            tags = {names.DATASET_CONTEXT: dataset.context}
+        inputs = [entities.InputTag(key, text) for key, text in tags.items()]
+        self._client.log_inputs(run_id, [entities.DatasetInput(entity, inputs)])
 
     @_to_a_run
     def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None:
@@ -223,11 +245,19 @@ class MLflowSink:
         if status.end_time is None:
             self._client.update_run(run_id, status=status.status)
         else:
-            # Not `set_terminated`: it prints a link, with the credentials of the tracking URI, and
-            # stops the asynchronous logging of a user's own client, which shares the store.
-            self._client._tracking_client.store.update_run_info(
-                run_id, entities.RunStatus.from_string(status.status), status.end_time, None
-            )
+            self._update_info(run_id, status.status, status.end_time, None)
+
+    @_to_a_run
+    def update_run(self, run_id: str, update: Update) -> None:
+        self._update_info(run_id, update.status, update.end_time, update.name)
+
+    def _update_info(
+        self, run_id: str, status: RunStatus | None, end_time: int | None, name: str | None
+    ) -> None:
+        # Not `set_terminated`: it prints a link, with the credentials of the tracking URI, and
+        # stops the asynchronous logging of a user's own client, which shares the store.
+        number = None if status is None else entities.RunStatus.from_string(status)
+        self._client._tracking_client.store.update_run_info(run_id, number, end_time, name)
 
     @_translated
     def delete_run(self, run_id: str) -> None:

@@ -27,6 +27,9 @@ records are delivered as written, and `Update`."""
 
 RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 
+ENDED: Final[frozenset[RunStatus | None]] = frozenset({"FINISHED", "FAILED", "KILLED"})
+"""The statuses of a run that has ended."""
+
 _Value = TypeVar("_Value", str, float)
 
 
@@ -95,6 +98,11 @@ class Head:
     parent_uid: str | None = None
     format: Literal[1, 2] = FORMAT
     kind: Literal["head"] = "head"
+
+    @property
+    def makes_run(self) -> bool:
+        """Whether the run is created for this journal: no other one has created it."""
+        return self.run_id is None and self.run_uid is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +284,20 @@ def entry_size(key: str, value: str | float) -> int:
     return len(json.dumps(key)) + text + _ENTRY_OVERHEAD
 
 
+def size_of(owners: Mapping[str, str] | None) -> int:
+    """Bytes that `Metrics.of` adds to each of its values in a request."""
+    if owners is None:
+        return 0
+    return sum(len(json.dumps(key)) + len(json.dumps(text)) + 4 for key, text in owners.items())
+
+
 def split(record: Record) -> Iterator[Record]:
     """Split a record into parts that each fit into one batch, in the order of its keys."""
     if isinstance(record, Metrics):
-        if len(record.values) <= _SURELY_FIT:
+        if len(record.values) <= _SURELY_FIT and record.of is None:
             yield record
             return
-        for metrics in _parts(record.values, names.MAX_METRICS - 1):
+        for metrics in _parts(record.values, names.MAX_METRICS - 1, size_of(record.of)):
             yield replace(record, values=metrics)
     elif isinstance(record, Params | Tags):
         for texts in _parts(record.values, names.MAX_PARAMS_OR_TAGS - 1):
@@ -291,11 +306,12 @@ def split(record: Record) -> Iterator[Record]:
         yield record
 
 
-def _parts(values: Mapping[str, _Value], most: int) -> Iterator[dict[str, _Value]]:
+def _parts(values: Mapping[str, _Value], most: int, each: int = 0) -> Iterator[dict[str, _Value]]:
+    """Parts of at most `most` values, each of which takes `each` bytes besides its own."""
     part: dict[str, _Value] = {}
     size = 0
     for key, value in values.items():
-        entry = entry_size(key, value)
+        entry = entry_size(key, value) + each
         if part and (len(part) >= most or size + entry > MAX_RECORD_BYTES):
             yield part
             part, size = {}, 0

@@ -17,13 +17,14 @@ from orbiter_mlflow.delivery import kept_files, spool
 from orbiter_mlflow.delivery.ack import (
     LaneAck,
     RefusedEntry,
+    mark,
     read_ack,
     read_lane_ack,
     write_lane_ack,
 )
 from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
-from orbiter_mlflow.delivery.records import SIDE_LANES, Artifact, Dataset, Head
+from orbiter_mlflow.delivery.records import ENDED, SIDE_LANES, Artifact, Dataset, Head
 from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.errors import DeliveryError, RejectedError, TransientError, UnsupportedError
 
@@ -63,7 +64,7 @@ class SideLane(Lane[LaneAck]):
         # Before the journal is read: records appended meanwhile may be in the main lane's ack.
         self._looked_through = main.offset
         whole = self._attempt(self._deliver)
-        if main.status not in (None, "RUNNING"):
+        if main.status in ENDED:
             with contextlib.suppress(DeliveryError, OSError):  # the next run does it
                 self._tag_missing()
         return whole and not self.ack.aside
@@ -146,8 +147,13 @@ class SideLane(Lane[LaneAck]):
 
     def _write_something_harmless(self) -> None:
         head = read_head(self.journal)
-        # Tags that the run has already.
-        tags = {names.UID: head.uid} if head.run_id is None else self._resumption.tag(head.uid)
+        # Tags that the run has already, or gets from the main lane anyway.
+        if head.makes_run:
+            tags = {names.UID: head.uid}
+        elif head.as_written:
+            tags = mark(head.uid, read_ack(self.journal).offset)
+        else:
+            tags = self._resumption.tag(head.uid)
         self._sink().log_batch(self._run_id, (), {}, tags)
 
     def _tag_missing(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orbiter_mlflow.delivery.batches import MetricPoint
-from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status
+from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents
 
 
@@ -19,13 +19,16 @@ class Sink(Protocol):
     """
 
     def create_run(self, head: Head) -> str:
-        """Create the run of a head, with its uid as a tag; return the run id."""
+        """Create the run of a head, with its tags and its uid as a tag; return the run id."""
 
     def read_run(self, run_id: str) -> RunContents:
-        """Read the params, the tags and the last step of a run."""
+        """Read the params, the tags, the status and the last step of a run."""
 
     def find_runs(self, head: Head) -> Sequence[str]:
-        """Find the runs that carry the head's uid, oldest first."""
+        """Find the runs in the head's experiment that carry its uid, oldest first."""
+
+    def find_runs_anywhere(self, uid: str) -> Sequence[str]:
+        """Find the runs of any experiment that carry a uid, oldest first."""
 
     def log_batch(
         self,
@@ -47,6 +50,10 @@ class Sink(Protocol):
 
     def set_status(self, run_id: str, status: Status) -> None:
         """Set the status of a run, and its end time if it has ended."""
+
+    def update_run(self, run_id: str, update: Update) -> None:
+        """Set status, end time and name of a run as MLflow's `update_run_info` does; what is None
+        stays."""
 
     def delete_run(self, run_id: str) -> None:
         """Delete a run."""

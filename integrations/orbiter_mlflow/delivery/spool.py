@@ -169,9 +169,10 @@ def may_be_removed(journal: Path, writer: ProcessIdentity, *, ended: bool = Fals
     return ended and not writer_lock.is_alive(journal, writer)
 
 
-def journals(folder: Path) -> list[Path]:
-    """The journals of a spool, oldest first."""
-    return sorted(folder.glob(f"*{SUFFIX}"))
+def journals(folder: Path, uid: str = "") -> list[Path]:
+    """The journals of a spool, oldest first; with a `uid` those whose names go with it."""
+    ending = f"-{uid[:8]}{SUFFIX}" if uid else SUFFIX
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.name.endswith(ending))
 
 
 def remove(journal: Path) -> None:

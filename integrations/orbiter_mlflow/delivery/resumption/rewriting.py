@@ -26,11 +26,15 @@ class RunContents:
         last_step: the largest step of its training and evaluation metrics; None without any.
         params: all of them, also those logged by others.
         tags: all of them.
+        has_metrics: whether it has any metric, of whatever name.
+        status: its status.
     """
 
     last_step: int | None
     params: Mapping[str, str]
     tags: Mapping[str, str]
+    has_metrics: bool = False
+    status: str = "RUNNING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ def find_resumption(run: RunContents, uid: str) -> Resumption | None:
 
 def next_resumption(run: RunContents) -> Resumption:
     """The next resumption of a run."""
-    ours = {names.UID, names.CONFIG_DIGEST} & run.tags.keys()
+    # Not its uid: runs of MLflow's own clients have one too.
+    ours = {names.TRAINER, names.STATE, names.CONFIG_DIGEST} & run.tags.keys()
     last = max(_recorded(run), default=1 if ours else 0)
     return Resumption(last + 1, run.last_step, names.CONFIG_DIGEST in run.tags)
 

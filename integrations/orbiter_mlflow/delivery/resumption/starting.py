@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool, writer_lock
-from orbiter_mlflow.delivery.ack import read_ack
+from orbiter_mlflow.delivery.ack import Ack, read_ack
 from orbiter_mlflow.delivery.journal_reader import read_entries, read_head
 from orbiter_mlflow.delivery.records import Head, Params, Status
 from orbiter_mlflow.delivery.resumption import rewriting
@@ -68,6 +68,14 @@ class EarlierJournals:
         self._folder = journal.parent
         self._sizes: dict[Path, int] = {}
 
+    def creating(self, uid: str) -> Ack | None:
+        """The ack of the journal `uid` that lies beside this one; None where there is none."""
+        for journal in filter(spool.is_ours, spool.journals(self._folder, uid)):
+            with contextlib.suppress(OSError, ValueError):  # delivered and removed; no journal
+                if read_head(journal).uid == uid:
+                    return read_ack(journal)
+        return None
+
     def undelivered(self, head: Head, run_id: str, run: RunContents) -> Iterator[tuple[Path, bool]]:
         """Those that are not all in the store, oldest first, and whether their writer is gone.
 
@@ -77,7 +85,10 @@ class EarlierJournals:
         for journal in filter(spool.is_ours, spool.journals(self._folder)):
             with contextlib.suppress(OSError, ValueError):  # delivered and removed; no journal
                 theirs, ack = read_head(journal), read_ack(journal)
-                of_this_run = theirs.uid in uids or run_id in (theirs.run_id, ack.run_id)
+                of_this_run = not uids.isdisjoint((theirs.uid, theirs.run_uid)) or run_id in (
+                    theirs.run_id,
+                    ack.run_id,
+                )
                 older = (theirs.start_time, theirs.uid) < (head.start_time, head.uid)
                 if not of_this_run or not older or ack.closed:
                     continue
