@@ -44,6 +44,7 @@ MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.delivery.mlflow_sink",
     "orbiter_mlflow.plugin.asking",
     "orbiter_mlflow.plugin.entities",
+    "orbiter_mlflow.plugin.entry_points",
     "orbiter_mlflow.plugin.journaled_run",
     "orbiter_mlflow.plugin.runs",
     "orbiter_mlflow.plugin.store",
@@ -52,6 +53,7 @@ MAY_IMPORT_MLFLOW = {
 ENTRY_POINTS = {
     "orbiter_mlflow.cli.main": {"orbiter_mlflow.__main__"},
     "orbiter_mlflow.cli.demo_runs": {"orbiter_mlflow.cli.demo"},
+    "orbiter_mlflow.plugin.entry_points": set[str](),
     "orbiter_mlflow.pytest_plugin": set[str](),
 }
 """Module -> the only modules that may import it."""
@@ -372,11 +374,21 @@ HEAVY = ("mlflow", "numpy", "pandas", "sklearn", "sqlalchemy")
         ("import orbiter_mlflow", HEAVY),
         ("from orbiter_mlflow import load_config", HEAVY),
         ("import orbiter_mlflow.cli.main", HEAVY),
+        ("import orbiter_mlflow.plugin.entry_points", ("pydantic", *HEAVY)),
         (TRACKED, HEAVY),
         (TRACKED + "Tracked(mlflow=MLflowSettings(experiment='e'))", HEAVY),
         (TRACKED + "Tracked().check_agent(None)", HEAVY),
     ],
-    ids=["orbiter", "orbiter_mlflow", "load_config", "cli", "class", "trainer", "checked"],
+    ids=[
+        "orbiter",
+        "orbiter_mlflow",
+        "load_config",
+        "cli",
+        "plugin",
+        "class",
+        "trainer",
+        "checked",
+    ],
 )
 def test_nothing_heavy_is_loaded(code: str, heavy: tuple[str, ...]) -> None:
     script = f"{code}\nimport sys\nprint(*sorted(set(sys.modules) & {set(heavy)}))"

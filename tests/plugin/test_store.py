@@ -1,4 +1,4 @@
-"""MLflow's own clients on a tracking URI with our prefix: what they write, read, and are refused."""
+"""MLflow's own clients on a URI with our prefix: what they write, read, and are refused."""
 
 import os
 import threading
@@ -139,9 +139,7 @@ def test_a_run_that_is_not_ours_is_joined(client: MlflowClient, behind: MlflowCl
 BAD: dict[str, Callable[[MlflowClient, str], object]] = {
     "a bad metric key": lambda client, run_id: client.log_metric(run_id, "a=b", 1.0),
     "a metric key that is no path": lambda client, run_id: client.log_metric(run_id, "../a", 1.0),
-    "no number": lambda client, run_id: client.log_metric(
-        run_id, "a", "many", timestamp=5
-    ),
+    "no number": lambda client, run_id: client.log_metric(run_id, "a", "many", timestamp=5),
     "a key of 251 characters": lambda client, run_id: client.log_metric(run_id, "k" * 251, 1.0),
     "a negative time": lambda client, run_id: client.log_metric(run_id, "a", 1.0, timestamp=-1),
     "a bad key in a batch": lambda client, run_id: client.log_batch(

@@ -15,7 +15,9 @@ _PORTS = {"http": 80, "https": 443}
 
 def plain(uri: str) -> str:
     """The URI of the store itself: without our prefix."""
-    return uri.removeprefix(PREFIX)
+    if uri[: len(PREFIX)].lower() == PREFIX:  # as in any URI, case does not matter in a scheme
+        return uri[len(PREFIX) :]
+    return uri
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -32,8 +32,13 @@ _ROOT_OF_SERVER = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 
 
 @contextlib.contextmanager
-def opening(tracking_uri: str) -> Iterator[None]:
+def opening(tracking_uri: str, default_root: str | None = None) -> Iterator[None]:
     """Prepare a sqlite store to be opened inside the `with` block; other stores need nothing.
+
+    Args:
+        tracking_uri: the store.
+        default_root: where the experiment `Default` of a new store keeps its artifacts. Default:
+            beside the file.
 
     Raises:
         FileNotFoundError: the folder of the file does not exist.
@@ -50,7 +55,7 @@ def opening(tracking_uri: str) -> Iterator[None]:
         locks.exclusive(database.with_name(f".{database.name}.opening")),
     ):
         if not os.path.lexists(database):
-            _create(database)
+            _create(database, default_root)
         _wait_until_created(database)
         yield  # under the lock: MLflow migrates a store of an older version here
 
@@ -125,14 +130,15 @@ def _latest_revision() -> str:
     return str(databases._get_latest_schema_revision())
 
 
-def _create(database: Path) -> None:
+def _create(database: Path, default_root: str | None) -> None:
     """Create a store elsewhere and put it in place whole, unless one has appeared meanwhile."""
     fresh = database.with_name(f".{database.name}.{os.urandom(8).hex()}")
     try:
         # Not in the store's folder: a kill would leave it there, and network disks are slow.
         with TemporaryDirectory() as folder:
             made = Path(folder) / "made.db"
-            root = artifact_root(f"sqlite:///{database}", None) or os.environ[_ROOT_OF_SERVER]
+            chosen = default_root or artifact_root(f"sqlite:///{database}", None)
+            root = os.environ.get(_ROOT_OF_SERVER) or chosen
             SqlAlchemyStore(f"sqlite:///{made}", root).engine.dispose()
             shutil.copyfile(made, fresh)
         os.link(fresh, database)  # unlike a rename, it never replaces a file
