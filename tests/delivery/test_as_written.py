@@ -148,13 +148,11 @@ def test_a_nested_run_gets_the_real_id_of_its_parent(spool: Spool) -> None:
     parent = a_head()
     child = a_head(parent_uid=parent.uid, start_time=START + 1)
     outer, inner = spool.journal(parent), spool.drain(spool.journal(child))
-    assert not inner.run()
-    assert "not created yet" in inner.ack.problem
-    assert not inner.ack.held
-    assert spool.drain(outer).run()
+    assert inner.run()  # creates the parent first
     parent_id = read_ack(outer).run_id
-    assert inner.run()
+    assert parent_id is not None
     assert inner.ack.run_id is not None
+    assert spool.sink.runs[parent_id].tags[names.UID] == parent.uid
     assert spool.sink.runs[inner.ack.run_id].tags[names.PARENT_RUN_ID] == parent_id
 
 
@@ -185,17 +183,27 @@ def test_an_attached_journal_changes_nothing_but_what_it_holds(spool: Spool) -> 
     assert spool.sink.calls == ["read_run", "log_batch"]
 
 
-def test_an_attached_journal_waits_for_a_run_that_is_not_created_yet(spool: Spool) -> None:
+def test_an_attached_journal_has_its_run_created_first(spool: Spool) -> None:
+    creator = a_head()
+    spool.journal(creator, points(3))
+    spool.deliver(a_head(run_uid=creator.uid, start_time=START + 1), points(3, 3))
+    assert [point.step for point in spool.run.points] == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_attached_journal_waits_while_somebody_else_creates_its_run(spool: Spool) -> None:
     creator = a_head()
     first = spool.journal(creator, points(3))
+    fd = take(first)
+    assert fd is not None
     attached = spool.drain(
         spool.journal(a_head(run_uid=creator.uid, start_time=START + 1), points(3, 3))
     )
     for _ in range(20):
         assert not attached.run()
-    assert "not created yet" in attached.ack.problem
+    assert "is being delivered" in attached.ack.problem
     # However long it has waited, it is tried again soon.
     assert attached.not_before - attached._failed_at == retry.FIRST
+    give_back(fd)
     assert spool.drain(first).run()
     assert attached.run()
     assert [point.step for point in spool.run.points] == [0, 1, 2, 3, 4, 5]

@@ -35,15 +35,18 @@ def show(journals: Sequence[Path]) -> None:
         box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False
     )
     for heading in ("journal", "run", "state", "points", "age", "refused"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=True, max_width=8 if heading == "run" else None)
     backlogs = [read_backlog(journal) for journal in journals]
     for backlog in backlogs:
-        age = "-"
+        age = run = "-"
         if backlog.head is not None:
             age = _age(time.time() - backlog.head.start_time / 1000)
+            run = backlog.head.run_name or run
+        if backlog.ack.run_id is not None:
+            run = backlog.ack.run_id[:8]
         table.add_row(
             Text(plain(backlog.journal.name)),
-            Text(plain((backlog.ack.run_id or "-")[:8])),
+            Text(plain(run), overflow="ellipsis"),
             backlog.state,
             str(backlog.points),
             age,
@@ -156,15 +159,26 @@ def _deliver(
         progress.stop()
 
 
+def _run(backlog: Backlog) -> str:
+    """The run of a journal; a run of MLflow's own clients with its name and experiment."""
+    run = f"run {backlog.ack.run_id}" if backlog.ack.run_id else "a run that is not created yet"
+    head = backlog.head
+    if head is None or not (head.as_written and head.makes_run):
+        return run
+    name = [] if head.run_name is None else [repr(head.run_name)]
+    return f"{run} ({', '.join([*name, f'experiment {head.experiment_id}'])})"
+
+
 def _outcome(backlog: Backlog, destination: Destination) -> str:
-    run = f"run {backlog.ack.run_id}"
+    run = _run(backlog)
+    writer = "process" if backlog.head is not None and backlog.head.as_written else "trainer"
     if backlog.state == "delivered":
         refused = backlog.refused
         return f"delivered, {run}" + (f"; {refused} entries are in quarantine" if refused else "")
     if backlog.state == "delivering":
         return (
             f"skipped: {backlog.ack.drainer or 'another process'} is delivering it; it gives up "
-            "some minutes after its trainer has ended, or when it is stopped"
+            f"some minutes after its {writer} has ended, or when it is stopped"
         )
     if backlog.state == "refused" and backlog.head is not None:
         named, here = map(_display_uri, (backlog.head.tracking_uri, destination.in_force))
@@ -178,7 +192,7 @@ def _outcome(backlog: Backlog, destination: Destination) -> str:
         return f"{done}not delivered: {backlog.problem}"
     if backlog.head is not None and not is_alive(backlog.journal, backlog.head.writer):
         return (
-            f"all of it is in {run}, which still counts as running, as its trainer ran on "
-            f"{backlog.head.writer.host}; if that trainer has ended, add --ended"
+            f"all of it is in {run}, which still counts as running, as its {writer} ran on "
+            f"{backlog.head.writer.host}; if that {writer} has ended, add --ended"
         )
-    return f"all of it so far is in {run}; its trainer is still running"
+    return f"all of it so far is in {run}; its {writer} is still running"

@@ -136,16 +136,17 @@ class Drain(Lane[Ack]):
         return run_id
 
     def _run_of(self, sink: Sink, uid: str) -> str:
-        """The id of the run that another journal has created."""
-        local = self._earlier.creating(uid)
-        if local is not None:
-            if local.run_id is not None:
-                return local.run_id
-            raise TransientError(f"the run {uid} is not created yet", soon=True)
-        found = sink.find_runs_anywhere(uid)
-        if not found:
-            raise TransientError(f"the run {uid} is not created yet, by a journal elsewhere")
-        return found[0]
+        """The id of the run that the journal `uid` creates, which is done first if need be."""
+        journal = self._earlier.creating(uid)
+        if journal is None:
+            found = sink.find_runs_anywhere(uid)
+            if not found:
+                raise TransientError(f"the run {uid} is not created yet, and its journal not here")
+            return found[0]
+        run_id = read_ack(journal).run_id or self._deliver_first(sink, journal, False).run_id
+        if run_id is None:  # removed while we looked
+            raise TransientError(f"the run {uid} is being created", soon=True)
+        return run_id
 
     def _attach(self, sink: Sink, head: Head, run_id: str) -> str:
         """Write to an existing run as it is, after the earlier journals of that run."""
@@ -168,7 +169,7 @@ class Drain(Lane[Ack]):
         self._write(run_id=run_id, resumption=resumption)
         return run_id
 
-    def _deliver_first(self, sink: Sink, journal: Path, orphaned: bool) -> None:
+    def _deliver_first(self, sink: Sink, journal: Path, orphaned: bool) -> Ack:
         fd = spool.take(journal)
         if fd is None:
             raise TransientError(
@@ -183,6 +184,7 @@ class Drain(Lane[Ack]):
             removable = nothing_waits(journal) and spool.may_be_removed(journal, theirs.writer)
             if drain.ack.settled and removable and not theirs.keep:
                 spool.remove(journal)
+            return drain.ack
         finally:
             spool.give_back(fd)
 

@@ -36,6 +36,8 @@ _MAX_SHOWN = 5
 _MAX_SEARCHED = 500
 """Latest runs that are searched for a similar name."""
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}")
+_PROVISIONAL_ID = re.compile(r"[0-9a-f]{32}")
+"""The shape of MLflow's own ids."""
 
 
 class RunStore:
@@ -65,6 +67,9 @@ class RunStore:
     def get(self, run_id: str) -> StoredRun:
         """The run with this id, even a deleted one.
 
+        Args:
+            run_id: its id, or the provisional one that it had in the process that created it.
+
         Raises:
             RunNotFoundError: there is none.
             StoreError: the store cannot be read.
@@ -74,14 +79,25 @@ class RunStore:
         try:
             return _stored(self._client.get_run(run_id))
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                raise RunNotFoundError(f"there is no run {run_id} in {self.shown_uri}") from error
-            raise self._store_error(error) from error
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise self._store_error(error) from error
+            if (found := self._provisional(run_id)) is not None:
+                return found
+            raise RunNotFoundError(f"there is no run {run_id} in {self.shown_uri}") from error
         except Exception as error:
             raise self._store_error(error) from error
 
+    def _provisional(self, run_id: str) -> StoredRun | None:
+        """The run that was created under a provisional id: the uid of its journal."""
+        if not _PROVISIONAL_ID.fullmatch(run_id):
+            return None
+        found = self._matching(f"tags.`{names.UID}` = '{run_id}'", list(self.experiments()))
+        # A repeated request may have created a twin, which stays empty and is deleted at the end.
+        written = [run for run in found.values() if names.DELIVERED in run.tags]
+        return next(iter([*written, *found.values()]), None)
+
     def find(self, text: str, *, experiment: str | None = None) -> StoredRun:
-        """The run that a user means: by its id, the start of its id, or its name.
+        """The run that a user means: by its id, provisional or not, the start of it, or its name.
 
         Args:
             text: what the user typed.

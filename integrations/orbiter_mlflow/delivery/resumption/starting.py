@@ -10,7 +10,7 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool, writer_lock
-from orbiter_mlflow.delivery.ack import Ack, read_ack
+from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.journal_reader import read_entries, read_head
 from orbiter_mlflow.delivery.records import Head, Params, Status
 from orbiter_mlflow.delivery.resumption import rewriting
@@ -68,12 +68,12 @@ class EarlierJournals:
         self._folder = journal.parent
         self._sizes: dict[Path, int] = {}
 
-    def creating(self, uid: str) -> Ack | None:
-        """The ack of the journal `uid` that lies beside this one; None where there is none."""
+    def creating(self, uid: str) -> Path | None:
+        """The journal `uid` that lies beside this one; None where it does not."""
         for journal in filter(spool.is_ours, spool.journals(self._folder, uid)):
             with contextlib.suppress(OSError, ValueError):  # delivered and removed; no journal
                 if read_head(journal).uid == uid:
-                    return read_ack(journal)
+                    return journal
         return None
 
     def undelivered(self, head: Head, run_id: str, run: RunContents) -> Iterator[tuple[Path, bool]]:
