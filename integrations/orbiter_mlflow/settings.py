@@ -174,6 +174,22 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
+def to_environment(values: Mapping[str, str | None], environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment with these settings for trainers and for MLflow's own clients.
+
+    Args:
+        values: settings that MLflow has a variable for, by field; None removes one.
+        environ: the environment to change.
+    """
+    changed = dict(environ)
+    for name, text in values.items():
+        changed.pop(_PREFIX + name.upper(), None)  # it would win over MLflow's own
+        changed.pop(_MLFLOW_VARIABLES[name], None)
+        if text is not None:
+            changed[_MLFLOW_VARIABLES[name]] = text
+    return changed
+
+
 def _parsed(name: str, text: str) -> Any:
     if name in ("redact", "skip_provenance"):
         return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -16,6 +16,7 @@ from orbiter_mlflow.cli.demo import demo
 from orbiter_mlflow.cli.gate import bless, check
 from orbiter_mlflow.cli.history import history
 from orbiter_mlflow.cli.options import unexpected_error
+from orbiter_mlflow.cli.run_program import run
 from orbiter_mlflow.cli.runs import diff, reproduce
 from orbiter_mlflow.cli.sync import status, sync
 from orbiter_mlflow.cli.ui import ui
@@ -48,7 +49,7 @@ def commands(context: click.Context) -> None:
         sys.exit(2)
 
 
-for _command in (demo, sync, status, reproduce, diff, check, bless, history, comment, ui):
+for _command in (demo, run, sync, status, reproduce, diff, check, bless, history, comment, ui):
     commands.add_command(_command)
 
 _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
@@ -66,10 +67,11 @@ def main() -> None:
     """Run the command; errors are printed in a few lines that no CI service acts on."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_PlainFormatter())
+    given = dict(os.environ)
     for name, value in {**DELIVERY_DEFAULTS, **_QUIET}.items():
         os.environ.setdefault(name, value)
     try:
-        commands.main(standalone_mode=False)
+        commands.main(standalone_mode=False, obj=given)
     except click.ClickException as error:
         _print_error(error.format_message())
         sys.exit(error.exit_code)

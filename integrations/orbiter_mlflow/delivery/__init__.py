@@ -8,6 +8,7 @@ In the training process:
     journal           write a journal, on a full disk too
     spool             the folder of journals and the files beside each
     spool_folder      where that folder is by default
+    opened_journals   tell `orbiter-mlflow run` which journals a program opens
     kept_files        copies of artifacts, kept until they are uploaded
     process_identity  identify the writing process, and find out whether it still runs
     writer_lock       the lock that shows that the writer lives

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from orbiter_mlflow.delivery import writer_lock
+from orbiter_mlflow.delivery import opened_journals, writer_lock
 from orbiter_mlflow.delivery.ack import (
     Ack,
     LaneAck,
@@ -65,6 +65,7 @@ def open_journal(spool: Path, head: Head, ack: Ack | None = None) -> Journal:
             write_ack(journal.path, Ack())
         for lane in SIDE_LANES:
             write_lane_ack(journal.path, lane, LaneAck())
+    opened_journals.note(journal.path, head, ack)
     return journal
 
 

@@ -270,6 +270,22 @@ class RunStore:
         except Exception as error:
             raise self._store_error(error) from error
 
+    def artifacts(self, run_id: str, folder: str | None = None) -> Iterator[str]:
+        """Paths of the run's artifact files; folders are listed as the paths are consumed.
+
+        Raises:
+            StoreError: the artifact store cannot be read.
+        """
+        try:
+            found = self._client.list_artifacts(run_id, folder)
+        except Exception as error:
+            raise self._store_error(error) from error
+        for one in found:
+            if one.is_dir:
+                yield from self.artifacts(run_id, one.path)
+            else:
+                yield str(one.path)
+
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of an existing run.
 
