@@ -37,7 +37,7 @@ class Varying:
     files: str = r"(?!)"
 
 
-def contents(uri: str, varying: Varying = Varying()) -> dict[str, str]:  # noqa: B008  frozen
+def contents(uri: str, varying: Varying = Varying()) -> dict[str, str]:
     """What the store at a plain tracking URI holds: a text for each entity and field."""
     return _Contents(uri, varying).found
 

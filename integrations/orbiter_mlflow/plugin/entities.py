@@ -165,6 +165,21 @@ def require_unchanged(run_id: str, known: Mapping[str, str], params: Sequence[Pa
         )
 
 
+def require_same(run_id: str, known: Mapping[str, str], param: Param) -> None:
+    """Refuse one param that a run has with another value.
+
+    Raises:
+        MlflowException: it has.
+    """
+    if (value := known.get(param.key, param.value)) != param.value:
+        raise MlflowException(
+            f"Changing param values is not allowed. Param with key='{param.key}' was already logged"
+            f" with value='{value}' for run ID='{run_id}'. Attempted logging new value "
+            f"'{param.value}'.",
+            INVALID_PARAMETER_VALUE,
+        )
+
+
 def _metrics(at: tuple[Any, ...], values: dict[str, float]) -> Metrics:
     step, time, model, name, digest = at
     of = {"model_id": model, "dataset_name": name, "dataset_digest": digest}

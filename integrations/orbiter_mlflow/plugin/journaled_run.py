@@ -115,10 +115,24 @@ class JournaledRun:
             if tags:
                 self._append(Tags({one.key: one.value for one in tags}))
                 self._tags.update((one.key, one.value) for one in tags)
-                if MLFLOW_RUN_NAME in self._tags:
-                    self._info = self._info._copy_with_overrides(
-                        run_name=self._tags[MLFLOW_RUN_NAME]
-                    )
+                if any(one.key == MLFLOW_RUN_NAME for one in tags):
+                    name = self._tags[MLFLOW_RUN_NAME]
+                    self._info = self._info._copy_with_overrides(run_name=name)
+
+    def log_param(self, param: Param) -> None:
+        """Record a checked param.
+
+        Raises:
+            MlflowException: the run is deleted, or has the param with another value.
+        """
+        with self._lock:
+            self._require_active()
+            entities.require_same(self.run_id, self._params, param)
+            self.log_batch((), [param], ())
+
+    def forget_tag(self, key: str) -> None:
+        """Note that a tag was deleted."""
+        self._tags.pop(key, None)
 
     def log_datasets(self, datasets: list[DatasetInput] | None) -> None:
         """Record dataset inputs.

@@ -5,6 +5,7 @@ class of a store finds the right one, which shares the attributes of the origina
 module does not replace are MLflow's; those that it replaces use the untouched original.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -22,13 +23,19 @@ from mlflow.entities import (
     RunStatus,
     RunTag,
 )
+from mlflow.exceptions import MlflowException
+from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking.abstract_store import AbstractStore
+from mlflow.tracking._tracking_service import utils as tracking_service
 from mlflow.utils import validation
 from mlflow.utils.async_logging.run_operations import RunOperations
 
-from orbiter_mlflow.delivery.store_uri import absolute
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery.store_uri import PREFIX, absolute
 from orbiter_mlflow.plugin import endings, entities, methods
 from orbiter_mlflow.plugin.runs import Runs, runs_of
+
+_logger = logging.getLogger(__name__)
 
 _INNER, _RUNS, _ENDING = "_orbiter_inner", "_orbiter_runs", "_orbiter_ending"
 
@@ -74,7 +81,7 @@ class JournalWrites:
     def log_param(self, run_id: str, param: Param) -> None:
         """Record a param."""
         checked = entities.checked_param(param)
-        self._orbiter_runs.get(run_id).log_batch((), [checked], ())
+        self._orbiter_runs.get(run_id).log_param(checked)
 
     def set_tag(self, run_id: str, tag: RunTag) -> None:
         """Record a tag."""
@@ -95,18 +102,15 @@ class JournalWrites:
 
     def log_metric_async(self, run_id: str, metric: Metric) -> RunOperations:
         """Record a metric."""
-        self.log_metric(run_id, metric)
-        return _done()
+        return _operation(lambda: self.log_metric(run_id, metric))
 
     def log_param_async(self, run_id: str, param: Param) -> RunOperations:
         """Record a param."""
-        self.log_param(run_id, param)
-        return _done()
+        return _operation(lambda: self.log_param(run_id, param))
 
     def set_tag_async(self, run_id: str, tag: RunTag) -> RunOperations:
         """Record a tag."""
-        self.set_tag(run_id, tag)
-        return _done()
+        return _operation(lambda: self.set_tag(run_id, tag))
 
     def log_batch_async(
         self,
@@ -116,8 +120,7 @@ class JournalWrites:
         tags: Sequence[RunTag],
     ) -> RunOperations:
         """Record a batch."""
-        self.log_batch(run_id, metrics, params, tags)
-        return _done()
+        return _operation(lambda: self.log_batch(run_id, metrics, params, tags))
 
     def log_inputs(
         self,
@@ -142,6 +145,12 @@ class JournalWrites:
         run = self._orbiter_runs.get(run_id)
         return run.update(endings.true_status(status), end_time, run_name)
 
+    def delete_tag(self, run_id: str, key: str) -> None:
+        """Delete a tag, after what was written here."""
+        self._orbiter_flushed("delete_tag", (run_id, key), {})
+        if (known := self._orbiter_runs.known(run_id)) is not None:
+            known.forget_tag(key)
+
     # -- runs ----------------------------------------------------------------------------------
 
     def create_run(
@@ -153,16 +162,26 @@ class JournalWrites:
         run_name: str | None,
     ) -> Run:
         """Create a run, in the store if it answers in time."""
-        return self._orbiter_runs.created(
-            experiment_id, user_id, start_time, list(tags or ()), run_name
+        return _shown(
+            self._orbiter_runs.created(
+                experiment_id, user_id, start_time, list(tags or ()), run_name
+            )
         )
 
     def get_run(self, run_id: str) -> Run:
         """The run, with all that was written here."""
         known = self._orbiter_runs.known(run_id)
         if known is not None and getattr(self._orbiter_ending, "now", False):
-            return known.known()  # `set_terminated` wants to print a link, and must not wait
-        return self._orbiter_runs.read(run_id)
+            # `set_terminated` wants to print a link, and must not wait.
+            return _shown(known.known())
+        return _shown(self._orbiter_runs.read(run_id))
+
+    def search_runs(self, *args: Any, **kwargs: Any) -> PagedList[Run]:
+        """The runs that match, with all that was written here."""
+        found: PagedList[Run] = self._orbiter_flushed("search_runs", args, kwargs)
+        for run in found:
+            _shown(run)
+        return found
 
     def delete_run(self, run_id: str) -> None:
         """Delete a run, after what was written here."""
@@ -189,6 +208,10 @@ class JournalWrites:
         """Note that `set_terminated` calls, which does so first of all."""
         self._orbiter_ending.now = True
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies by pickle ask MLflow for the store again."""
+        return _reopened, (self._orbiter_runs.settings.tracking_uri,)
+
     # -- passed on -----------------------------------------------------------------------------
 
     def _orbiter_real(self, value: Any) -> Any:
@@ -208,15 +231,22 @@ class JournalWrites:
         )
 
 
+def _shown(run: Run) -> Run:
+    """The run without the tags by which delivery knows it."""
+    for tag in (names.UID, names.DELIVERED):
+        run.data.tags.pop(tag, None)
+    return run
+
+
 @cache
 def _journaled_class(base: Any) -> Any:
     """The class of journaled stores whose inner store is of class `base`."""
     added: dict[str, Any] = {"__module__": __name__}
-    for names, how in (
+    for chosen, how in (
         (methods.FLUSHED, JournalWrites._orbiter_flushed),
         (methods.TRANSLATED, JournalWrites._orbiter_passed),
     ):
-        for name in names:
+        for name in chosen:
             if hasattr(base, name) and name not in vars(JournalWrites):
                 added[name] = _calling(how, name, getattr(base, name))
     return type(f"Journaled{base.__name__}", (JournalWrites, base), added)
@@ -230,8 +260,21 @@ def _calling(how: Callable[..., Any], name: str, method: Callable[..., Any]) -> 
     return call
 
 
-def _done() -> RunOperations:
-    """What MLflow returns for asynchronous logging: it is done."""
+def _operation(write: Callable[[], None]) -> RunOperations:
+    """Write at once, and return what MLflow returns for asynchronous logging: `wait` raises what
+    the store refuses."""
     future: Future[None] = Future()
-    future.set_result(None)
+    try:
+        write()
+    except MlflowException as error:
+        _logger.warning("not logged: %s", error)
+        future.set_exception(error)
+    else:
+        future.set_result(None)
     return RunOperations([future])
+
+
+def _reopened(tracking_uri: str) -> AbstractStore:
+    """The store of a tracking URI, for a copy by pickle."""
+    found: AbstractStore = tracking_service._get_store(PREFIX + tracking_uri)
+    return found
