@@ -35,22 +35,16 @@ def tracking_store(store_uri: str, artifact_uri: str | None = None) -> "Abstract
     Raises:
         MlflowException: a server asks, a setting is wrong, or the store cannot be opened.
     """
-    from mlflow.exceptions import MlflowException
     from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 
-    from orbiter_mlflow.delivery.store_uri import absolute, plain
-
     _require_client(store_uri, "--backend-store-uri")
-    uri = plain(store_uri)
+    uri = _behind(store_uri)
+    inner = _opened(_tracking_store_registry, uri, artifact_uri=artifact_uri)
     if not _enabled():
-        return _opened(_tracking_store_registry, uri, artifact_uri=artifact_uri)
+        return inner
     from orbiter_mlflow.plugin.store import journaled
 
-    try:
-        located = absolute(uri)
-    except ValueError as error:
-        raise MlflowException.invalid_parameter_value(str(error)) from error
-    return journaled(_opened(_tracking_store_registry, uri, artifact_uri=artifact_uri), located)
+    return journaled(inner, uri)
 
 
 def model_registry_store(store_uri: str, tracking_uri: str | None = None) -> "RegistryStore":
@@ -68,17 +62,15 @@ def model_registry_store(store_uri: str, tracking_uri: str | None = None) -> "Re
     from orbiter_mlflow.delivery.store_uri import plain
 
     _require_client(store_uri, "--registry-store-uri")
-    known = None if tracking_uri is None else plain(tracking_uri)
-    return _opened(_get_store_registry(), plain(store_uri), tracking_uri=known)
+    runs = None if tracking_uri is None else plain(tracking_uri)
+    return _opened(_get_store_registry(), _behind(store_uri), tracking_uri=runs)
 
 
 def workspace_store(workspace_uri: str) -> Any:
     """Build the store of workspaces behind a URI with our prefix."""
     from mlflow.tracking._workspace.registry import _get_workspace_store_registry
 
-    from orbiter_mlflow.delivery.store_uri import plain
-
-    uri = plain(workspace_uri)
+    uri = _behind(workspace_uri)
     return _get_workspace_store_registry().get_store_builder(uri)(workspace_uri=uri)
 
 
@@ -86,9 +78,7 @@ def scorer_store(tracking_uri: str) -> Any:
     """Build the store of GenAI scorers behind a URI with our prefix."""
     from mlflow.genai.scorers.registry import _scorer_store_registry
 
-    from orbiter_mlflow.delivery.store_uri import plain
-
-    uri = plain(tracking_uri)
+    uri = _behind(tracking_uri)
     return _scorer_store_registry.get_store_builder(uri)(tracking_uri=uri)
 
 
@@ -107,6 +97,23 @@ def artifact_repository(
         tracking_uri=plain(tracking_uri or get_tracking_uri()),
         registry_uri=registry_uri,
     )
+
+
+def _behind(uri: str) -> str:
+    """The URI of the store itself, with an absolute path: MLflow keeps one connection for each
+    text, and delivery has a working folder of its own.
+
+    Raises:
+        MlflowException: nobody else could connect to it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from orbiter_mlflow.delivery.store_uri import absolute, plain
+
+    try:
+        return absolute(plain(uri))
+    except ValueError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
 def _opened(registry: Any, uri: str, **optional: str | None) -> Any:
