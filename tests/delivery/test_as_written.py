@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,20 @@ def test_a_run_whose_creation_never_arrived_is_created(spool: Spool) -> None:
     spool.deliver(a_head(), points(3), Ack(creating=True))
     assert len(spool.run.points) == 3
     assert "read_run" not in spool.sink.calls
+
+
+def test_a_tag_for_which_the_store_refuses_the_run_is_tried_alone(spool: Spool) -> None:
+    """MLflow does not check the tags of a run that is created; PostgreSQL refuses long ones."""
+    head = a_head(tags=USERS_TAGS | {names.PARENT_RUN_ID: "p", "long": "x" * 9000}, run_name="one")
+    journal = spool.journal(head, points(3))
+    spool.sink.troubles.append(Trouble(RejectedError("too long"), "create_run"))
+    drain = spool.drain(journal)
+    assert drain.run(), drain.ack
+    kept = {names.USER: "ann", names.PARENT_RUN_ID: "p"}
+    assert {k: v for k, v in spool.run.tags.items() if k not in OURS} == kept
+    assert len(spool.run.points) == 3
+    aside = {tag for one in drain.ack.aside for tag in one.entry["tags"].items()}
+    assert aside == {*head.tags.items(), (names.RUN_NAME, "one")} - {*kept.items()}
 
 
 def test_an_empty_twin_is_deleted_and_one_with_any_metric_stays(spool: Spool) -> None:
@@ -538,7 +553,6 @@ def test_several_processes_log_into_one_run_exactly_once(uri: str, tmp_path: Pat
     run_id = client.create_run(experiment).info.run_id
     sink = MLflowSink(uri)
     drains = []
-    tmp_path.chmod(0o700)
     for rank in range(3):
         head = a_head(run_id=run_id, experiment_id=experiment, start_time=START + rank)
         records: list[Record] = [
@@ -548,10 +562,12 @@ def test_several_processes_log_into_one_run_exactly_once(uri: str, tmp_path: Pat
             Tags({f"rank{rank}": "done"}),
             Close(),
         ]
-        journal = journal_of(tmp_path / f"{rank}-{head.uid[:8]}.jsonl", records, head)
+        folder = tmp_path / str(rank)  # of a machine of its own
+        folder.mkdir(mode=0o700)
+        journal = journal_of(folder / f"{head.start_time}-{head.uid[:8]}.jsonl", records, head)
         drains.append(Drain(journal, lambda _: sink))
-    for drain in drains:
-        assert drain.run(), drain.ack
+    with ThreadPoolExecutor() as pool:
+        assert all(pool.map(Drain.run, drains)), [drain.ack for drain in drains]
     for drain in drains:  # their acks are lost, and two of three marks overwritten
         whole = drain.ack
         write_ack(drain.journal, replace(whole, offset=0, closed=False))

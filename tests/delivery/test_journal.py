@@ -192,9 +192,17 @@ def test_records_are_split_to_fit_into_one_batch() -> None:
         assert size <= records.MAX_RECORD_BYTES
 
 
-def test_metrics_that_are_not_measured_fit_however_long_their_keys_are() -> None:
-    widest = {"é" * 247 + f"{i:03}": 1.0 for i in range(records._SURELY_FIT)}
-    assert sum(entry_size(key, 1.0) for key in widest) <= records.MAX_RECORD_BYTES
+@pytest.mark.parametrize("of", [None, {"dataset_name": "é" * 500, "dataset_digest": "d" * 36}])
+def test_metrics_fit_however_long_their_keys_and_what_they_belong_to_are(
+    of: dict[str, str] | None,
+) -> None:
+    for number in (1, 60, 120, 300, 310, 999):
+        widest = {"é" * 247 + f"{i:03}": 1.0 for i in range(number)}
+        parts = [part for part in split(Metrics(1, 2, widest, of)) if isinstance(part, Metrics)]
+        assert {key for part in parts for key in part.values} == widest.keys()
+        for part in parts:
+            size = sum(entry_size(key, 1.0) + records.size_of(of) for key in part.values)
+            assert size <= records.MAX_RECORD_BYTES
 
 
 def test_the_last_time_of_a_copied_journal_is_that_of_its_records(tmp_path: Path) -> None:

@@ -15,7 +15,16 @@ from mlflow import MlflowClient
 
 from journals import GONE, HEAD, done, journal_of
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.records import Close, Metrics, Params, Record, Status, Tags
+from orbiter_mlflow.delivery.ack import Ack, write_ack
+from orbiter_mlflow.delivery.records import (
+    Close,
+    Metrics,
+    Params,
+    Record,
+    Status,
+    Tags,
+    Update,
+)
 from waiting import eventually
 
 ELSEWHERE = replace(HEAD.writer, host="another-machine")
@@ -192,3 +201,41 @@ def test_a_missing_path_gives_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert out.count("\n") == 1
     assert "there is no such journal or folder" in out
+
+
+def test_a_run_of_an_mlflow_client_is_shown_by_name_and_experiment(
+    tmp_path: Path, sqlite_uri: str
+) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    experiment = MlflowClient(sqlite_uri).create_experiment("clients")
+    head = replace(
+        HEAD,
+        tracking_uri=sqlite_uri,
+        writer=GONE,
+        experiment=None,
+        experiment_id=experiment,
+        run_name="bold-owl-42",
+        as_written=True,
+    )
+    journal = journal_of(folder / "a.jsonl", [Metrics(0, HEAD.start_time, {"a": 1.0})], head)
+    write_ack(journal, Ack(creating=True))
+    joined = replace(head, uid="1" * 32, run_name=None, run_uid=head.uid)
+    last: list[Record] = [
+        Metrics(1, HEAD.start_time + 5, {"a": 2.0, "b": 3.0}),
+        Update("FINISHED", HEAD.start_time + 9),
+        Close(),
+    ]
+    journal_of(folder / "b.jsonl", last, joined)
+    code, out = done("status", folder)
+    assert code == 0
+    assert "bold-ow\N{HORIZONTAL ELLIPSIS}" in out
+    assert [line.split()[3] for line in out.splitlines() if ".jsonl" in line] == ["1", "2"]
+    code, out = done("sync", folder, "--tracking-uri", sqlite_uri)
+    assert code == 0, out
+    (run,) = MlflowClient(sqlite_uri).search_runs([experiment])
+    id_and_where = f"run {run.info.run_id} ('bold-owl-42', experiment {experiment})"
+    assert f"a.jsonl: delivered, {id_and_where}\n" in out
+    assert f"b.jsonl: delivered, run {run.info.run_id}\n" in out
+    assert run.data.metrics == {"a": 2.0, "b": 3.0}
+    assert list(folder.iterdir()) == []

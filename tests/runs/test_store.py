@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
+from journals import done
 from orbiter_mlflow import load_config, names
 from orbiter_mlflow.errors import RunNotFoundError, StoreError
 from orbiter_mlflow.runs.model import MetricPoint
@@ -177,6 +178,32 @@ def test_similar_runs_are_suggested(filled: Filled) -> None:
         load_config("far", tracking_uri=filled.uri)
     with pytest.raises(RunNotFoundError, match=f"did you mean {accurate}"):
         load_config(accurate[:12], tracking_uri=filled.uri)
+
+
+PROVISIONAL = "0123456789abcdef" * 2
+
+
+def test_a_provisional_id_means_the_run_that_was_created_under_it(filled: Filled) -> None:
+    elsewhere = filled.client.create_experiment("elsewhere")
+    empty = filled.client.create_run(elsewhere, tags={names.UID: PROVISIONAL}).info.run_id
+    twin = filled.client.create_run(filled.experiment_id, tags={names.UID: PROVISIONAL})
+    run_id = str(twin.info.run_id)
+    filled.client.set_tag(run_id, names.DELIVERED, f"{PROVISIONAL}:1")
+    store = RunStore(filled.uri)
+    assert store.get(PROVISIONAL).run_id == run_id
+    assert store.find(PROVISIONAL).run_id == run_id
+    assert store.get(empty).run_id == empty
+    code, out = done("diff", PROVISIONAL, filled.run_id, "--tracking-uri", filled.uri)
+    assert (code, run_id[:8] in out) == (0, True), out
+    # No trainer of ours wrote its params, nor will one: they are read as those of any MLflow run.
+    filled.client.log_param(run_id, "epochs", 5)
+    assert load_config(PROVISIONAL, tracking_uri=filled.uri).epochs == 5
+
+
+@pytest.mark.parametrize("unknown", ["f" * 32, "F" * 32, "f" * 31 + "'"])
+def test_an_id_under_which_no_run_was_created_is_told(filled: Filled, unknown: str) -> None:
+    with pytest.raises(RunNotFoundError):
+        RunStore(filled.uri).get(unknown)
 
 
 def test_near_names() -> None:

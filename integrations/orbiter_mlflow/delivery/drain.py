@@ -131,8 +131,22 @@ class Drain(Lane[Ack]):
         else:
             self._write(creating=True)
         self._unsure = bool(found)  # such a run may hold some of the journal
-        run_id = found[0] if found else sink.create_run(head)
-        self._write(run_id=run_id, creating=False)
+        if found:
+            self._write(run_id=found[0], creating=False)
+            return found[0]
+        return self._create(sink, head)
+
+    def _create(self, sink: Sink, head: Head) -> str:
+        refused: list[tuple[dict[str, Any], DeliveryError]] = []
+        try:
+            run_id = sink.create_run(head)
+        except RejectedError as error:
+            bare, tags = head.without_refusable_tags()
+            if not tags:
+                raise
+            run_id = sink.create_run(bare)  # the others are sent, and perhaps quarantined, alone
+            refused = [(Batch(tags={key: text}).entries(), error) for key, text in tags.items()]
+        self._put_aside(refused, run_id=run_id, creating=False)
         return run_id
 
     def _run_of(self, sink: Sink, uid: str) -> str:
@@ -217,13 +231,8 @@ class Drain(Lane[Ack]):
 
     def _reopen(self) -> None:
         """Continue a run that was declared ended and whose journal has grown since."""
-        if self.ack.died and self._head.as_written:
-            self._sink.update_run(self._run_id, Update("RUNNING"))
-            self._write(died=False, status="RUNNING")
-        elif self.ack.died:
-            untrue = dict.fromkeys((*names.ERROR, names.state_at("failed")), "")
-            self._sink.delete_tags(self._run_id, self.ack.resumption.rename_tags(untrue))
-            self._sink.set_status(self._run_id, Status("RUNNING"))
+        if self.ack.died:
+            killed_run.retract(self._sink, self._run_id, self._head, self.ack.resumption)
             self._write(died=False, status="RUNNING")
         self._write(closed=False)
 
@@ -359,24 +368,10 @@ class Drain(Lane[Ack]):
         if self.ack.offset < size:  # nobody will complete that line
             self._count_damage(Entry(None, size, "cut short by the death of its writer"))
         if killed_run.left_running(self._head, self.ack.status):
-            self._report_death()
-        self._write(closed=True)
-
-    def _report_death(self) -> None:
-        died = killed_run.last_time(self.journal)
-        if self._head.as_written:
             self._settle()
-            # Another process may have ended the run, which this one had created for it.
-            if self._sink.read_run(self._run_id).status not in ("FINISHED", "FAILED"):
-                self._sink.update_run(self._run_id, Update("KILLED", died))
+            if killed_run.report(self._sink, self._run_id, self.journal, self.ack.resumption):
                 self._write(status="KILLED", died=True)
-            return
-        phase = killed_run.phase(entry.record for entry in read_entries(self.journal))
-        self._settle()
-        tags = self.ack.resumption.rename_tags(killed_run.death_tags(died, phase))
-        self._log(Batch(), tags)
-        self._sink.set_status(self._run_id, Status("KILLED", died))
-        self._write(status="KILLED", died=True)
+        self._write(closed=True)
 
     def _save(self, ack: Ack) -> None:
         write_ack(self.journal, ack)

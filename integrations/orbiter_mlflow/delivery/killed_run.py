@@ -8,8 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.journal_reader import last_lines, read_head
-from orbiter_mlflow.delivery.records import Head, Metrics, Record, RunStatus, Tags, decode
+from orbiter_mlflow.delivery.journal_reader import last_lines, read_entries, read_head
+from orbiter_mlflow.delivery.records import (
+    Head,
+    Metrics,
+    Record,
+    RunStatus,
+    Status,
+    Tags,
+    Update,
+    decode,
+)
+from orbiter_mlflow.delivery.resumption.rewriting import Resumption
+from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.errors import DamagedLineError
 from orbiter_mlflow.text.clock import utc
 
@@ -24,6 +35,39 @@ def left_running(head: Head, status: RunStatus | None) -> bool:
     if status is None:  # other processes may write to a run that an MLflow client only attached to
         return head.makes_run or not head.as_written
     return status == "RUNNING"
+
+
+def report(sink: Sink, run_id: str, journal: Path, resumption: Resumption) -> bool:
+    """Tell the store that a writer has died; False where its run has ended in another way.
+
+    Raises:
+        DeliveryError: the store is in trouble.
+    """
+    died = last_time(journal)
+    if read_head(journal).as_written:
+        # Another process may have ended the run, which this one had created for it.
+        if sink.read_run(run_id).status in ("FINISHED", "FAILED"):
+            return False
+        sink.update_run(run_id, Update("KILLED", died))
+        return True
+    tags = death_tags(died, phase(entry.record for entry in read_entries(journal)))
+    sink.log_batch(run_id, (), {}, resumption.rename_tags(tags))
+    sink.set_status(run_id, Status("KILLED", died))
+    return True
+
+
+def retract(sink: Sink, run_id: str, head: Head, resumption: Resumption) -> None:
+    """Undo `report`, as the writer lives after all.
+
+    Raises:
+        DeliveryError: the store is in trouble.
+    """
+    if head.as_written:
+        sink.update_run(run_id, Update("RUNNING"))
+        return
+    untrue = dict.fromkeys((*names.ERROR, names.state_at("failed")), "")
+    sink.delete_tags(run_id, resumption.rename_tags(untrue))
+    sink.set_status(run_id, Status("RUNNING"))
 
 
 def last_time(path: Path) -> int:

@@ -104,6 +104,20 @@ class Head:
         """Whether the run is created for this journal: no other one has created it."""
         return self.run_id is None and self.run_uid is None
 
+    def without_refusable_tags(self) -> tuple["Head", dict[str, str]]:
+        """A head whose run no store refuses to create, and the tags that it lacks.
+
+        MLflow does not check the tags and the name of a run that is created, so a database may
+        refuse them. A trainer's are checked before.
+        """
+        if not self.as_written:
+            return self, {}
+        named = {} if self.run_name is None else {names.RUN_NAME: self.run_name}
+        kept = {names.USER, names.PARENT_RUN_ID}
+        tags = {key: text for key, text in (self.tags | named).items() if key not in kept}
+        bare = {key: text for key, text in self.tags.items() if key in kept}
+        return replace(self, tags=bare, run_name=None), tags
+
 
 @dataclass(frozen=True, slots=True)
 class Params:
@@ -274,8 +288,8 @@ MAX_RECORD_BYTES = names.MAX_BATCH_BYTES // 2
 _ENTRY_OVERHEAD = 120
 """Bytes that the request's JSON adds to an entry: field names, numbers, quotes."""
 
-_SURELY_FIT = MAX_RECORD_BYTES // (6 * names.MAX_KEY + _ENTRY_OVERHEAD)
-"""As many metrics fit into a record whatever their keys, so they need not be measured."""
+_LARGEST_METRIC = 6 * names.MAX_KEY + _ENTRY_OVERHEAD
+"""Bytes of a metric with the longest key."""
 
 
 def entry_size(key: str, value: str | float) -> int:
@@ -294,10 +308,11 @@ def size_of(owners: Mapping[str, str] | None) -> int:
 def split(record: Record) -> Iterator[Record]:
     """Split a record into parts that each fit into one batch, in the order of its keys."""
     if isinstance(record, Metrics):
-        if len(record.values) <= _SURELY_FIT and record.of is None:
-            yield record
+        each = size_of(record.of)
+        if len(record.values) * (_LARGEST_METRIC + each) <= MAX_RECORD_BYTES:
+            yield record  # whatever its keys are, so they need not be measured
             return
-        for metrics in _parts(record.values, names.MAX_METRICS - 1, size_of(record.of)):
+        for metrics in _parts(record.values, names.MAX_METRICS - 1, each):
             yield replace(record, values=metrics)
     elif isinstance(record, Params | Tags):
         for texts in _parts(record.values, names.MAX_PARAMS_OR_TAGS - 1):

@@ -105,7 +105,7 @@ def waiting_here(*folders: Path) -> dict[str, Path]:
         ids = {read_ack(journal).run_id}
         try:
             head = read_head(journal)
-            ids |= {head.uid, head.run_id}
+            ids |= {head.uid, head.run_id, head.run_uid}
         except (OSError, ValueError):
             pass  # delivered meanwhile, or unreadable: `status` shows it
         found |= {id_: journal for id_ in ids if id_}

@@ -202,7 +202,8 @@ def _is_ours(run: StoredRun, subject: str) -> bool:
         return True
     if names.CONFIG in run.tags:  # else it would have been unpacked
         raise ConfigError(subject, {names.CONFIG: "is not the JSON object it was"})
-    if names.UID in run.tags:
+    # A run of MLflow's own clients has a uid too, but no trainer.
+    if names.UID in run.tags and (names.TRAINER in run.tags or names.DELIVERED not in run.tags):
         reason = (
             "is not there yet: mark_validated() logs it, and `orbiter-mlflow sync` delivers what "
             "still waits"
