@@ -192,24 +192,25 @@ class MLflowTrainerMixin(Trainer):
     def active_run(self) -> Iterator[Any]:
         """The run as the active one of MLflow's fluent API, for `mlflow.log_*` and autologging.
 
+        Inside the block, MLflow's own functions write through the trainer's journal, whether a
+        server is up or not. Before the run exists in the store it has a provisional id. Secrets are
+        redacted in params and tags. Params that the trainer has logged stay as they are: a warning
+        names those that differ. The trainer alone decides about the run's status: neither
+        `mlflow.end_run()` nor leaving the block ends it.
+
         Raises:
-            TrackingError: there is no run to log to: not yet, or on a process that does not track;
-                `if trainer.run_id:` tells.
+            TrackingError: there is no run to log to: not yet, or on a process that does not track.
         """
-        run, run_id = self._tracked, self.run_id
-        if run_id is None:
+        run = self._tracked
+        if not run.active or run.writer is None:
             raise TrackingError(
                 "there is no MLflow run to log to: it starts at mark_validated() or evaluate(), "
-                "in an event loop `await trainer.wait_run_id()` waits for it, and trainers that "
-                "are switched off or not rank 0 have none"
+                "and trainers that are switched off or not rank 0 have none"
             )
-        from orbiter_mlflow.delivery.mlflow_sink import fluent_run
+        from orbiter_mlflow.plugin.active_run import fluent_run
 
-        try:
-            with fluent_run(run.settings.tracking_uri, run_id) as active:
-                yield active
-        finally:
-            run.restate()  # MLflow sets FINISHED when the block is left
+        with fluent_run(run) as active:
+            yield active
 
     # -- how it is shown -----------------------------------------------------------------------
 

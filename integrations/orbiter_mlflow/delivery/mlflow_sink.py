@@ -1,25 +1,22 @@
 """The sink for MLflow: any store that a tracking URI of MLflow names.
 
-Runs are addressed by run id through `MlflowClient`. The fluent API's global active run is never
-read or set, except in `fluent_run`, which serves the user's own `mlflow.log_*` calls.
+Runs are addressed by run id through `MlflowClient`; the fluent API's active run is never read or
+set.
 """
 
-import contextlib
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from orbiter_mlflow.delivery import mlflow_client  # noqa: F401  mlflow needs a home
 
 # isort: split
-import mlflow
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.rest_store import RestStore
-from mlflow.tracking import fluent
 from mlflow.utils.rest_utils import http_request
 
 from orbiter_mlflow import names
@@ -295,23 +292,3 @@ class MLflowSink:
                     raise
         _require_stage(f"experiment {name!r}", found.lifecycle_stage)
         return str(found.experiment_id)
-
-
-@contextlib.contextmanager
-def fluent_run(tracking_uri: str, run_id: str) -> Iterator[Any]:
-    """Make a run the active one of MLflow's fluent API inside a `with` block.
-
-    MLflow sets the run FINISHED on leaving; the caller restores the true status. The tracking URI
-    and the experiment that the user has set are restored afterwards.
-    """
-    uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    # MLflow refuses to start a run outside the active experiment, and has no public way to unset
-    # the active one.
-    experiment_id, fluent._active_experiment_id = fluent._active_experiment_id, None
-    mlflow.set_tracking_uri(tracking_uri)
-    try:
-        with mlflow.start_run(run_id, nested=mlflow.active_run() is not None) as run:
-            yield run
-    finally:
-        mlflow.set_tracking_uri(uri)
-        fluent._active_experiment_id = experiment_id

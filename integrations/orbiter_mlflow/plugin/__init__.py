@@ -7,6 +7,8 @@ MLflow finds it by the entry points of this package and asks it for stores:
     methods              which method of a store is journaled, flushed first, or passed on
     runs                 the runs that this process writes through one tracking URI
     journaled_run        one of them: its journal, and what is known of it
+    bound_run            the run of a trainer: it goes into the trainer's own journal
+    active_run           make that the active run of MLflow's fluent API
     entities             MLflow's entities as records, after MLflow's own validation
     asking               ask a store that may not answer
     endings              how runs end that the process leaves open

@@ -194,6 +194,11 @@ class JournaledRun:
 
     # -- reads ---------------------------------------------------------------------------------
 
+    @property
+    def answers_alone(self) -> bool:
+        """Whether this thread reads the run now as it is known here, without the store."""
+        return False
+
     def flush(self, within: float, patience: float, *, artifacts: bool) -> bool:
         """Wait until what was written here is in the store; see `RunWriter.wait`."""
         lanes = [lane for lane in SIDE_LANES if artifacts or lane != "artifacts"]

@@ -64,6 +64,11 @@ def journaled(inner: AbstractStore, tracking_uri: str) -> AbstractStore:
     return store
 
 
+def runs_behind(store: AbstractStore) -> Runs | None:
+    """The runs that this process writes through a store; None for a store without journals."""
+    return store._orbiter_runs if isinstance(store, JournalWrites) else None
+
+
 class JournalWrites:
     """The methods of a journaled store; see `methods` for which does what."""
 

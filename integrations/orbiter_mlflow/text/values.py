@@ -170,3 +170,11 @@ def type_name(value: object) -> str:
 def placeholder(value: object, error: Exception) -> str:
     """The text for a value that could not be read."""
     return f"<{type_name(value)}: unreadable, {type(error).__name__}>"
+
+
+def message_of(error: BaseException) -> str:
+    """The message of an exception, whatever its `__str__` does."""
+    try:
+        return str(error)
+    except Exception:
+        return f"(the message of this {type(error).__name__} could not be read)"

@@ -5,7 +5,7 @@ like; the run writer gets the records there.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,13 @@ from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.description_guard import generated
 from orbiter_mlflow.delivery.hosts.exits import RUNS, at_worker_exit
-from orbiter_mlflow.delivery.records import Close, Metrics, Params, Record, Tags
+from orbiter_mlflow.delivery.records import Close, Metrics, Params, Record, Status, Tags
 from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.provenance.program import source_tags
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings, tracks_here
 from orbiter_mlflow.text.packed_tags import PackedTags
-from orbiter_mlflow.text.values import tag_value, type_name
+from orbiter_mlflow.text.values import message_of, tag_value, type_name
 from orbiter_mlflow.tracking.artifacts import RunArtifacts
 from orbiter_mlflow.tracking.config_records import log_config
 from orbiter_mlflow.tracking.description import Description
@@ -53,6 +53,9 @@ class TrackedRun:
         writer: writes the journal; None before it is opened.
         broken: why no journal could be opened.
         steps: the step that events belong to.
+        redactor: removes secrets.
+        params: the params logged so far.
+        at_close: called when the run is closed.
     """
 
     def __init__(self, settings: MLflowSettings, trainer: type) -> None:
@@ -60,6 +63,8 @@ class TrackedRun:
         self.writer: RunWriter | None = None
         self.broken: str | None = None
         self.steps = Steps()
+        self.params: dict[str, str] = {}
+        self.at_close: Callable[[], None] = lambda: None
         self._class = trainer
         self._trainer = f"{trainer.__module__}:{trainer.__qualname__}"
         self._pid: int | None = None  # of the process that has opened the journal
@@ -67,12 +72,12 @@ class TrackedRun:
         self._tracks = settings.enabled and tracks_here(settings)
         if settings.enabled and not self._tracks:
             _logger.info("this process is not rank 0: %s is not tracked here", self._trainer)
-        self._redactor = Redactor(settings.redact)
+        self.redactor = Redactor(settings.redact)
         self._packed = PackedTags()
-        self._measurements = Measurements(self._redactor)
-        self._data = RunData(self._redactor, settings.eval_names)
+        self._measurements = Measurements(self.redactor)
+        self._data = RunData(self.redactor, settings.eval_names)
         self._description = Description(
-            self._trainer, self._redactor.text(settings.description or "")
+            self._trainer, self.redactor.text(settings.description or "")
         )
         self._early: list[Record] = []
         self._checks: list[str] = []
@@ -167,7 +172,7 @@ class TrackedRun:
             at = self.steps.ended(steps)
             self._append_result(self._measurements.records_of_training(metrics, at))
         completed = state is TrainerState.COMPLETED
-        self._append(self._lifecycle.end("FINISHED" if completed else "FAILED"))
+        self.append(self._lifecycle.end("FINISHED" if completed else "FAILED"))
 
     def evaluation_started(self, test_data: Any, config: TrainConfig) -> None:
         """Record that `evaluate` begins, on `test_data`, or on the data of the checks if None."""
@@ -201,7 +206,7 @@ class TrackedRun:
         """
         if not self.active:
             return
-        kind, message = type(error).__qualname__, self._redactor.text(_message_of(error))
+        kind, message = type(error).__qualname__, self.redactor.text(message_of(error))
         self._tags({names.ERROR_TYPE: kind, names.ERROR_MESSAGE: message, names.ERROR_PHASE: phase})
         if on_purpose:
             self._tags({names.ENDED_BY: type_name(error)})
@@ -209,7 +214,7 @@ class TrackedRun:
         self._describe()
         status = self._lifecycle.failed(phase, error, on_purpose=on_purpose)
         if status is not None:
-            self._append(status)
+            self.append(status)
         if phase != names.TRAIN:
             self._data.ended()
 
@@ -218,20 +223,21 @@ class TrackedRun:
         if not self.active or self.writer is None or self._closed:
             return
         self._closed = True
+        self.at_close()
         self._write_params()
         if self._lifecycle.state is TrainerState.TRAINING:
             self.moved(TrainerState.FAILED, self._config or TrainConfig())
             error = SystemExit("the process ended while train was running")
             self.failed(names.TRAIN, error, on_purpose=False)
         elif not self._lifecycle.has_ended:
-            self._append(self._lifecycle.end(self._lifecycle.status_without_training))
+            self.append(self._lifecycle.end(self._lifecycle.status_without_training))
         if self._provenance is not None:
             self._provenance.finish(_PATIENCE)
         if self._artifacts is not None:
             self._artifacts.finish(partial(self._close_journal, self.writer))
 
     def _close_journal(self, writer: RunWriter) -> None:
-        self._append(Close())
+        self.append(Close())
         writer.close()
 
     def delivered(self) -> bool:
@@ -259,7 +265,7 @@ class TrackedRun:
         elif self.belongs_to_parent:
             _logger.warning(_FORKED, f"tag {key!r} was not set", self._pid)
         elif self.active:
-            shown = self._redactor.value(key, value)
+            shown = self.redactor.value(key, value)
             self._tags({self._measurements.keys.tag(key): shown})
             if key == names.DESCRIPTION:
                 self._description_is_ours = False
@@ -282,14 +288,15 @@ class TrackedRun:
             _logger.warning(_FORKED, f"{what} was not kept", self._pid)
         return self._artifacts if self.active else None
 
-    def restate(self) -> None:
-        """Write the present status again, after something else changed it in the store."""
-        if self.active:
-            self._append(self._lifecycle.status)
-
     # -- records -------------------------------------------------------------------------------
 
-    def _append(self, record: Record) -> None:
+    @property
+    def status(self) -> Status:
+        """The run's present status."""
+        return self._lifecycle.status
+
+    def append(self, record: Record) -> None:
+        """Append a record to the journal, which has no secrets in it."""
         if self.writer is None:
             self._early.append(record)
         else:
@@ -297,10 +304,10 @@ class TrackedRun:
 
     def _append_all(self, records: Iterable[Record]) -> None:
         for record in records:
-            self._append(record)
+            self.append(record)
 
     def _tags(self, tags: Mapping[str, str]) -> None:
-        self._append(Tags(self._packed.add({key: tag_value(text) for key, text in tags.items()})))
+        self.append(Tags(self._packed.add({key: tag_value(text) for key, text in tags.items()})))
 
     def _open_journal(self) -> None:
         if self.writer is not None:
@@ -308,10 +315,10 @@ class TrackedRun:
         settings = self.settings
         source = {  # MLFLOW_RUN_CONTEXT may hold any keys
             self._measurements.keys.tag(key): tag_value(text)
-            for key, text in source_tags(self._redactor).items()
+            for key, text in source_tags(self.redactor).items()
         }
         try:
-            self.writer = open_run_journal(settings, self._redactor, user=source.get(names.USER))
+            self.writer = open_run_journal(settings, self.redactor, user=source.get(names.USER))
         except OSError as error:
             self._tracks = False
             self.broken = f"no journal can be written in {settings.spool_dir} ({error.strerror})"
@@ -328,9 +335,9 @@ class TrackedRun:
             self.set_tag(key, value)
         self._append_all(self._early)
         self._early.clear()
-        self._artifacts = RunArtifacts(self.writer, self._redactor, settings.flush_timeout)
+        self._artifacts = RunArtifacts(self.writer, self.redactor, settings.flush_timeout)
         self._provenance = Collector(
-            self.writer, self._redactor, settings.skip_provenance, self._class
+            self.writer, self.redactor, settings.skip_provenance, self._class
         )
 
     def _write_params(self) -> None:
@@ -339,7 +346,7 @@ class TrackedRun:
         self._params_written = True
         try:
             logged = log_config(
-                self._config, self._redactor, seeds="seeds" not in self.settings.skip_provenance
+                self._config, self.redactor, seeds="seeds" not in self.settings.skip_provenance
             )
         except TypeError as error:
             # As text: handlers keep records, an exception keeps its frames, and those would keep
@@ -347,8 +354,9 @@ class TrackedRun:
             _logger.warning("the config of %s is not logged: %s", self._trainer, str(error))
             return
         for record in logged.records:
-            self._append(record)
+            self.append(record)
             if isinstance(record, Params):
+                self.params |= record.values
                 self._description.configured(record.values)
         self._describe()
         if logged.unencodable:
@@ -362,14 +370,14 @@ class TrackedRun:
         progress = self.settings.progress
         if self._lifecycle.state is TrainerState.TRAINING and progress:
             title = self.settings.run_name or self._trainer.rpartition(":")[2]
-            self._bar = open_bar(self._redactor.text(title), None if progress is True else progress)
+            self._bar = open_bar(self.redactor.text(title), None if progress is True else progress)
         elif self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def _append_result(self, records: Iterable[Record]) -> None:
         for record in records:
-            self._append(record)
+            self.append(record)
             if isinstance(record, Metrics):
                 self._description.measured(record.values)
         if self._lifecycle.state is not TrainerState.TRAINING:  # the end of a training rewrites it
@@ -390,10 +398,3 @@ class TrackedRun:
             type(metrics).__name__,
         )
         return False
-
-
-def _message_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return f"(the message of this {type(error).__name__} could not be read)"

@@ -16,7 +16,12 @@ DELIVERY_DEFAULTS = {
 }
 """Variables of a process that does nothing but deliver; those that the user sets win."""
 
-_NOT_FOR_DELIVERY = frozenset({"MLFLOW_RUN_ID", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT"})
+_NOT_FOR_DELIVERY = frozenset(
+    {
+        "MLFLOW_TRACKING_URI",  # an order names the store, and `active_run` changes this often
+        *("MLFLOW_RUN_ID", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT"),
+    }
+)
 
 _FILES = (
     "MLFLOW_TRACKING_SERVER_CERT_PATH",
