@@ -1,4 +1,4 @@
-"""Run a program of `programs/` that logs with MLflow's own API, through an outage or without one."""
+"""Run a program of `programs/`, all of which log with MLflow's own API."""
 
 import contextlib
 import os

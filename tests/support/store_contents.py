@@ -21,7 +21,8 @@ from orbiter_mlflow import names
 OURS = {names.UID, names.DELIVERED}
 """The tags of a journaled run that the same run with the plain URI does not have."""
 _MADE_UP_NAME = re.compile(r"^[a-z]+-[a-z]+-\d+$")
-_WHEN = re.compile(r"(utc_time_created\W+)'?\d{4}-\d\d-\d\d[ T][\d:.]+'?")
+_OF_THE_DAY = re.compile(r"(utc_time_created: '|model_size_bytes: )[\d :.T-]+")
+"""What varies in an `MLmodel`; the size does, because checkpoints hold times as text."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class _Contents:
 
     def _model(self, model: LoggedModel) -> Iterator[tuple[str, Any]]:
         yield "status", model.status
-        yield "name", (model.name, model.model_type, model.source_run_id)
+        yield "name", (model.name, model.model_type or None, model.source_run_id)  # servers say ""
         yield from self._values("param", model.params)
         yield from self._values("tag", model.tags)
         for metric in model.metrics or ():
@@ -156,4 +157,4 @@ class _Contents:
     def _alike(self, text: str) -> str:
         for one, name in self._ids.items():
             text = text.replace(one, name)
-        return _WHEN.sub(r"\1(when)", text)
+        return _OF_THE_DAY.sub(r"\1(varies)", text)

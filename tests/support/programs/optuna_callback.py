@@ -15,7 +15,7 @@ callback = MLflowCallback(
 )
 
 
-@callback.track_in_mlflow()
+@callback.track_in_mlflow()  # type: ignore[untyped-decorator]
 def objective(trial: optuna.Trial) -> float:
     if trial.number == 2:
         pause(DOWN)

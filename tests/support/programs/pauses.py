@@ -8,7 +8,7 @@ from waiting import eventually
 DOWN, UP = "down", "up"
 """The two pauses of each program: before and after the steps that an outage hits."""
 FOLDER = "PAUSES"
-"""The variable that names the folder in which a test and a program meet; without it nothing pauses."""
+"""The variable for the folder in which a test and a program meet; without it nothing pauses."""
 
 
 def pause(name: str) -> None:
