@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.store.tracking.abstract_store import AbstractStore
 from mlflow.utils import validation
 
-from orbiter_mlflow.delivery.records import Dataset, Metrics, Params, Record, Tags
+from orbiter_mlflow.delivery.records import Dataset, Metrics, Params, Record, Tags, Update
 
 
 @lru_cache(maxsize=10_000)
@@ -102,21 +104,39 @@ def metric_records(metrics: Sequence[Metric]) -> Iterator[Metrics]:
         yield _metrics(at, values)
 
 
-def batch_of(record: Record) -> tuple[list[Metric], list[Param], list[RunTag]]:
-    """The content of a record for `log_batch`; none for a record of another kind."""
-    metrics: list[Metric] = []
-    params: list[Param] = []
-    tags: list[RunTag] = []
+def send(store: AbstractStore, run_id: str, record: Record) -> bool:
+    """Write a record to a store without a journal; False for a kind that only journals hold.
+
+    Raises:
+        MlflowException: the store's own.
+    """
     if isinstance(record, Metrics):
-        metrics += (
+        metrics = [
             Metric(key, value, record.time, record.step, **record.of or {})
             for key, value in record.values.items()
-        )
+        ]
+        store.log_batch(run_id, metrics, [], [])
     elif isinstance(record, Params):
-        params += (Param(key, text) for key, text in record.values.items())
+        store.log_batch(run_id, [], [Param(*one) for one in record.values.items()], [])
     elif isinstance(record, Tags):
-        tags += (RunTag(key, text) for key, text in record.values.items())
-    return metrics, params, tags
+        store.log_batch(run_id, [], [], [RunTag(*one) for one in record.values.items()])
+    elif isinstance(record, Update):
+        status = None if record.status is None else RunStatus.from_string(record.status)
+        store.update_run_info(run_id, status, record.end_time, record.name)
+    elif isinstance(record, Dataset):
+        tags = [InputTag(*one) for one in (record.tags or {}).items()]
+        dataset = DatasetEntity(
+            record.name,
+            record.digest,
+            record.source_type,
+            record.source,
+            record.schema or None,
+            record.profile or None,
+        )
+        store.log_inputs(run_id, [DatasetInput(dataset, tags)])
+    else:
+        return False
+    return True
 
 
 def dataset_records(datasets: Sequence[DatasetInput] | None) -> list[Dataset]:

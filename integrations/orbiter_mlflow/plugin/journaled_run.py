@@ -52,7 +52,7 @@ class JournaledRun:
     Args:
         run: what is known of it.
         complete: whether `run` is all of it, as of a run that was created here.
-        attach: opens a journal that joins the run.
+        attach: opens a journal that joins the run, or raises an OSError.
         send: sends a record without a journal; returns whether the store has it.
         writer: the journal, if it is open already.
         real_id: its id in the store; None where the store has not told it yet.
@@ -74,7 +74,6 @@ class JournaledRun:
         self.run_id = str(run.info.run_id)
         self.uid = None if writer is None else writer.uid
         self.complete = complete
-        self.created_here = writer is not None
         self._real_id = real_id
         self._info: RunInfo = run.info
         self._metrics: dict[str, Metric] = {one.key: one for one in run.data._metric_objs}
@@ -248,7 +247,15 @@ class JournaledRun:
         self._pid = os.getpid()
 
     def _append(self, record: Record) -> None:
-        writer = self._open_writer()
+        try:
+            writer = self._open_writer()
+        except OSError as error:
+            if not self._send(self, record):
+                raise MlflowException(
+                    f"run {self.run_id} takes nothing just now: no journal can be written "
+                    f"({error}), and the store does not answer"
+                ) from error
+            return
         if is_final(record):  # there is space reserved for it
             writer.append(record)
             return

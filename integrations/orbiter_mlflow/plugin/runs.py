@@ -51,6 +51,7 @@ class Runs:
     def __init__(self, inner: AbstractStore, settings: MLflowSettings) -> None:
         self.inner = inner
         self.settings = settings
+        self._warned = False
         self._asking = Asking(settings.answer_timeout)
         self._runs: dict[str, JournaledRun] = {}
         self._lock = threading.RLock()
@@ -100,18 +101,16 @@ class Runs:
             parent_uid=parent if parent_id is None else None,
         )
         ack = Ack(creating=True) if real_id is None else Ack(run_id=real_id, lanes=True)
+        writer: RunWriter | None = None
         try:
             writer = open_writer(self.settings, head, ack)
         except OSError as error:
             if real_id is None:
-                raise
-            _logger.warning(
-                "no journal can be written in %s (%s): run %s is logged without one",
-                self.settings.spool_dir,
-                error.strerror,
-                real_id,
-            )
-            return run
+                raise MlflowException(
+                    f"the run cannot be created: the store does not answer, and no journal can be "
+                    f"written in {self.settings.spool_dir} ({error.strerror})"
+                ) from error
+            self._warn_of_no_journal(error)
         journaled = JournaledRun(
             run, complete=True, attach=self._attach, send=self._send, writer=writer, real_id=real_id
         )
@@ -260,35 +259,39 @@ class Runs:
     def _attach(self, run: JournaledRun) -> RunWriter:
         """A journal that joins a run."""
         real_id = run.real_id()
+        head = self._head(
+            uuid.uuid4().hex,
+            start_time=now(),
+            experiment_id=str(run.known().info.experiment_id),
+            run_id=real_id,
+            run_uid=run.uid if real_id is None else None,
+        )
         try:
-            return open_writer(
-                self.settings,
-                self._head(
-                    uuid.uuid4().hex,
-                    start_time=now(),
-                    experiment_id=str(run.known().info.experiment_id),
-                    run_id=real_id,
-                    run_uid=run.uid if real_id is None else None,
-                ),
-            )
+            return open_writer(self.settings, head)
         except OSError as error:
-            raise MlflowException(
-                f"no journal can be written in {self.settings.spool_dir} ({error.strerror}): set "
-                "ORBITER_MLFLOW_SPOOL_DIR to a folder that can be written"
-            ) from error
+            self._warn_of_no_journal(error)
+            raise
+
+    def _warn_of_no_journal(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            _logger.warning(
+                "no journal can be written in %s (%s): MLflow writes to the store without one; set "
+                "ORBITER_MLFLOW_SPOOL_DIR to a folder that can be written",
+                self.settings.spool_dir,
+                error.strerror,
+            )
 
     def _send(self, run: JournaledRun, record: Record) -> bool:
-        """Send a record that the disk refused, after what is in the journal."""
+        """Send a record that no journal takes, after what is in one."""
         self.flush(run.run_id)
         real_id = run.real_id()
-        metrics, params, tags = entities.batch_of(record)
-        if real_id is None or not (metrics or params or tags):
+        if real_id is None:
             return False
         try:
-            self.ask(lambda: self.inner.log_batch(real_id, metrics, params, tags))
+            return self.ask(lambda: entities.send(self.inner, real_id, record))
         except NoAnswerError:
             return False
-        return True
 
     def _head(self, uid: str, *, start_time: int, **fields: Any) -> Head:
         uri = self.settings.tracking_uri
