@@ -207,9 +207,9 @@ class JournaledRun:
         for writer in waiting:
             if not writer.wait(within, patience=patience, lanes=lanes):
                 return False
-        with self._lock:
-            if artifacts:
-                self._closed = [one for one in self._closed if one not in waiting]
+        self.real_id()  # before the ack that says it is removed
+        with self._lock:  # journals are removed once all of them is delivered
+            self._closed = [one for one in self._closed if one.path.exists()]
         return True
 
     def real_id(self) -> str | None:
