@@ -15,7 +15,6 @@ from typing import Any
 
 from mlflow.entities import (
     LifecycleStage,
-    Metric,
     Param,
     Run,
     RunData,
@@ -24,6 +23,7 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 
+from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.records import Record, Update
 from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.plugin.asking import NoAnswerError
@@ -87,7 +87,7 @@ class BoundRun(JournaledRun):
     # -- writes --------------------------------------------------------------------------------
 
     def log_batch(
-        self, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
+        self, points: Sequence[MetricPoint], params: Sequence[Param], tags: Sequence[RunTag]
     ) -> None:
         """Record checked content, without secrets; a param that the trainer has logged is left out,
         with a warning if it differs.
@@ -97,10 +97,10 @@ class BoundRun(JournaledRun):
         """
         tracked = self._tracked
         if tracked is None:
-            super().log_batch(metrics, params, tags)
+            super().log_batch(points, params, tags)
             return
         with self._lock:
-            super().log_batch(metrics, self._not_logged(tracked, params), ())
+            super().log_batch(points, self._not_logged(tracked, params), ())
             for tag in tags:
                 tracked.set_tag(tag.key, tag.value)
                 self._tags[tag.key] = tracked.redactor.value(tag.key, tag.value)

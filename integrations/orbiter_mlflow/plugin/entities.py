@@ -6,7 +6,6 @@ same functions and so with the same exceptions.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from mlflow.entities import Dataset as DatasetEntity
@@ -16,35 +15,33 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.tracking.abstract_store import AbstractStore
 from mlflow.utils import validation
 
+from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.records import Dataset, Metrics, Params, Record, Tags, Update
 
-
-@lru_cache(maxsize=10_000)
-def _is_metric_key(key: str) -> bool:
-    """Whether MLflow takes a metric's key; only good keys are remembered."""
-    validation._validate_metric_name(key)
-    validation._validate_length_limit("Metric name", validation.MAX_ENTITY_KEY_LENGTH, key)
-    return True
+_ABOUT = MetricPoint._fields[4:]
+_MOST_KEYS = 10_000
+_good_keys: set[str] = set()
+"""Keys of metrics that MLflow has taken; checking one takes longer than all else here."""
 
 
-def checked_metric(metric: Metric, path: str = "") -> Metric:
-    """The metric, if MLflow takes it.
+def checked_metric(metric: Metric, path: str = "") -> MetricPoint:
+    """The point of a metric, if MLflow takes it.
 
     Raises:
         MlflowException: it does not.
     """
-    value, step, time = metric.value, metric.step, metric.timestamp
+    key, value, time, step = metric.key, metric.value, metric.timestamp, metric.step
     plain = type(value) is float and type(step) is int and type(time) is int and time >= 0
-    if plain and type(metric.key) is str:
-        try:
-            _is_metric_key(metric.key)
-        except MlflowException:
-            pass  # the message names the path of the field
-        else:
-            return metric
-    validation._validate_metric(metric.key, value, time, step, path=path)
-    validation._validate_length_limit("Metric name", validation.MAX_ENTITY_KEY_LENGTH, metric.key)
-    return metric
+    if not plain or key not in _good_keys:
+        validation._validate_metric(key, value, time, step, path=path)
+        validation._validate_length_limit("Metric name", validation.MAX_ENTITY_KEY_LENGTH, key)
+        if len(_good_keys) >= _MOST_KEYS:
+            _good_keys.clear()
+        _good_keys.add(key)
+        value, time, step = float(value), int(time), int(step)
+    return MetricPoint(
+        key, value, time, step, metric.model_id, metric.dataset_name, metric.dataset_digest
+    )
 
 
 def checked_param(param: Param, path: str = "") -> Param:
@@ -67,7 +64,7 @@ def checked_tag(tag: RunTag, path: str = "") -> RunTag:
 
 def checked_batch(
     metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
-) -> tuple[list[Metric], list[Param], list[RunTag]]:
+) -> tuple[list[MetricPoint], list[Param], list[RunTag]]:
     """The content of a `log_batch`, if MLflow takes all of it.
 
     Raises:
@@ -83,24 +80,19 @@ def checked_batch(
     return checked
 
 
-def metric_records(metrics: Sequence[Metric]) -> Iterator[Metrics]:
-    """Records of some metrics, in their order: one for neighbours that share step and time."""
+def metric_records(points: Sequence[MetricPoint]) -> Iterator[Metrics]:
+    """Records of some points, in their order: one for neighbours that differ only in key and
+    value."""
     values: dict[str, float] = {}
-    at: tuple[Any, ...] | None = None
-    for metric in metrics:
-        here = (
-            metric.step,
-            metric.timestamp,
-            metric.model_id,
-            metric.dataset_name,
-            metric.dataset_digest,
-        )
-        if here != at or metric.key in values:
-            if at is not None:
+    at: tuple[Any, ...] = ()
+    for point in points:
+        here = point[2:]
+        if here != at or point[0] in values:
+            if values:
                 yield _metrics(at, values)
             at, values = here, {}
-        values[metric.key] = float(metric.value)
-    if at is not None:
+        values[point[0]] = point[1]
+    if values:
         yield _metrics(at, values)
 
 
@@ -201,10 +193,9 @@ def require_same(run_id: str, known: Mapping[str, str], param: Param) -> None:
 
 
 def _metrics(at: tuple[Any, ...], values: dict[str, float]) -> Metrics:
-    step, time, model, name, digest = at
-    of = {"model_id": model, "dataset_name": name, "dataset_digest": digest}
-    present = {key: text for key, text in of.items() if text is not None}
-    return Metrics(int(step), int(time), values, present or None)
+    time, step, *about = at
+    of = {name: text for name, text in zip(_ABOUT, about, strict=True) if text is not None}
+    return Metrics(step, time, values, of or None)
 
 
 def _encodable(entity: Any) -> Any:

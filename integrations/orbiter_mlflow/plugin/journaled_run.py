@@ -26,6 +26,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
+from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.journal import is_final
 from orbiter_mlflow.delivery.records import (
     SIDE_LANES,
@@ -76,7 +77,7 @@ class JournaledRun:
         self.complete = complete
         self._real_id = real_id
         self._info: RunInfo = run.info
-        self._metrics: dict[str, Metric] = {one.key: one for one in run.data._metric_objs}
+        self._metrics = {one.key: _point(one) for one in run.data._metric_objs}
         self._params: dict[str, str] = dict(run.data.params)
         self._tags: dict[str, str] = dict(run.data.tags)
         self._inputs: list[DatasetInput] = list(run.inputs.dataset_inputs if run.inputs else ())
@@ -92,7 +93,7 @@ class JournaledRun:
     # -- writes --------------------------------------------------------------------------------
 
     def log_batch(
-        self, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
+        self, points: Sequence[MetricPoint], params: Sequence[Param], tags: Sequence[RunTag]
     ) -> None:
         """Record checked content.
 
@@ -105,12 +106,12 @@ class JournaledRun:
                 entities.require_unchanged(self.run_id, self._params, params)
                 self._append(Params({one.key: one.value for one in params}))
                 self._params.update((one.key, one.value) for one in params)
-            for record in entities.metric_records(metrics):
+            for record in entities.metric_records(points):
                 self._append(record)
-            for metric in metrics:
-                latest = self._metrics.get(metric.key)
-                if latest is None or _order(metric) >= _order(latest):
-                    self._metrics[metric.key] = metric
+            for point in points:
+                latest = self._metrics.get(point.key)
+                if latest is None or point.step > latest.step or _order(point) >= _order(latest):
+                    self._metrics[point.key] = point
             if tags:
                 self._append(Tags({one.key: one.value for one in tags}))
                 self._tags.update((one.key, one.value) for one in tags)
@@ -230,7 +231,7 @@ class JournaledRun:
             return Run(
                 self._info,
                 RunData(
-                    list(self._metrics.values()),
+                    [Metric(*point[:4]) for point in self._metrics.values()],
                     [Param(*one) for one in self._params.items()],
                     [RunTag(*one) for one in self._tags.items()],
                 ),
@@ -284,5 +285,10 @@ class JournaledRun:
             )
 
 
-def _order(metric: Metric) -> tuple[int, int, float]:
-    return metric.step, metric.timestamp, metric.value
+def _order(point: MetricPoint) -> tuple[int, int, float]:
+    """By which MLflow takes the largest for the latest value of a metric."""
+    return point.step, point.time, point.value
+
+
+def _point(metric: Metric) -> MetricPoint:
+    return MetricPoint(metric.key, metric.value, metric.timestamp, metric.step)
