@@ -46,10 +46,28 @@ def keep_content(journal: Path, content: bytes, name: str, folder: str | None) -
     return Artifact(file.name, name, folder, len(content), hashlib.sha256(content).hexdigest())
 
 
-def keep_copy(journal: Path, source: int, size: int, name: str, folder: str | None) -> Artifact:
+def keep_copy(
+    journal: Path,
+    source: int,
+    size: int,
+    name: str,
+    folder: str | None,
+    *,
+    like: os.stat_result | None = None,
+) -> Artifact:
     """Copy the first `size` bytes of an open file beside the journal; return the copy's record.
 
     The blocks are shared if the file system supports that.
+
+    Args:
+        journal: the run's journal.
+        source: the open file.
+        size: bytes.
+        name: the artifact's name in the run.
+        folder: its folder in the run.
+        like: a status whose times and mode the copy takes, as MLflow's local stores take them from
+            what they are given; nobody else may write it, though. Default: it is readable by its
+            owner only.
 
     Raises:
         OSError: the file cannot be read or copied.
@@ -63,6 +81,9 @@ def keep_copy(journal: Path, source: int, size: int, name: str, folder: str | No
         os.lseek(fd, 0, os.SEEK_SET)
         with open(fd, "rb", closefd=False) as copy:
             digest = hashlib.file_digest(copy, "sha256").hexdigest()
+        if like is not None and hasattr(os, "fchmod"):
+            os.fchmod(fd, stat.S_IMODE(like.st_mode) & 0o755 | 0o600)
+            os.utime(fd, ns=(like.st_atime_ns, like.st_mtime_ns))
         return Artifact(file.name, name, folder, os.fstat(fd).st_size, digest)
 
 

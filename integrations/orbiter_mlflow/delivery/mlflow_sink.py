@@ -16,8 +16,10 @@ from orbiter_mlflow.delivery import mlflow_client  # noqa: F401  mlflow needs a 
 # isort: split
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.rest_utils import http_request
+from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
@@ -89,6 +91,7 @@ class MLflowSink:
     """
 
     def __init__(self, tracking_uri: str) -> None:
+        self._repositories: dict[str, Any] = {}
         try:
             with opening(tracking_uri):
                 self._client = MlflowClient(tracking_uri)
@@ -227,7 +230,7 @@ class MLflowSink:
                 named.symlink_to(file.absolute())
             except OSError:  # Windows lets few users make links
                 shutil.copyfile(file, named)
-            self._client.log_artifact(run_id, str(named), artifact.folder)
+            self._artifacts(run_id).log_artifact(str(named), artifact.folder)
             if isinstance(self._client._tracking_client.store, RestStore):
                 # MLflow does not read the answer to an upload, so a proxy's login page passes for a
                 # success. The answer to a read it does check.
@@ -236,6 +239,21 @@ class MLflowSink:
             raise classified_artifact(error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _artifacts(self, run_id: str) -> Any:
+        """MLflow's repository of a run's artifacts.
+
+        Not the one in MLflow's cache: where a training delivers in a thread, that may be the one
+        that writes to the journal.
+        """
+        if run_id not in self._repositories:
+            uri = add_databricks_profile_info_to_artifact_uri(
+                self._client.get_run(run_id).info.artifact_uri, self._client.tracking_uri
+            )
+            self._repositories[run_id] = get_artifact_repository(
+                uri, tracking_uri=self._client.tracking_uri
+            )
+        return self._repositories[run_id]
 
     @_to_a_run
     def set_status(self, run_id: str, status: Status) -> None:

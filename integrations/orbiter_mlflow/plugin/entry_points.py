@@ -63,7 +63,12 @@ def model_registry_store(store_uri: str, tracking_uri: str | None = None) -> "Re
 
     _require_client(store_uri, "--registry-store-uri")
     runs = None if tracking_uri is None else plain(tracking_uri)
-    return _opened(_get_store_registry(), _behind(store_uri), tracking_uri=runs)
+    inner = _opened(_get_store_registry(), _behind(store_uri), tracking_uri=runs)
+    if not _enabled():
+        return inner
+    from orbiter_mlflow.plugin.model_registry import resolving
+
+    return resolving(inner)
 
 
 def workspace_store(workspace_uri: str) -> Any:

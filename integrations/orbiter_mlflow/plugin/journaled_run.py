@@ -4,6 +4,7 @@ A run that this process creates is known completely; of another one, what was wr
 the store answered when the first write came, what it had before.
 """
 
+import errno
 import logging
 import os
 import threading
@@ -30,6 +31,7 @@ from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.journal import is_final
 from orbiter_mlflow.delivery.records import (
     SIDE_LANES,
+    Artifact,
     Close,
     Params,
     Record,
@@ -168,10 +170,20 @@ class JournaledRun:
                     self._close()
             return self._info
 
-    def artifact(self, record: Record) -> None:
-        """Record an artifact whose copy is kept beside the journal."""
+    def artifact(self, journal: "Path", record: Artifact) -> bool:
+        """Record an artifact whose copy is kept beside a journal; False if records of this run go
+        to another journal by now.
+
+        Raises:
+            OSError: there is no room for the record.
+        """
         with self._lock:
-            self._append(record)
+            writer = self._open_writer()
+            if writer.path != journal:
+                return False
+            if writer.offer(record):
+                raise OSError(errno.ENOSPC, "no room for a record where the journals lie")
+            return True
 
     def journal(self) -> "Path":
         """The journal that records of this run go to now."""

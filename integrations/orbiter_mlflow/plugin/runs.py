@@ -23,7 +23,7 @@ from orbiter_mlflow.delivery.ack import Ack
 from orbiter_mlflow.delivery.process_identity import this_process
 from orbiter_mlflow.delivery.records import Head, Record
 from orbiter_mlflow.delivery.run_writer import RunWriter
-from orbiter_mlflow.plugin import entities
+from orbiter_mlflow.plugin import artifact_repository, entities
 from orbiter_mlflow.plugin.asking import Asking, NoAnswerError, is_missing
 from orbiter_mlflow.plugin.journaled_run import JournaledRun
 from orbiter_mlflow.settings import MLflowSettings, from_environment
@@ -116,6 +116,7 @@ class Runs:
         )
         with self._lock:
             self._runs[journaled.run_id] = journaled
+        artifact_repository.offer(self, journaled)
         return run
 
     def get(self, run_id: str) -> JournaledRun:
@@ -140,7 +141,8 @@ class Runs:
                     run, complete=complete, attach=self._attach, send=self._send, real_id=real_id
                 )
             self._runs[run_id] = self._runs[real_id] = known
-            return known
+        artifact_repository.offer(self, known)
+        return known
 
     def known(self, run_id: str) -> JournaledRun | None:
         """The run with this id, if this process has written to it."""
@@ -157,8 +159,10 @@ class Runs:
         with self._lock:
             before = {run_id: self._runs.get(run_id) for run_id in (run.run_id,)}
             self._runs[run.run_id] = run
+        undo_artifacts = artifact_repository.offer(self, run)
 
         def undo() -> None:
+            undo_artifacts()
             with self._lock:
                 for run_id, one in before.items():
                     if one is None:
