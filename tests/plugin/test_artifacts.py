@@ -287,7 +287,7 @@ class Parts:
             "flush": self.flush,
             "inner": self.inner,
         }
-        return JournalArtifacts("file:///store", **(parts | other))
+        return JournalArtifacts("mlflow-artifacts:/0/x/artifacts", **(parts | other))
 
     def kept(self) -> list[Path]:
         return [*self.journals[0].parent.glob("*.files/*")]
@@ -312,6 +312,15 @@ def test_a_write_asks_the_store_for_nothing(parts: Parts, file: Path) -> None:
     assert parts.kept()[0].read_text() == "content"
     assert journal == parts.journals[0]
     assert (parts.flushed, parts.made) == (0, 0)
+
+
+def test_a_disk_of_this_machine_has_the_file_at_once(
+    sqlite_uri: str, logging_to: Callable[[str], str], file: Path
+) -> None:
+    logging_to(f"journal+{sqlite_uri}")
+    root = Path(mlflow.get_artifact_uri())
+    mlflow.log_artifact(str(file), "folder")
+    assert (root / "folder" / "x.txt").read_text() == "content"
 
 
 def test_a_file_that_cannot_be_kept_is_uploaded_at_once(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from orbiter_mlflow.delivery import mlflow_client  # noqa: F401  mlflow needs a home
 

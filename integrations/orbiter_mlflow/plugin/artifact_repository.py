@@ -1,4 +1,5 @@
-"""Artifacts of a run that this process writes: each file is copied beside the journal and recorded.
+"""Artifacts of a run that this process writes: each file is copied beside the journal and recorded,
+or copied to the run's folder where that is on a disk of this machine.
 
 A write returns once the file is copied, and the user may change or delete the file. A read first
 waits until what was written is in the store.
@@ -19,9 +20,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository, verify_artifact_path
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.file_utils import relative_path_to_artifact_path
+from mlflow.utils.uri import is_local_uri
 
 from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.records import Artifact
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from orbiter_mlflow.plugin.runs import Runs
 
 _logger = logging.getLogger(__name__)
+
+_MOST = 1024
+"""Repositories that MLflow keeps (tracking/_tracking_service/client.py)."""
 
 
 class JournalArtifacts(ArtifactRepository):  # type: ignore[misc]  # mlflow is untyped
@@ -60,11 +66,13 @@ class JournalArtifacts(ArtifactRepository):  # type: ignore[misc]  # mlflow is u
         self._flush = flush
         self._make_inner = inner
         self._inner: ArtifactRepository | None = None
+        # A disk needs no journal in front of it: one copy is enough, and others see it at once.
+        self._local = LocalArtifactRepository(artifact_uri) if is_local_uri(artifact_uri) else None
 
     # -- writes --------------------------------------------------------------------------------
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-        """Record a file; if it cannot be copied, upload it at once.
+        """Copy a file and record it; if it cannot be copied, upload it at once.
 
         Raises:
             MlflowException: the artifact path is not valid.
@@ -72,6 +80,15 @@ class JournalArtifacts(ArtifactRepository):  # type: ignore[misc]  # mlflow is u
         """
         verify_artifact_path(artifact_path)
         name = Path(local_file).name
+        if self._local is not None:
+            try:
+                self._local.log_artifact(local_file, artifact_path)
+            except OSError as error:
+                if not Path(local_file).exists():
+                    raise
+                _logger.info("artifact %r waits for a disk that takes it: %s", name, error)
+            else:
+                return
         with Path(local_file).open("rb") as file:
             try:
                 self._keep(file, name, str(artifact_path) if artifact_path else None)
@@ -200,8 +217,10 @@ def offer(runs: "Runs", run: "JournaledRun") -> Callable[[], None]:
         return get_artifact_repository(uri, tracking_uri=runs.settings.tracking_uri)
 
     before = _artifact_repos_cache.get(run.run_id)
+    while len(_artifact_repos_cache) > _MOST:
+        _artifact_repos_cache.popitem(last=False)
     _artifact_repos_cache[run.run_id] = JournalArtifacts(
-        str(run.known().info.artifact_uri),
+        run.artifact_root,
         journal=run.journal,
         append=run.artifact,
         flush=lambda: runs.flush(run.run_id, artifacts=True),

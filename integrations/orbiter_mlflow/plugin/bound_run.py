@@ -194,6 +194,11 @@ class BoundRun(JournaledRun):
             self._real_id = writer.run_id()
         return super().real_id()
 
+    @property
+    def artifact_root(self) -> str:
+        """Nobody is asked for it: artifacts go through the journal, as the trainer's do."""
+        return f"runs:/{self.run_id}"
+
     def known(self) -> Run:
         """The run as far as it is known here: the trainer's params, and what MLflow logged."""
         tracked, found = self._tracked, super().known()

@@ -233,9 +233,10 @@ class JournaledRun:
                     self._real_id = found
         return self._real_id
 
-    def found(self, real_id: str) -> None:
-        """Note the id in the store."""
-        self._real_id = real_id
+    @property
+    def artifact_root(self) -> str:
+        """The URI of its artifacts, as far as it is known here."""
+        return str(self._info.artifact_uri)
 
     def known(self) -> Run:
         """The run as it was written here."""
