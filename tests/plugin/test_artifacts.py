@@ -212,15 +212,15 @@ def test_wrong_calls_raise_what_mlflow_raises(
 
 
 def test_delivery_in_a_thread_uploads_each_file_once(
-    sqlite_uri: str, logging_to: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    server_uri: str, logging_to: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORBITER_MLFLOW_DELIVERY", "thread")
     monkeypatch.setenv("ORBITER_MLFLOW_KEEP_JOURNALS", "true")
-    run_id = logging_to(f"journal+{sqlite_uri}")
+    run_id = logging_to(f"journal+{server_uri}/")  # a URI with settings of its own
     mlflow.log_text("x", "x.txt")
     mlflow.get_run(run_id)
     mlflow.end_run()
-    assert stored(sqlite_uri, run_id) == {"x.txt": b"x"}
+    assert stored(server_uri, run_id) == {"x.txt": b"x"}
     journals = [*Path("state").rglob("*.jsonl")]
     records = [record for journal in journals for record in entries(journal)]
     assert len([one for one in records if isinstance(one, Artifact)]) == 1

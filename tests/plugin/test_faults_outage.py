@@ -6,6 +6,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from orbiter_mlflow import names
@@ -56,8 +57,11 @@ def test_a_run_that_begins_without_a_server_is_whole_once_there_is_one(
         run = by_uid[parent.info.run_id]
         assert by_uid[child.info.run_id].data.tags["mlflow.parentRunId"] == run.info.run_id
 
-        seen = client.get_run(parent.info.run_id)  # the provisional id stays good here
-        assert seen.info.run_id == run.info.run_id
+        def whole() -> Run | None:  # the provisional id stays good here
+            seen = client.get_run(parent.info.run_id)
+            return seen if seen.info.run_id == run.info.run_id else None
+
+        seen = eventually(whole)
         assert (seen.info.status, seen.info.run_name) == ("FINISHED", "parent")
         assert seen.data.params == {"lr": "0.1"}
         assert len(client.get_metric_history(parent.info.run_id, "loss")) == 100
