@@ -43,7 +43,7 @@ class JournalArtifacts(ArtifactRepository):  # type: ignore[misc]  # mlflow is u
     """The artifact repository of one run.
 
     Args:
-        artifact_uri: where the run's artifacts are, or will be.
+        artifact_uri: a URI of the run's artifacts.
         journal: gives the journal that records of the run go to now.
         append: appends a record to this journal. False if the run's records go to another one by
             now, as a final status closes a journal; an OSError if there is no room.
@@ -198,9 +198,8 @@ class JournalArtifacts(ArtifactRepository):  # type: ignore[misc]  # mlflow is u
         return self._inner
 
 
-def offer(runs: "Runs", run: "JournaledRun") -> Callable[[], None]:
-    """Let MLflow find the repository that writes to the journal of a run; returns a function that
-    undoes it.
+def offer(runs: "Runs", run: "JournaledRun") -> None:
+    """Let MLflow find the repository that writes to the journal of a run, by each of its ids.
 
     MLflow looks for the repository of a run in a cache of its own before it makes one, wherever it
     writes artifacts of runs. What only reads makes its own, and asks the store for the run first.
@@ -216,21 +215,14 @@ def offer(runs: "Runs", run: "JournaledRun") -> Callable[[], None]:
         uri = runs.inner.get_run(real_id).info.artifact_uri
         return get_artifact_repository(uri, tracking_uri=runs.settings.tracking_uri)
 
-    before = _artifact_repos_cache.get(run.run_id)
-    while len(_artifact_repos_cache) > _MOST:
-        _artifact_repos_cache.popitem(last=False)
-    _artifact_repos_cache[run.run_id] = JournalArtifacts(
+    repository = JournalArtifacts(
         run.artifact_root,
         journal=run.journal,
         append=run.artifact,
         flush=lambda: runs.flush(run.run_id, artifacts=True),
         inner=stored,
     )
-
-    def undo() -> None:
-        if before is None:
-            _artifact_repos_cache.pop(run.run_id, None)
-        else:
-            _artifact_repos_cache[run.run_id] = before
-
-    return undo
+    for run_id in {run.run_id, run.real_id() or run.run_id}:
+        _artifact_repos_cache[run_id] = repository
+    while len(_artifact_repos_cache) > _MOST:
+        _artifact_repos_cache.popitem(last=False)

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 
 from orbiter_mlflow.delivery.batches import MetricPoint
-from orbiter_mlflow.delivery.records import Record, Update
+from orbiter_mlflow.delivery.records import Artifact, Record, Update
 from orbiter_mlflow.delivery.run_writer import RunWriter
+from orbiter_mlflow.plugin import artifact_repository
 from orbiter_mlflow.plugin.asking import NoAnswerError
 from orbiter_mlflow.plugin.journaled_run import JournaledRun
 from orbiter_mlflow.plugin.runs import Runs
@@ -147,6 +149,19 @@ class BoundRun(JournaledRun):
             writer = self._trainers_writer()
             return super().journal() if writer is None else writer.path
 
+    def artifact(self, journal: Path, record: Artifact) -> bool:
+        """Record an artifact, its name without secrets; see `JournaledRun.artifact`."""
+        with self._lock:
+            tracked, writer = self._tracked, self._trainers_writer()
+            if tracked is None or writer is None:
+                return super().artifact(journal, record)
+            if writer.path != journal:
+                return False
+            text = tracked.redactor.text
+            folder = None if record.folder is None else text(record.folder)
+            self._append(replace(record, name=text(record.name), folder=folder))
+            return True
+
     def end(self, status: str | None, now: int) -> None:
         """End what this process writes: a trainer ends its run itself."""
         if self._tracked is None:
@@ -202,7 +217,10 @@ class BoundRun(JournaledRun):
     def known(self) -> Run:
         """The run as far as it is known here: the trainer's params, and what MLflow logged."""
         tracked, found = self._tracked, super().known()
-        self._info._run_id = self.real_id() or self.run_id
+        run_id = self.real_id() or self.run_id
+        if run_id != self._info._run_id:  # which the caller will use from now on
+            self._info._run_id = run_id
+            artifact_repository.offer(self._runs, self)
         if tracked is None:
             return found
         self._info._status, self._info._end_time = tracked.status.status, tracked.status.end_time

@@ -159,10 +159,9 @@ class Runs:
         with self._lock:
             before = {run_id: self._runs.get(run_id) for run_id in (run.run_id,)}
             self._runs[run.run_id] = run
-        undo_artifacts = artifact_repository.offer(self, run)
+        artifact_repository.offer(self, run)
 
         def undo() -> None:
-            undo_artifacts()
             with self._lock:
                 for run_id, one in before.items():
                     if one is None:
