@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from journals import entries
 from orbiter.train import TrainConfig
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.records import Metrics, Params, Status, Tags, Update
+from orbiter_mlflow.delivery.records import Artifact, Metrics, Params, Status, Tags, Update
 from orbiter_mlflow.plugin.bound_run import is_same_value
 from orbiter_mlflow.settings import MLflowSettings
 from proxy import Proxy
@@ -71,6 +71,31 @@ async def test_what_mlflow_logs_is_in_one_order_with_the_trainers_own(sqlite_uri
     assert run.data.metrics["async"] == 1.0
     assert run.info.status == "FINISHED"
     assert len(journals()) == 1
+
+
+async def test_files_that_mlflow_logs_are_delivered_from_the_trainers_journal(
+    sqlite_uri: str,
+) -> None:
+    trainer = validated(sqlite_uri)
+    with trainer.active_run():
+        mlflow.log_text("first", "notes/x.txt")
+        mlflow.log_dict({"a": 1}, "password=hunter2secret.json")
+        active = mlflow.active_run()
+        assert active is not None
+        mlflow.get_run(active.info.run_id)
+        mlflow.log_text("second", "notes/y.txt")
+    await trainer.train()
+    assert len(journals()) == 1
+    recorded = [one.name for one in entries(only_journal()) if isinstance(one, Artifact)]
+    assert {"x.txt", "y.txt"} < set(recorded)
+    assert not [name for name in recorded if "hunter2" in name]
+    client = MlflowClient(sqlite_uri)
+    eventually(
+        lambda: (
+            [one.path for one in client.list_artifacts(trainer.run_id, "notes")]
+            == ["notes/x.txt", "notes/y.txt"]
+        )
+    )
 
 
 async def test_a_read_inside_sees_what_was_logged_before(sqlite_uri: str) -> None:
