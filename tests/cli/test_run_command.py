@@ -19,13 +19,20 @@ import pytest
 from mlflow import MlflowClient
 
 from orbiter_mlflow.delivery.store_uri import PREFIX
+from orbiter_mlflow.runs.store import RunStore
+from proxy import Proxy
 from scripts import PRELUDE
 from servers import LateStore
 from trainers import journals
 from waiting import eventually
 
 COMMAND = Path(sys.executable).with_name("orbiter-mlflow")
-PROMPT = {"ORBITER_MLFLOW_FLUSH_TIMEOUT": "60", "ORBITER_MLFLOW_ANSWER_TIMEOUT": "1"}
+PROMPT = {
+    "ORBITER_MLFLOW_FLUSH_TIMEOUT": "60",
+    "ORBITER_MLFLOW_ANSWER_TIMEOUT": "1",
+    "ORBITER_MLFLOW_SKIP_PROVENANCE": "git,command,machine,packages,seeds",
+}
+"""Settings of all programs here."""
 
 
 def starting(
@@ -33,11 +40,12 @@ def starting(
     *options: str,
     arguments: tuple[str, ...] = (),
     environ: Mapping[str, str] = MappingProxyType({}),
+    prelude: str = PRELUDE,
     **how: Any,
 ) -> "subprocess.Popen[str]":
     """Start `orbiter-mlflow run` with a Python script, in the working folder of the test."""
     file = Path("a script.py")
-    file.write_text(PRELUDE + textwrap.dedent(script))
+    file.write_text(prelude + textwrap.dedent(script))
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen(
         [COMMAND, "run", *options, "--", sys.executable, str(file), *arguments],
@@ -142,8 +150,7 @@ def test_the_runs_of_a_program_are_reported_as_the_store_has_them(sqlite_uri: st
         trainer.log_artifact("notes.txt")
         asyncio.run(trainer.train())
     """
-    environ = {"ORBITER_MLFLOW_SKIP_PROVENANCE": "packages,diff"}
-    code, out, err = ran(script, "--tracking-uri", sqlite_uri, environ=environ)
+    code, out, err = ran(script, "--tracking-uri", sqlite_uri)
     assert (code, out) == (0, "")
     (run,) = MlflowClient(sqlite_uri).search_runs(["0"])
     counts = f"{len(run.data.metrics)} metrics, {len(run.data.params)} params, 1 artifact"
@@ -251,6 +258,69 @@ def test_names_of_runs_act_on_no_terminal(sqlite_uri: str) -> None:
     assert code == 0
     assert "\x1b" not in err
     assert "::error" not in err
+
+
+# -- programs that know nothing of orbiter ---------------------------------------------------------
+
+PLAIN = """
+import mlflow, sys
+with mlflow.start_run(run_name="plain") as run:
+    mlflow.log_params({"lr": 0.1, "epochs": 2})
+    for step in range(20):
+        mlflow.log_metrics({"loss": 1 / (step + 1), "acc": 0.5}, step=step)
+    mlflow.set_tag("kind", "test")
+    print(run.info.run_id)
+    if sys.argv[1:]:
+        raise RuntimeError("on purpose")
+"""
+
+
+def test_a_plain_script_writes_through_the_journal_and_is_reported(sqlite_uri: str) -> None:
+    environ = {"ORBITER_MLFLOW_KEEP_JOURNALS": "true"}
+    code, out, err = ran_plain(PLAIN, "--tracking-uri", sqlite_uri, environ=environ)
+    assert code == 0
+    assert of_report(err) == [
+        f"run {out.strip()} (plain): FINISHED, 2 metrics, 2 params, 0 artifacts"
+    ]
+    assert len(journals()) == 1
+    client = MlflowClient(sqlite_uri)
+    assert len(client.get_metric_history(out.strip(), "loss")) == 20
+    assert client.get_run(out.strip()).data.tags["kind"] == "test"
+
+
+def test_a_plain_script_that_raises_is_reported_as_failed(sqlite_uri: str) -> None:
+    code, out, err = ran_plain(PLAIN, "--tracking-uri", sqlite_uri, arguments=("raise",))
+    assert code == 1
+    assert "on purpose" in err
+    (line,) = of_report(err)
+    assert line.startswith(f"run {out.strip()} (plain): FAILED, ")
+
+
+def test_a_plain_script_without_a_server_waits_in_its_journal(server_uri: str) -> None:
+    with Proxy(server_uri) as proxy:
+        proxy.refuse()
+        environ = {
+            "MLFLOW_EXPERIMENT_ID": "0",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            "ORBITER_MLFLOW_FLUSH_TIMEOUT": "0.2",
+        }
+        code, out, err = ran_plain(PLAIN, "--tracking-uri", proxy.uri, environ=environ)
+        assert code == 0
+        lines = of_report(err)
+        assert any(
+            "not delivered yet: 40 points of a run that is not there yet" in one for one in lines
+        )
+        (line,) = [line for line in lines if line.startswith("  deliver it with: ")]
+        assert "--trust-uri" in line
+        proxy.open()
+        eventually(lambda: not journals())  # the delivery process goes on trying
+        provisional = RunStore(server_uri).get(out.strip())
+    assert (provisional.name, provisional.status) == ("plain", "FINISHED")
+
+
+def ran_plain(script: str, *options: str, **how: Any) -> tuple[int, str, str]:
+    """The same for a script that does not import orbiter."""
+    return ran(script, *options, prelude="", **how)
 
 
 # -- a store that is down --------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orbiter_mlflow import names
 from orbiter_mlflow.delivery import opened_journals, retry, spool
 from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.hosts.base import sync_command
@@ -204,14 +203,9 @@ def _artifacts(store: "RunStore", run_id: str) -> str:
 
 def _find(store: "RunStore", written: _Written) -> StoredRun | None:
     try:
-        if written.run_id is not None:
-            return store.get(written.run_id)
+        return store.get(written.run_id or written.uid)
     except RunNotFoundError:
         return None
-    tagged = store.search(
-        f"tags.`{names.UID}` = '{written.uid}'", list(store.experiments()), page=1
-    )
-    return next(tagged, None)
 
 
 def _count(number: int, noun: str) -> str:

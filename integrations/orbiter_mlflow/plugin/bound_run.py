@@ -107,6 +107,17 @@ class BoundRun(JournaledRun):
                 tracked.set_tag(tag.key, tag.value)
                 self._tags[tag.key] = tracked.redactor.value(tag.key, tag.value)
 
+    def log_param(self, param: Param) -> None:
+        """Record a checked param, as `log_batch` does.
+
+        Raises:
+            MlflowException: the run is deleted, or has the param, not of the trainer, with another
+                value.
+        """
+        tracked = self._tracked
+        for one in [param] if tracked is None else self._not_logged(tracked, [param]):
+            super().log_param(one)
+
     def _not_logged(self, tracked: TrackedRun, params: Sequence[Param]) -> list[Param]:
         """Params, redacted, that the trainer has not logged itself."""
         rest: list[Param] = []
@@ -172,6 +183,9 @@ class BoundRun(JournaledRun):
             super()._append(record)
         else:
             self._tracked.append(record)
+
+    def _open_writer(self) -> RunWriter:
+        return self._trainers_writer() or super()._open_writer()
 
     # -- reads ---------------------------------------------------------------------------------
 
