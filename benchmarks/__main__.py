@@ -18,6 +18,7 @@ from benchmarks import (
     gate_power,
     imports,
     latency,
+    mlflow_clients,
     outage,
     redelivery,
     render,
@@ -34,6 +35,7 @@ _BENCHMARKS = {
     module.NAME: module.run
     for module in (
         tracking,
+        mlflow_clients,
         latency,
         slowdown,
         imports,

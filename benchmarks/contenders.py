@@ -142,6 +142,29 @@ def _accelerate(uri: str, work: Work) -> str:
     return run_id
 
 
+def _transformers(uri: str, work: Work) -> str:
+    import mlflow
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers.integrations import MLflowCallback
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(EXPERIMENT)
+    callback, state, control = MLflowCallback(), TrainerState(), TrainerControl()
+    args = TrainingArguments(report_to=[])
+    callback.on_train_begin(args, state, control, model=None)
+    run_id = str(mlflow.active_run().info.run_id)  # type: ignore[union-attr]  # there is one
+    callback.on_log(args, state, control, logs=WARM_UP)
+    mlflow.flush_async_logging()
+
+    def log(metrics: Mapping[str, float], step: int) -> None:
+        state.global_step = step
+        callback.on_log(args, state, control, logs=_prefixed(metrics))
+
+    work(log)
+    callback.on_train_end(args, state, control)
+    return run_id
+
+
 def _wandb(_uri: str, work: Work) -> str:
     import wandb
 
@@ -169,11 +192,17 @@ CONTENDERS: Mapping[str, Contender] = {
     LIGHTNING: _lightning,
     "lightning MLFlowLogger async": partial(_lightning, synchronous=False),
     "accelerate MLflowTracker": _accelerate,
+    "transformers MLflowCallback": _transformers,
     WANDB: _wandb,
 }
 
 NOTHING = "nothing"
-_REQUIRED = {"lightning": "lightning", "accelerate": "accelerate", "wandb": "wandb"}
+_REQUIRED = {
+    "lightning": "lightning",
+    "accelerate": "accelerate",
+    "transformers": "transformers",
+    "wandb": "wandb",
+}
 _VARIABLES = {
     BUFFERED: {"MLFLOW_ASYNC_LOGGING_BUFFERING_SECONDS": "1"},
     WANDB: {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"},

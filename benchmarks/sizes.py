@@ -11,6 +11,7 @@ class Sizes:
         stores: the stores of the tracking benchmark.
         steps: calls of `log` in the tracking benchmark, of `METRICS` metrics each.
         rounds: runs of each of its contenders; the rows are medians.
+        client_rounds: runs of each row of the benchmark of MLflow's own clients.
         reports: calls of `report` in the latency benchmark.
         report_rounds: repetitions of that benchmark.
         loop_seconds: length of the CPU-bound loop.
@@ -30,6 +31,7 @@ class Sizes:
     stores: tuple[str, ...] = ("sqlite", "server")
     steps: int = 1_000
     rounds: int = 3
+    client_rounds: int = 3
     reports: int = 5_000
     report_rounds: int = 3
     loop_seconds: float = 5.0
@@ -54,6 +56,7 @@ QUICK = Sizes(
     stores=("server",),
     steps=30,
     rounds=1,
+    client_rounds=1,
     reports=500,
     report_rounds=1,
     loop_seconds=0.5,
