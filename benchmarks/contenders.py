@@ -152,7 +152,7 @@ def _transformers(uri: str, work: Work) -> str:
     callback, state, control = MLflowCallback(), TrainerState(), TrainerControl()
     args = TrainingArguments(report_to=[])
     callback.on_train_begin(args, state, control, model=None)
-    run_id = str(mlflow.active_run().info.run_id)  # type: ignore[union-attr]  # there is one
+    run_id = str(mlflow.active_run().info.run_id)
     callback.on_log(args, state, control, logs=WARM_UP)
     mlflow.flush_async_logging()
 

@@ -126,7 +126,7 @@ def _ratio(
 ) -> float:
     """Median of the rounds' ratios: the load of the machine changes between rounds."""
     pairs = zip(_group(raw, *kind), _group(raw, *base), strict=True)
-    return statistics.median(one[key] / other[key] for one, other in pairs)
+    return float(statistics.median(one[key] / other[key] for one, other in pairs))
 
 
 def _checks(raw: list[dict[str, Any]], store: str, clients: list[str]) -> Iterator[Check]:

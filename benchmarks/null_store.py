@@ -16,11 +16,11 @@ def register() -> None:
     _tracking_store_registry.register("null", NullStore)
 
 
-class NullStore(AbstractStore):
+class NullStore(AbstractStore):  # type: ignore[misc]  # MLflow is untyped
     """Has one experiment and one run, and forgets what is logged."""
 
     def __init__(self, store_uri: str, artifact_uri: str | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
 
     def get_experiment(self, experiment_id: str) -> Experiment:
         return Experiment(experiment_id, "benchmark", "null://artifacts", LifecycleStage.ACTIVE)
