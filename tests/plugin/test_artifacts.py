@@ -233,6 +233,7 @@ def test_files_logged_before_the_server_is_up_arrive_and_their_run_can_be_regist
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ORBITER_MLFLOW_ANSWER_TIMEOUT", "0.1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # our own waits are shorter
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
     client = MlflowClient(f"journal+{uri}")
