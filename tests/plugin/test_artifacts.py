@@ -31,6 +31,13 @@ def uri(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(name))
 
 
+def proxied(uri: str) -> str:
+    """An experiment whose artifacts go through the server: those of `Default` are on a disk."""
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name("proxied")
+    return str(found.experiment_id if found else client.create_experiment("proxied"))
+
+
 @pytest.fixture
 def logging_to() -> Iterator[Callable[[str], str]]:
     """Sets the tracking URI of the fluent API until the test ends, and starts a run there."""
@@ -38,7 +45,8 @@ def logging_to() -> Iterator[Callable[[str], str]]:
     def start(uri: str) -> str:
         mlflow.end_run()
         mlflow.set_tracking_uri(uri)
-        return str(mlflow.start_run().info.run_id)
+        experiment_id = proxied(uri) if "http" in uri else None
+        return str(mlflow.start_run(experiment_id=experiment_id).info.run_id)
 
     yield start
     mlflow.end_run()

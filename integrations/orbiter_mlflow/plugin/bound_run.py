@@ -248,10 +248,7 @@ class BoundRun(JournaledRun):
     def stored_info(self) -> RunInfo | None:
         """What the store knows of the run; asked on first use, for up to `answer_timeout`."""
         if self._stored is None and not self.answers_alone:
-            writer = self._trainers_writer()
-            if writer is not None:
-                writer.wait_run_id(self._runs.settings.answer_timeout)
-            real_id = self.real_id()
+            real_id = self.wait_real_id(self._runs.settings.answer_timeout)
             if real_id is not None:
                 try:
                     run = self._runs.ask(lambda: self._runs.inner.get_run(real_id))
@@ -259,6 +256,9 @@ class BoundRun(JournaledRun):
                     return None
                 self._stored = run.info
         return self._stored
+
+    def _writing(self) -> RunWriter | None:
+        return self._trainers_writer() or super()._writing()
 
     def _trainers_writer(self) -> RunWriter | None:
         return None if self._tracked is None else self._tracked.writer

@@ -233,6 +233,12 @@ class JournaledRun:
                     self._real_id = found
         return self._real_id
 
+    def wait_real_id(self, within: float) -> str | None:
+        """The id in the store, waited for up to `within` seconds."""
+        if self.real_id() is None and (writer := self._writing()) is not None:
+            writer.wait_run_id(within)
+        return self.real_id()
+
     @property
     def artifact_root(self) -> str:
         """The URI of its artifacts, as far as it is known here."""
@@ -276,6 +282,10 @@ class JournaledRun:
         for part in writer.offer(record):
             if not self._send(self, part):
                 writer.append(part)  # which counts it as lost, if there is still no space
+
+    def _writing(self) -> RunWriter | None:
+        """The journal that is open."""
+        return self._writer
 
     def _open_writer(self) -> RunWriter:
         if self._writer is None:

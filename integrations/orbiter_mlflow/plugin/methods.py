@@ -21,7 +21,7 @@ JOURNALED: Final = frozenset(
 )
 """Become records of a journal, and return at once."""
 
-ASKED: Final = frozenset({"create_run", "get_run"})
+ASKED: Final = frozenset({"create_run", "get_experiment", "get_run"})
 """Ask the store, and answer without it if it gives no answer in time."""
 
 FLUSHING: Final = frozenset({"flush_async_logging"})

@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlflow.entities import LifecycleStage, Run, RunData, RunInfo, RunStatus, RunTag, ViewType
+from mlflow.entities import (
+    Experiment,
+    LifecycleStage,
+    Run,
+    RunData,
+    RunInfo,
+    RunStatus,
+    RunTag,
+    ViewType,
+)
+from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.tracking.abstract_store import AbstractStore
@@ -74,7 +84,9 @@ class Runs:
         """
         uid = uuid.uuid4().hex
         parent = next((tag.value for tag in tags if tag.key == MLFLOW_PARENT_RUN_ID), None)
-        parent_id = parent if parent is None else self.real_id(parent)
+        parent_id = parent
+        if parent is not None and (known := self.known(parent)) is not None:
+            parent_id = known.wait_real_id(self.settings.answer_timeout)
         if parent is not None and parent_id is not None:
             tags = [*(tag for tag in tags if tag.key != MLFLOW_PARENT_RUN_ID)]
             tags.append(RunTag(MLFLOW_PARENT_RUN_ID, parent_id))
@@ -118,6 +130,21 @@ class Runs:
             self._runs[journaled.run_id] = journaled
         artifact_repository.offer(self, journaled)
         return run
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """An experiment; if the store does not answer, the one that the environment names is taken
+        for granted, so that a program can begin without a server.
+
+        Raises:
+            MlflowException: the store's own.
+        """
+        try:
+            return self.ask(lambda: self.inner.get_experiment(experiment_id))
+        except NoAnswerError:
+            if str(experiment_id) != os.environ.get(MLFLOW_EXPERIMENT_ID.name):
+                return self.inner.get_experiment(experiment_id)
+            name = os.environ.get(MLFLOW_EXPERIMENT_NAME.name, str(experiment_id))
+            return Experiment(str(experiment_id), name, "", LifecycleStage.ACTIVE)
 
     def get(self, run_id: str) -> JournaledRun:
         """The run with this id, which need not have been created here.

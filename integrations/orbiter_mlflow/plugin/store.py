@@ -14,6 +14,7 @@ from typing import Any
 
 from mlflow.entities import (
     DatasetInput,
+    Experiment,
     LifecycleStage,
     LoggedModelInput,
     Metric,
@@ -187,6 +188,10 @@ class JournalWrites:
         for run in found:
             _shown(run)
         return found
+
+    def get_experiment(self, experiment_id: str) -> Experiment:
+        """An experiment; the one that the environment names is not needed to begin."""
+        return self._orbiter_runs.experiment(experiment_id)
 
     def delete_run(self, run_id: str) -> None:
         """Delete a run, after what was written here."""
