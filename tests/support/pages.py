@@ -2,7 +2,8 @@
 
 The language of a block decides its treatment, and a second word refines it: `sh elsewhere` is only
 checked, because it needs another machine; `sh process` runs in a shell, so a program in it has a
-process of its own; a file name writes the block to that file; `text` is the output of the block
+process of its own; `sh integrations` does so where the large libraries are, and is only checked
+elsewhere; a file name writes the block to that file; `text` is the output of the block
 before, and `text sample` is not compared. A `python` block may `await`, like a cell of a notebook.
 """
 
@@ -43,6 +44,7 @@ from waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 UNCHECKED = {
+    "accelerate",
     "cat",
     "cd",
     "createdb",
@@ -188,8 +190,9 @@ class Session:
     Commands of `orbiter-mlflow` and Python programs run in this process, where MLflow is loaded.
     """
 
-    def __init__(self, environment: pytest.MonkeyPatch) -> None:
+    def __init__(self, environment: pytest.MonkeyPatch, integrations: bool) -> None:
         self._environment = environment
+        self.integrations = integrations
         self._module = types.ModuleType("page")
         environment.setitem(sys.modules, "page", self._module)
         environment.delitem(sys.modules, "my_trainer", raising=False)
@@ -210,7 +213,7 @@ class Session:
             held = vars(self._module).values()
             _settle(alive=sum(isinstance(value, MLflowTrainerMixin) for value in held))
             return
-        if block.word == "process":
+        if block.word in ("process", "integrations"):
             check_commands(block.text)
             code, out, told = _shell(block.text)
             assert code == 0, out + told
@@ -274,10 +277,19 @@ def _shell(script: str) -> tuple[int, str, str]:
     return shell.returncode, shell.stdout, shell.stderr
 
 
-def opened(folder: Path, empty_store: Path, environment: pytest.MonkeyPatch) -> Session:
+def opened(
+    folder: Path,
+    empty_store: Path,
+    environment: pytest.MonkeyPatch,
+    *,
+    integrations: bool = False,
+) -> Session:
     """Open a session in a folder like the reader's: an empty store, and the tutorial's trainer.
 
     A thread delivers, because a process would import MLflow once more.
+
+    Args:
+        integrations: the large libraries are installed, so blocks that need them run.
     """
     (folder / "mlflow.db").write_bytes(empty_store.read_bytes())
     for block in blocks(ROOT / "docs" / "tutorial.md"):
@@ -287,7 +299,7 @@ def opened(folder: Path, empty_store: Path, environment: pytest.MonkeyPatch) -> 
     environment.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     environment.setenv("ORBITER_MLFLOW_DELIVERY", "thread")
     environment.setenv("ORBITER_MLFLOW_SKIP_PROVENANCE", "git,machine,packages")
-    return Session(environment)
+    return Session(environment, integrations)
 
 
 def _settle(alive: int = 0) -> None:
@@ -321,6 +333,8 @@ def act(session: Session, block: Block) -> None:
         assert not missing, f"{missing!r} is not in the output:\n{session.output}"
     elif (language, word) in (("python", ""), ("sh", ""), ("sh", "process")):
         session.run(block)
+    elif (language, word) == ("sh", "integrations"):
+        session.run(block) if session.integrations else check_commands(block.text)
     elif (language, word) == ("python", "elsewhere"):
         compile(block.text, "page", "exec")
     elif (language, word) == ("sh", "elsewhere"):
