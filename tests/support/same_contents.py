@@ -6,10 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from client_programs import started
+from orbiter_mlflow.delivery import spool
+from orbiter_mlflow.delivery.spool_folder import default_spool
 from orbiter_mlflow.delivery.store_uri import PREFIX
 from programs.pauses import DOWN, UP
 from servers import running_server
 from store_contents import Varying, contents, differences
+from waiting import eventually
 
 TIMES = frozenset({"datetime_complete", "datetime_start"}) | {
     f"{phase}_{what}"
@@ -62,6 +65,7 @@ class Comparison:
                 return self._differences(name, server.uri)
 
     def _differences(self, name: str, uri: str) -> list[str]:
+        eventually(lambda: not spool.journals(default_spool()))
         found = contents(uri, VARYING.get(name, Varying()))
         return [
             re.sub(r"(.{1000}).*", r"\1 ...", one) for one in differences(self._of(name), found)
