@@ -269,7 +269,7 @@ def _shell(script: str) -> tuple[int, str, str]:
         ["bash", "-e", "-c", script],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     if spool.journals(default_spool()):  # on a slow machine a training has not waited for it
@@ -327,6 +327,9 @@ def act(session: Session, block: Block) -> None:
         Path(word).write_text(block.text, encoding="utf-8")
         if language in CHECKS:
             CHECKS[language](block.text)
+    elif (language, word) == ("text", "integrations"):
+        missing = shows(session.output, block.text) if session.integrations else ""
+        assert not missing, f"{missing!r} is not in the output:\n{session.output}"
     elif language == "text":
         assert word in ("", "sample"), word
         missing = "" if word else shows(session.output, block.text)

@@ -65,7 +65,7 @@ class Comparison:
                 return self._differences(name, server.uri)
 
     def _differences(self, name: str, uri: str) -> list[str]:
-        eventually(lambda: not spool.journals(default_spool()))
+        eventually(lambda: not spool.journals(default_spool()), within=240)
         found = contents(uri, VARYING.get(name, Varying()))
         return [
             re.sub(r"(.{1000}).*", r"\1 ...", one) for one in differences(self._of(name), found)
