@@ -69,9 +69,11 @@ $(INTEGRATIONS)/.done: pyproject.toml constraints.txt
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/*/test_faults_*.py
 
-# Random faults, any number of trials: make campaign N=200 SEED=1
+# Random faults, any number of trials: make campaign N=200 SEED=1. PROGRAM=script: a plain MLflow
+# script behind journal+; PROGRAM=plain: the same without the prefix.
 campaign: $(VENV)/.dev
-	$(BIN)/python tests/support/campaign.py --trials $(or $(N),40) --seed $(or $(SEED),0)
+	$(BIN)/python tests/support/campaign.py --trials $(or $(N),40) --seed $(or $(SEED),0) \
+		--program $(or $(PROGRAM),trainer)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

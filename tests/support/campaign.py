@@ -5,7 +5,9 @@
 prints a row for each kind of trial, and exits with 1 if a point is lost or duplicated or a status
 is false. Kinds: `kills` (trainer, delivery and server, with -9), `network` (30% of the requests are
 cut, answered by HTML, by half an answer, twice, late, or dropped after the commit), `disk` (a spool
-of 160 KB; only where file systems can be mounted), `artifacts` (uploads refused or cut).
+of 160 KB; only where file systems can be mounted), `artifacts` (uploads refused or cut). With
+`--program script`, a plain MLflow script behind `journal+` takes the trainer's place; with
+`--program plain`, the same script without the prefix, to see what it loses.
 """
 
 import argparse
@@ -36,6 +38,7 @@ from servers import running_server
 
 Kind = Literal["kills", "network", "disk", "artifacts"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Program = Literal["trainer", "script", "plain"]
 
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 DISK = "160k"
@@ -89,6 +92,33 @@ else:
     os.write(accepted, b"completed\\n")
 """
 
+SCRIPT = """
+import os, random, sys, time
+from pathlib import Path
+import mlflow
+
+seed, folder, ending = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+rng = random.Random(seed)
+accepted = os.open(folder / "accepted", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+mlflow.start_run()
+mlflow.log_params({"lr": 0.1, "seed": seed})
+for step in range(rng.randrange(300, 1500)):
+    mlflow.log_metric("train/loss", step / 7, step=step)
+    os.write(accepted, b"%d\\n" % step)
+    if step % 50 == 0:
+        time.sleep(rng.uniform(0, 0.06))
+    if step == 100:
+        mlflow.set_tag("kind", "campaign")
+        mlflow.log_text("notes", "notes.txt")
+    if ending == "raise" and step == 250:
+        os.write(accepted, b"failed\\n")
+        raise RuntimeError("as told")
+os.write(accepted, b"reported\\n")
+mlflow.end_run()
+os.write(accepted, b"completed\\n")
+"""
+
 
 @dataclass
 class Outcome:
@@ -133,15 +163,22 @@ class Site:
         self.server.__enter__()
 
 
-def run_trial(site: Site, kind: Kind, seed: int, folder: Path) -> Outcome:
-    """Run one training under faults, then compare the store with the accepted reports."""
+def run_trial(
+    site: Site, kind: Kind, seed: int, folder: Path, program: Program = "trainer"
+) -> Outcome:
+    """Run one program under faults, then compare the store with what it had logged."""
     rng = random.Random(f"{kind} {seed}")
+    name = f"{program}-{kind}-{seed}"
+    client = MlflowClient(site.server.uri)
+    where = {"MLFLOW_EXPERIMENT_NAME": name}
+    if program != "trainer":  # MLflow's own look-up of a name needs the server
+        where = {"MLFLOW_EXPERIMENT_ID": client.create_experiment(name)}
     with _spool(kind, folder) as spool_dir:
-        _train(site, kind, rng, folder, spool_dir, f"{kind}-{seed}", seed)
+        _train(site, kind, rng, folder, spool_dir, where, seed, program)
         site.proxy.heal()
         site.proxy.open()
         problem = _deliver(spool_dir, site.proxy.uri)
-        return _judged(site, kind, seed, folder, problem)
+        return _judged(site, kind, seed, folder, name, problem)
 
 
 @contextlib.contextmanager
@@ -176,11 +213,13 @@ def _train(
     rng: random.Random,
     folder: Path,
     spool_dir: Path,
-    experiment: str,
+    where: dict[str, str],
     seed: int,
+    program: Program,
 ) -> None:
     script = folder / "train.py"
-    script.write_text(TRAINER)
+    script.write_text(TRAINER if program == "trainer" else SCRIPT)
+    prefix = "journal+" if program == "script" else ""
     ending = "raise" if rng.random() < 0.15 else "return"
     for fault in _faults(kind, rng):
         with site.proxy.lock:
@@ -190,8 +229,8 @@ def _train(
             [sys.executable, str(script), str(seed), str(folder), ending],
             env=os.environ
             | {
-                "MLFLOW_TRACKING_URI": site.proxy.uri,
-                "MLFLOW_EXPERIMENT_NAME": experiment,
+                **where,
+                "MLFLOW_TRACKING_URI": f"{prefix}{site.proxy.uri}",
                 "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
                 "ORBITER_MLFLOW_SPOOL_DIR": str(spool_dir),
                 "ORBITER_MLFLOW_LINGER": rng.choice(["0", "3"]),
@@ -295,13 +334,13 @@ def _deliver(spool_dir: Path, uri: str) -> str:
     return f"not delivered: {problem}"
 
 
-def _judged(site: Site, kind: Kind, seed: int, folder: Path, problem: str) -> Outcome:
+def _judged(site: Site, kind: Kind, seed: int, folder: Path, name: str, problem: str) -> Outcome:
     outcome = Outcome(kind, seed, problems=[problem] if problem else [])
     said = _accepted(folder)
     steps = [int(line) for line in said if line.isdecimal()]
     outcome.points = len(steps)
     client = MlflowClient(site.server.uri)
-    experiment = client.get_experiment_by_name(f"{kind}-{seed}")
+    experiment = client.get_experiment_by_name(name)
     runs: list[Run] = [] if experiment is None else client.search_runs([experiment.experiment_id])
     if not runs and not steps:  # killed before it had begun
         return outcome
@@ -339,7 +378,11 @@ def _expected(said: list[str]) -> str | None:
 
 
 def run_campaign(
-    trials: int, seed: int, store: Path, kinds: tuple[Kind, ...] = KINDS
+    trials: int,
+    seed: int,
+    store: Path,
+    kinds: tuple[Kind, ...] = KINDS,
+    program: Program = "trainer",
 ) -> Iterator[Outcome]:
     """Run trials of each kind in turn."""
     if not can_mount():
@@ -348,7 +391,9 @@ def run_campaign(
         for number in range(trials):
             folder = Path(scratch) / str(number)
             folder.mkdir()
-            yield run_trial(site, kinds[number % len(kinds)], seed * 100_000 + number, folder)
+            yield run_trial(
+                site, kinds[number % len(kinds)], seed * 100_000 + number, folder, program
+            )
             shutil.rmtree(folder)
 
 
@@ -371,6 +416,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--program", choices=get_args(Program), default="trainer")
     given = parser.parse_args()
     os.environ.update(DELIVERY_DEFAULTS)
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
@@ -378,7 +424,8 @@ def main() -> None:
         store = Path(folder) / "empty.db"
         open_mlflow(f"sqlite:///{store}")
         outcomes = []
-        for outcome in run_campaign(given.trials, given.seed, store, tuple(given.kind or KINDS)):
+        kinds = tuple(given.kind or KINDS)
+        for outcome in run_campaign(given.trials, given.seed, store, kinds, given.program):
             outcomes.append(outcome)
             if outcome.problems:
                 print(f"{outcome.kind} {outcome.seed}: {'; '.join(outcome.problems)}", flush=True)
