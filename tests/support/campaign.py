@@ -232,6 +232,7 @@ def _train(
                 **where,
                 "MLFLOW_TRACKING_URI": f"{prefix}{site.proxy.uri}",
                 "MLFLOW_HTTP_REQUEST_TIMEOUT": "3",
+                "ORBITER_MLFLOW_FLUSH_TIMEOUT": "1",
                 "ORBITER_MLFLOW_SPOOL_DIR": str(spool_dir),
                 "ORBITER_MLFLOW_LINGER": rng.choice(["0", "3"]),
             },
@@ -245,7 +246,7 @@ def _train(
             _kill_at_random(site, rng, process, folder)
         elif kind == "network" and rng.random() < 0.3:
             _kill_when_training(rng, process, folder)
-        process.wait(timeout=90)
+        process.wait(timeout=180)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
