@@ -50,6 +50,7 @@ MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.plugin.entry_points",
     "orbiter_mlflow.plugin.journaled_run",
     "orbiter_mlflow.plugin.model_registry",
+    "orbiter_mlflow.plugin.provisional",
     "orbiter_mlflow.plugin.runs",
     "orbiter_mlflow.plugin.store",
     "orbiter_mlflow.runs.store",

@@ -10,6 +10,7 @@ MLflow finds it by the entry points of this package and asks it for stores:
     bound_run            the run of a trainer: it goes into the trainer's own journal
     active_run           make that the active run of MLflow's fluent API
     entities             MLflow's entities as records, after MLflow's own validation
+    provisional          runs and experiments that the store has not told of yet
     asking               ask a store that may not answer
     endings              how runs end that the process leaves open
     artifact_repository  artifacts become records, too

@@ -12,15 +12,11 @@ from typing import Any, TypeVar
 
 from mlflow.entities import (
     Experiment,
-    LifecycleStage,
     Run,
-    RunData,
-    RunInfo,
-    RunStatus,
     RunTag,
     ViewType,
 )
-from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME
+from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.tracking.abstract_store import AbstractStore
@@ -33,7 +29,7 @@ from orbiter_mlflow.delivery.ack import Ack
 from orbiter_mlflow.delivery.process_identity import this_process
 from orbiter_mlflow.delivery.records import Head, Record
 from orbiter_mlflow.delivery.run_writer import RunWriter
-from orbiter_mlflow.plugin import artifact_repository, entities
+from orbiter_mlflow.plugin import artifact_repository, entities, provisional
 from orbiter_mlflow.plugin.asking import Asking, NoAnswerError, is_missing
 from orbiter_mlflow.plugin.journaled_run import JournaledRun
 from orbiter_mlflow.settings import MLflowSettings, from_environment
@@ -102,7 +98,7 @@ class Runs:
             name = run_name or next(
                 (tag.value for tag in tags if tag.key == MLFLOW_RUN_NAME), _generate_random_name()
             )
-            run = _provisional(uid, experiment_id, user_id, start_time, marked, name)
+            run = provisional.run(uid, experiment_id, user_id, start_time, marked, name)
             real_id = None
         head = self._head(
             uid,
@@ -143,8 +139,7 @@ class Runs:
         except NoAnswerError:
             if str(experiment_id) != os.environ.get(MLFLOW_EXPERIMENT_ID.name):
                 return self.inner.get_experiment(experiment_id)
-            name = os.environ.get(MLFLOW_EXPERIMENT_NAME.name, str(experiment_id))
-            return Experiment(str(experiment_id), name, "", LifecycleStage.ACTIVE)
+            return provisional.experiment(experiment_id)
 
     def get(self, run_id: str) -> JournaledRun:
         """The run with this id, which need not have been created here.
@@ -159,7 +154,7 @@ class Runs:
         try:
             run, real_id = self._find(run_id)
         except NoAnswerError:  # it may well exist
-            run = _provisional(run_id, "", None, 0, (), "")
+            run = provisional.run(run_id, "", None, 0, (), "")
             real_id, complete = run_id, False
         with self._lock:
             known = self._runs.get(run_id) or self._runs.get(real_id)
@@ -181,22 +176,11 @@ class Runs:
                     found = self._runs[run_id] = run
         return found
 
-    def bind(self, run: JournaledRun) -> Callable[[], None]:
-        """Let a run be written as `run` says; returns a function that undoes it."""
+    def bind(self, run: JournaledRun) -> None:
+        """Let a run be written as `run` says."""
         with self._lock:
-            before = {run_id: self._runs.get(run_id) for run_id in (run.run_id,)}
             self._runs[run.run_id] = run
         artifact_repository.offer(self, run)
-
-        def undo() -> None:
-            with self._lock:
-                for run_id, one in before.items():
-                    if one is None:
-                        self._runs.pop(run_id, None)
-                    else:
-                        self._runs[run_id] = one
-
-        return undo
 
     def real_id(self, run_id: str) -> str | None:
         """The id in the store of a run that may have a provisional one; None while it has none."""
@@ -388,30 +372,6 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-
-def _provisional(
-    run_id: str,
-    experiment_id: str,
-    user_id: str | None,
-    start_time: int,
-    tags: Sequence[RunTag],
-    name: str,
-) -> Run:
-    """A run as MLflow would answer, of which the store knows nothing yet."""
-    info = RunInfo(
-        run_id=run_id,
-        experiment_id=str(experiment_id),
-        user_id=user_id or "",
-        status=RunStatus.to_string(RunStatus.RUNNING),
-        start_time=start_time,
-        end_time=None,
-        lifecycle_stage=LifecycleStage.ACTIVE,
-        artifact_uri=f"runs:/{run_id}",
-        run_name=name,
-    )
-    named = [tag for tag in tags if tag.key != MLFLOW_RUN_NAME]
-    return Run(info, RunData(tags=[*named, RunTag(MLFLOW_RUN_NAME, name)] if name else named))
 
 
 def _working_folder() -> str | None:
