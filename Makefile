@@ -36,8 +36,10 @@ ui: $(VENV)/.demo
 	@PYTHONWARNINGS=ignore MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server \
 		--backend-store-uri $(EXAMPLE_URI) --host 127.0.0.1 --port $(PORT) --workers 1
 
+# All tests, or those in the folders that TESTS names.
+TESTS :=
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --ignore-glob='*/test_faults_*'
+	$(BIN)/python -m pytest --ignore-glob='*/test_faults_*' $(TESTS)
 
 # With the lowest versions that pyproject.toml admits, in an environment of their own. The oldest
 # Python: later ones have no wheels of these versions.

@@ -20,6 +20,7 @@ CLIENTS = [
         "lightning_logger",
         "accelerate_tracker",
         "optuna_callback",
+        "sklearn_autolog",
     )
 ]
 
