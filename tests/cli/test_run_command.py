@@ -313,7 +313,7 @@ def test_a_plain_script_without_a_server_waits_in_its_journal(server_uri: str) -
         assert "--trust-uri" in line
         proxy.open()
         eventually(lambda: not journals())  # the delivery process goes on trying
-        provisional = RunStore(server_uri).get(out.strip())
+        provisional = RunStore(server_uri).get(out.split()[0])
     assert (provisional.name, provisional.status) == ("plain", "FINISHED")
 
 

@@ -20,7 +20,10 @@ from journals import entries
 from orbiter.train import TrainConfig
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.records import Artifact, Metrics, Params, Status, Tags, Update
+from orbiter_mlflow.errors import RunNotFoundError
 from orbiter_mlflow.plugin.bound_run import is_same_value
+from orbiter_mlflow.runs.model import StoredRun
+from orbiter_mlflow.runs.store import RunStore
 from orbiter_mlflow.settings import MLflowSettings
 from proxy import Proxy
 from scripts import ended, started
@@ -119,10 +122,17 @@ async def test_a_nested_run_is_a_child_with_a_journal_of_its_own(sqlite_uri: str
     with trainer.active_run(), mlflow.start_run(nested=True) as child:
         mlflow.log_metric("inner", 1.0)
     run = stored(sqlite_uri, trainer)
-    eventually(lambda: run_of(sqlite_uri, child.info.run_id).info.status == "FINISHED")
-    found = run_of(sqlite_uri, child.info.run_id)
-    assert found.data.tags["mlflow.parentRunId"] == run.info.run_id
-    assert found.data.metrics == {"inner": 1.0}
+
+    def whole() -> StoredRun | None:  # its id is provisional if the parent's was
+        try:
+            found = RunStore(sqlite_uri).get(child.info.run_id)
+        except RunNotFoundError:
+            return None
+        return found if found.status == "FINISHED" else None
+
+    found = eventually(whole)
+    assert found.tags["mlflow.parentRunId"] == run.info.run_id
+    assert found.metrics == {"inner": 1.0}
     assert "inner" not in run.data.metrics
 
 
