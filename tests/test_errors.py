@@ -52,4 +52,5 @@ def test_no_public_exception_is_defined_elsewhere() -> None:
     assert sorted(elsewhere) == [
         "orbiter_mlflow.cli.options.NoAnswerError",  # click makes it an exit code
         "orbiter_mlflow.config.codec.kinds.kind.NotWholeError",  # never leaves the codec
+        "orbiter_mlflow.plugin.asking.NoAnswerError",  # never leaves the plugin
     ]

@@ -106,7 +106,8 @@ def test_the_gate_in_pytest_reads_the_store_behind_it(
     ended = subprocess.run(
         [*command, "--orbiter-tracking-uri", uri] if by_option else command,
         cwd=tmp_path,
-        env=os.environ if by_option else {**os.environ, "MLFLOW_TRACKING_URI": uri},
+        env={**os.environ, "PYTEST_ADDOPTS": ""}
+        | ({} if by_option else {"MLFLOW_TRACKING_URI": uri}),
         capture_output=True,
         text=True,
         timeout=120,

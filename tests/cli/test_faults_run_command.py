@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from orbiter_mlflow.delivery.hosts.environment import DELIVERY_DEFAULTS
 from orbiter_mlflow.delivery.store_uri import PREFIX
 from orbiter_mlflow.runs.store import RunStore
 from proxy import Proxy
@@ -27,6 +28,7 @@ from trainers import journals
 from waiting import eventually
 
 COMMAND = Path(sys.executable).with_name("orbiter-mlflow")
+DEFAULTS = ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", *DELIVERY_DEFAULTS)
 PROMPT = {
     "ORBITER_MLFLOW_FLUSH_TIMEOUT": "60",
     "ORBITER_MLFLOW_ANSWER_TIMEOUT": "1",
@@ -102,6 +104,8 @@ def test_a_program_gets_the_environment_with_a_journaled_tracking_uri(tmp_path: 
     _, out, _ = ran(script, *options, environ=environ)
     found = dict(line.split("=", 1) for line in out.splitlines())
     del found["ORBITER_MLFLOW_OPENED"]
+    for name in DEFAULTS:  # a command that ran in this process before has set them
+        found.pop(name, None)
     assert found == {
         **PROMPT,
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -378,14 +382,14 @@ COUNTING = """
     counts = {}
     def count(number, _):
         counts[number] = counts.get(number, 0) + 1
-        print(signal.Signals(number).name, counts[number], flush=True)
+        os.write(1, f"{signal.Signals(number).name} {counts[number]}\\n".encode())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, count)
     def end(*_):
-        print(sum(counts.values()), flush=True)
+        os.write(1, f"{sum(counts.values())}\\n".encode())
         os._exit(9)
     signal.signal(signal.SIGUSR1, end)
-    print("ready", flush=True)
+    os.write(1, b"ready\\n")  # a handler must not print: it may come in the middle of this
     while True:
         signal.pause()
 """
