@@ -52,7 +52,14 @@ def test_a_run_that_begins_without_a_server_is_whole_once_there_is_one(
     (folder / "s.db").write_bytes(empty_store.read_bytes())
     with running_server(f"sqlite:///{folder}/s.db", folder, port):
         plain = MlflowClient(uri)
-        runs = eventually(lambda: found if len(found := plain.search_runs(["0"])) == 2 else None)
+
+        def both() -> list[Run] | None:
+            client.get_run(parent.info.run_id)  # who waits makes delivery try again soon
+            client.get_run(child.info.run_id)
+            found = list(plain.search_runs(["0"]))
+            return found if len(found) == 2 else None
+
+        runs = eventually(both, within=150.0)
         by_uid = {run.data.tags[names.UID]: run for run in runs}
         run = by_uid[parent.info.run_id]
         assert by_uid[child.info.run_id].data.tags["mlflow.parentRunId"] == run.info.run_id
