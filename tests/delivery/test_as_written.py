@@ -568,13 +568,15 @@ def test_several_processes_log_into_one_run_exactly_once(uri: str, tmp_path: Pat
         drains.append(Drain(journal, lambda _: sink))
     with ThreadPoolExecutor() as pool:
         assert all(pool.map(Drain.run, drains)), [drain.ack for drain in drains]
-    for drain in drains:  # their acks are lost, and two of three marks overwritten
+    for rank, drain in enumerate(drains):  # acks are lost, and two of three marks overwritten
         whole = drain.ack
         write_ack(drain.journal, replace(whole, offset=0, closed=False))
         again = Drain(drain.journal, lambda _: sink)
         assert again.run(), again.ack
         assert again.ack.quarantined == 0
-        assert again.ack.aside == ()
+        # Older versions of MLflow refuse a NaN that they have; it is set aside, and changes nothing.
+        refused = {point["key"] for one in again.ack.aside for point in one.entry["metrics"]}
+        assert refused <= {f"nan{rank}"}
     expected = [(i, i / 7) for i in range(30)]
     for rank in range(3):
         history = client.get_metric_history(run_id, f"loss{rank}")
