@@ -574,7 +574,7 @@ def test_several_processes_log_into_one_run_exactly_once(uri: str, tmp_path: Pat
         again = Drain(drain.journal, lambda _: sink)
         assert again.run(), again.ack
         assert again.ack.quarantined == 0
-        # Older versions of MLflow refuse a NaN that they have; it is set aside, and changes nothing.
+        # Older versions of MLflow refuse a NaN that they have; that changes nothing.
         refused = {point["key"] for one in again.ack.aside for point in one.entry["metrics"]}
         assert refused <= {f"nan{rank}"}
     expected = [(i, i / 7) for i in range(30)]
