@@ -25,6 +25,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
+from orbiter_mlflow.delivery.mlflow_client.uids import runs_with_uid
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, RunStatus, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
@@ -155,26 +156,11 @@ class MLflowSink:
 
     @_translated
     def find_runs(self, head: Head) -> Sequence[str]:
-        return self._with_uid(head.uid, [self._experiment_id(head)])
+        return runs_with_uid(self._client, head.uid, [self._experiment_id(head)])
 
     @_translated
     def find_runs_anywhere(self, uid: str) -> Sequence[str]:
-        places: list[str] = []
-        token = None
-        while True:
-            page = self._client.search_experiments(page_token=token)
-            places += [str(one.experiment_id) for one in page]
-            token = page.token
-            if not token:
-                return self._with_uid(uid, places)
-
-    def _with_uid(self, uid: str, experiment_ids: list[str]) -> Sequence[str]:
-        found = self._client.search_runs(
-            experiment_ids,
-            filter_string=f"tags.`{names.UID}` = '{uid}'",
-            order_by=["attributes.start_time ASC"],
-        )
-        return [str(run.info.run_id) for run in found]
+        return runs_with_uid(self._client, uid)
 
     @_to_a_run
     def log_batch(

@@ -5,11 +5,10 @@ the store answered when the first write came, what it had before.
 """
 
 import errno
-import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from mlflow.entities import (
     DatasetInput,
@@ -30,6 +29,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.journal import is_final
 from orbiter_mlflow.delivery.records import (
+    ENDED,
     SIDE_LANES,
     Artifact,
     Close,
@@ -40,13 +40,6 @@ from orbiter_mlflow.delivery.records import (
 )
 from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.plugin import entities
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-_logger = logging.getLogger(__name__)
-
-_ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 class JournaledRun:
@@ -165,12 +158,12 @@ class JournaledRun:
             if name:
                 self._tags[MLFLOW_RUN_NAME] = name
             if status is not None:
-                self._running_here = status not in _ENDED
-                if status in _ENDED:
+                self._running_here = status not in ENDED
+                if status in ENDED:
                     self._close()
             return self._info
 
-    def artifact(self, journal: "Path", record: Artifact) -> bool:
+    def artifact(self, journal: Path, record: Artifact) -> bool:
         """Record an artifact whose copy is kept beside a journal; False if records of this run go
         to another journal by now.
 
@@ -185,7 +178,7 @@ class JournaledRun:
                 raise OSError(errno.ENOSPC, "no room for a record where the journals lie")
             return True
 
-    def journal(self) -> "Path":
+    def journal(self) -> Path:
         """The journal that records of this run go to now."""
         with self._lock:
             return self._open_writer().path

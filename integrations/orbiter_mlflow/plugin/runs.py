@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlflow import MlflowClient
 from mlflow.entities import (
     Experiment,
     Run,
@@ -26,6 +27,7 @@ from pydantic import ValidationError
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.ack import Ack
+from orbiter_mlflow.delivery.mlflow_client.uids import runs_with_uid
 from orbiter_mlflow.delivery.process_identity import this_process
 from orbiter_mlflow.delivery.records import Head, Record
 from orbiter_mlflow.delivery.run_writer import RunWriter
@@ -255,14 +257,8 @@ class Runs:
         """The id of the run that was created under a provisional id."""
         if not _UID.fullmatch(uid):
             return None
-        experiments = self.inner.search_experiments(max_results=1000)
-        found = self.inner.search_runs(
-            [one.experiment_id for one in experiments],
-            f"tags.`{names.UID}` = '{uid}'",
-            ViewType.ALL,
-            max_results=1,
-        )
-        return str(found[0].info.run_id) if found else None
+        client = MlflowClient(self.settings.tracking_uri)
+        return next(iter(runs_with_uid(client, uid, view_type=ViewType.ALL)), None)
 
     # -- journals ------------------------------------------------------------------------------
 

@@ -1,0 +1,42 @@
+"""Find runs by the uid of the journal that created them."""
+
+from collections.abc import Sequence
+
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+
+from orbiter_mlflow import names
+
+
+def runs_with_uid(
+    client: MlflowClient,
+    uid: str,
+    experiment_ids: Sequence[str] | None = None,
+    view_type: int = ViewType.ACTIVE_ONLY,
+) -> list[str]:
+    """The ids of the runs that carry a uid, oldest first.
+
+    Args:
+        client: of the store.
+        uid: the value of the tag `orbiter.uid`.
+        experiment_ids: where to look. Default: in all experiments that are not deleted.
+        view_type: of the runs.
+    """
+    found = client.search_runs(
+        _experiments(client) if experiment_ids is None else list(experiment_ids),
+        filter_string=f"tags.`{names.UID}` = '{uid}'",
+        run_view_type=view_type,
+        order_by=["attributes.start_time ASC"],
+    )
+    return [str(run.info.run_id) for run in found]
+
+
+def _experiments(client: MlflowClient) -> list[str]:
+    found: list[str] = []
+    token = None
+    while True:
+        page = client.search_experiments(page_token=token)
+        found += [str(one.experiment_id) for one in page]
+        token = page.token
+        if not token:
+            return found
