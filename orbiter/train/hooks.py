@@ -19,6 +19,7 @@ The hooks of one trainer, in the order of its life:
 | `report(...)`                  | `_on_report(metrics, step)`                                     |
 | `report(..., phase="eval")`    | `_on_evaluation_report(metrics, step, data)`                    |
 | `at_step(...)`                 | `_on_step(step)`                                                |
+| `report_rollouts(...)`         | `_on_rollouts(rollouts, step, phase)`                           |
 | `train` returns                | `_on_transition(TRAINING, COMPLETED)`, `_on_train_result`       |
 | `train` raises                 | `_on_transition(TRAINING, FAILED)`, `_on_error("train", error)` |
 | `evaluate` begins, at any time | `_on_evaluate_started(test_data)`                               |
@@ -35,17 +36,19 @@ The hooks of one trainer, in the order of its life:
 The underscores keep hooks clear of a backend's own names. All names of this module are public.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from orbiter.train._control_flow import stops_on_purpose
 from orbiter.train._log_throttle import quiet_logger
 from orbiter.train._runtime import Runtime, runtime_of
 from orbiter.train.metrics import TrainMetrics, left_at_default
+from orbiter.train.rollouts import Rollout
 from orbiter.train.states import Phase, TrainerState
 
 __all__ = [
     "Phase",
+    "Rollout",
     "Runtime",
     "TrainerHooks",
     "left_at_default",
@@ -79,6 +82,17 @@ class TrainerHooks:
 
     def _on_step(self, step: int) -> None:
         """Called by `at_step`."""
+
+    def _on_rollouts(
+        self, rollouts: Sequence[Rollout], step: int, phase: Literal["train", "eval"]
+    ) -> None:
+        """Called by `report_rollouts`, unless none of them can be used.
+
+        Args:
+            rollouts: at least one; the caller may change what they hold once this has returned.
+            step: the optimizer steps so far.
+            phase: the kind of data that the prompts are from, not a method of the trainer.
+        """
 
     def _on_evaluate_started(self, test_data: Any) -> None:
         """Called when an `evaluate` has been admitted, before it runs."""

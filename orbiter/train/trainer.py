@@ -5,7 +5,7 @@ the state (`orbiter.train.states`) and calls the hooks of integrations (`orbiter
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -13,6 +13,7 @@ from orbiter.train._enforce import Enforced, enforce, notify
 from orbiter.train._log_throttle import quiet_logger
 from orbiter.train._runtime import runtime_of
 from orbiter.train.metrics import TrainMetrics
+from orbiter.train.rollouts import Rollout, usable
 from orbiter.train.states import CALLS, TrainerError, TrainerState, require_move, require_state
 
 __all__ = ["TrainConfig", "TrainMetrics", "Trainer", "TrainerError", "TrainerState"]
@@ -195,3 +196,38 @@ class Trainer(_EnforcedAtLast, Enforced, ABC):
             step: the optimizer steps so far.
         """
         notify(self._on_step, step)
+
+    def report_rollouts(
+        self,
+        rollouts: Iterable[Rollout | Mapping[str, Any]],
+        *,
+        step: int,
+        phase: Literal["train", "eval"] = "train",
+    ) -> None:
+        """Report what the agent said at a step, with its rewards.
+
+        Without an integration this does nothing. It never raises: what is no rollout is logged as
+        an error, and its neighbours are recorded.
+
+        Args:
+            rollouts: each a `Rollout`, or a mapping with the names of its attributes.
+            step: the optimizer steps so far.
+            phase: `eval` for rollouts of an evaluation.
+        """
+        given: str = phase  # untyped code may pass anything
+        if given not in ("train", "eval"):
+            _logger.error(
+                "not recorded: report_rollouts(phase=%r) is neither 'train' nor 'eval'", given
+            )
+        else:
+            notify(self._report_rollouts, rollouts, step, phase)
+
+    def _report_rollouts(
+        self,
+        rollouts: Iterable[Rollout | Mapping[str, Any]],
+        step: int,
+        phase: Literal["train", "eval"],
+    ) -> None:
+        found = [*usable(rollouts)]
+        if found:
+            self._on_rollouts(found, step, phase)

@@ -1,9 +1,9 @@
 """A trainer that records the calls of its hooks, for the tests of the lifecycle."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal
 
-from orbiter.train import TrainConfig, Trainer, TrainerState, TrainMetrics
+from orbiter.train import Rollout, TrainConfig, Trainer, TrainerState, TrainMetrics
 from orbiter.train.hooks import Phase, TrainerHooks
 
 Event = tuple[Any, ...]
@@ -41,6 +41,12 @@ class HookRecorder(TrainerHooks):
     def _on_step(self, step: int) -> None:
         super()._on_step(step)
         self.events.append(("step", step))
+
+    def _on_rollouts(
+        self, rollouts: Sequence[Rollout], step: int, phase: Literal["train", "eval"]
+    ) -> None:
+        super()._on_rollouts(rollouts, step, phase)
+        self.events.append(("rollouts", [*rollouts], step, phase))
 
     def _on_evaluate_started(self, test_data: Any) -> None:
         super()._on_evaluate_started(test_data)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lifecycle_recorder import Event, Recorder, run
-from orbiter.train import TrainerError, TrainerState, TrainMetrics
+from orbiter.train import Rollout, TrainerError, TrainerState, TrainMetrics
 from orbiter.train._runtime import runtime_of
 from orbiter.train.states import CALLS, MOVES, MOVES_INSIDE_TRAIN
 
@@ -35,6 +35,7 @@ _state=nonsense     .  .  .  .  .  .  .  .
 report              C  V  T  K  F  T  K  F
 report_eval         C  V  T  K  F  T  K  F
 at_step             C  V  T  K  F  T  K  F
+report_rollouts     C  V  T  K  F  T  K  F
 _require_validated  .  V  .  .  .  T  .  .
 """
 _head, *_rows = [line.split() for line in TABLE.strip().splitlines()]
@@ -45,6 +46,7 @@ CASES = [
 ]
 
 METRICS = {"loss": 0.25}
+ROLLOUT = Rollout("2 + 2?", "4", rewards={"right": 1.0})
 
 
 async def act(trainer: Recorder, action: str) -> Any:
@@ -59,6 +61,8 @@ async def act(trainer: Recorder, action: str) -> Any:
         return trainer.report(METRICS, step=3, phase="eval", data="given")
     if action == "at_step":
         return trainer.at_step(3)
+    if action == "report_rollouts":
+        return trainer.report_rollouts([ROLLOUT], step=3)
     if action in ("check_agent", "check_dataset"):
         return getattr(trainer, action)("given")
     return getattr(trainer, action)()
@@ -84,6 +88,8 @@ def expected_events(trainer: Recorder, action: str, before: TrainerState) -> lis
             return [("evaluation report", METRICS, 3, "given")]
         case "at_step":
             return [("step", 3)]
+        case "report_rollouts":
+            return [("rollouts", [ROLLOUT], 3, "train")]
         case "_require_validated":
             return []
     after = TrainerState(action.removeprefix("_state="))

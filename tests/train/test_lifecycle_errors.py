@@ -269,6 +269,9 @@ class BrokenHooks(Recorder):
     def _on_step(self, step: int) -> None:
         raise RuntimeError("hook")
 
+    def _on_rollouts(self, rollouts: Any, step: int, phase: Any) -> None:
+        raise RuntimeError("hook")
+
     def _on_evaluate_started(self, test_data: Any) -> None:
         raise RuntimeError("hook")
 
@@ -283,6 +286,7 @@ async def test_failing_hooks_are_logged_and_break_nothing(
         trainer.at_step(1)
         trainer.report({"loss": 1.0}, step=1)
         trainer.report({"loss": 1.0}, step=1, phase="eval")
+        trainer.report_rollouts([{"prompt": "2 + 2?"}], step=1)
 
     trainer = BrokenHooks(body)
     trainer.check_agent(object())
@@ -298,6 +302,7 @@ async def test_failing_hooks_are_logged_and_break_nothing(
         "_on_step failed",
         "_on_report failed",
         "_on_evaluation_report failed",
+        "_report_rollouts failed",
     ]  # only the first of three transitions: the log is throttled
 
 
