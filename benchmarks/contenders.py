@@ -103,6 +103,7 @@ def _fluent(uri: str, work: Work, synchronous: bool = True) -> str:
     mlflow.set_experiment(EXPERIMENT)
     with mlflow.start_run() as run:
         mlflow.log_metrics(WARM_UP, step=0, synchronous=True)
+        mlflow.flush_async_logging()
         work(
             lambda metrics, step: mlflow.log_metrics(
                 _prefixed(metrics), step=step, synchronous=synchronous
@@ -136,6 +137,7 @@ def _accelerate(uri: str, work: Work) -> str:
     tracker = MLflowTracker(EXPERIMENT)
     tracker.start()
     tracker.log(WARM_UP, 0)
+    mlflow.flush_async_logging()
     work(lambda metrics, step: tracker.log(_prefixed(metrics), step))
     run_id = str(tracker.tracker.info.run_id)
     tracker.finish()

@@ -47,6 +47,8 @@ waits."""
 IDLE = 1.0
 """Between looks at the journals while nobody waits for them. Records that arrive within this time
 go out in one request, which takes less of a shared core from the training than five requests."""
+FULL = 20_000
+"""Bytes that a journal grows by until its host is told: some 1,000 points, which fill a request."""
 LINGER = 600.0
 """How long the delivery process goes on after the training process has died."""
 LINGER_POLL = 0.1

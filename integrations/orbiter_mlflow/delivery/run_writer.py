@@ -51,6 +51,7 @@ class RunWriter:
         self._journal = open_journal(folder, head, ack)
         self._host = host
         self._run_id: str | None = None if ack is None else ack.run_id
+        self._told = 0
         self._delivered = 0
         self._quarantined = 0
         self._kept = ""
@@ -65,13 +66,20 @@ class RunWriter:
     def append(self, record: Record) -> None:
         """Append a record. Never waits for the network, never raises."""
         self._journal.append(record)
-        self._host.appended()
+        self._appended()
 
     def offer(self, record: Record) -> list[Record]:
         """Append a record, or return the parts that the disk refuses; see `Journal.offer`."""
         refused = self._journal.offer(record)
-        self._host.appended()
+        self._appended()
         return refused
+
+    def _appended(self) -> None:
+        self._host.appended()
+        size = self._journal.size
+        if size - self._told >= retry.FULL:
+            self._told = size
+            self._host.look()
 
     def close(self) -> None:
         """Close the journal's file; delivery goes on."""

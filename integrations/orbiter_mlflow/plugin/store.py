@@ -231,7 +231,12 @@ class JournalWrites:
         return self._orbiter_runs.real_id(value) or value
 
     def _orbiter_flushed(self, method: str, args: Any, kwargs: Any) -> Any:
-        self._orbiter_runs.flush()
+        runs = self._orbiter_runs
+        given = (value for value in (*args, *kwargs.values()) if isinstance(value, str))
+        named = [value for value in given if runs.known(value) is not None]
+        chosen: list[str | None] = [*named] or [None]  # of a method that names no run, all
+        for run_id in chosen:
+            runs.flush(run_id)
         return self._orbiter_passed(method, args, kwargs)
 
     def _orbiter_passed(self, method: str, args: Any, kwargs: Any) -> Any:

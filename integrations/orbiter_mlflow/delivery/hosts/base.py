@@ -51,6 +51,9 @@ class Host(ABC):
     def appended(self) -> None:  # noqa: B027  most hosts have nothing to do then
         """Called after each appended record; must not take longer than reading the clock."""
 
+    def look(self) -> None:  # noqa: B027
+        """Look at the journals now, because one has grown by `retry.FULL` bytes."""
+
     @abstractmethod
     def forget(self) -> None:
         """Release, in a forked child, everything that belongs to the parent's delivery."""

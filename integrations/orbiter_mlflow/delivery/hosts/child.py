@@ -3,7 +3,8 @@
     python -m orbiter_mlflow.delivery.hosts.child PID STARTED
 
 Orders arrive on standard input, one JSON line each: a journal to deliver, or changes in the
-environment of the training. An empty line says that somebody waits. The death of the training
+environment of the training. An empty object says that a journal has grown, an empty line that
+somebody waits. The death of the training
 process is seen by a pidfd, not by the end of the input, which forked loops may keep open for
 minutes. Once it is dead its runs are ended, and this process ends when they are delivered, or after
 `retry.LINGER` seconds; the rest then waits for `orbiter-mlflow sync`.
@@ -93,10 +94,10 @@ def serve(orders: Orders, parent: Parent, linger: float) -> None:
         for order in orders.read_new():
             if "environment" in order:
                 _apply_environment(loop, order["environment"])
-                continue
-            journal = Path(order["journal"])
-            uris.setdefault(journal.parent, []).append(order["tracking_uri"])
-            loop.add(journal, order["tracking_uri"])
+            elif "journal" in order:
+                journal = Path(order["journal"])
+                uris.setdefault(journal.parent, []).append(order["tracking_uri"])
+                loop.add(journal, order["tracking_uri"])
         if orders.wake_requested:
             loop.wake()
         if gone and deadline is None:

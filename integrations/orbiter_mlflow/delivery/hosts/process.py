@@ -48,6 +48,12 @@ class DeliveryProcess(Host):
         if self._fallback is None and (changes := self._changes()):
             self._send(changes)
 
+    def look(self) -> None:
+        if self._fallback is not None:
+            self._fallback.look()
+        elif not self._unsent:
+            self._send(b"{}\n")  # an order to do nothing but what is done after each order
+
     def forget(self) -> None:
         self._close()
 

@@ -15,12 +15,17 @@ class DeliveryThread(Host):
     def __init__(self) -> None:
         self._loop = DrainLoop(open_mlflow)
         self._wake = threading.Event()
+        self._awaited = False
         self._environment = Environment()
         self._flush_timeout = 0.0
         super().__init__()
         threading.Thread(target=self._run, name="orbiter-delivery", daemon=True).start()
 
     def wake(self) -> None:
+        self._awaited = True
+        self._wake.set()
+
+    def look(self) -> None:
         self._wake.set()
 
     def forget(self) -> None:
@@ -41,7 +46,9 @@ class DeliveryThread(Host):
         while True:
             if self._wake.wait(retry.IDLE):
                 self._wake.clear()
-                self._loop.wake()
+                if self._awaited:
+                    self._awaited = False
+                    self._loop.wake()
             if self._environment.changes():
                 self._loop.reopen_stores()
             self._loop.turn()
