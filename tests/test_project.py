@@ -83,7 +83,10 @@ def test_the_lowest_versions_are_the_bounds() -> None:
 def test_each_python_is_tested_by_ci_and_by_the_script() -> None:
     jobs = loaded(".github/workflows/ci.yml")["jobs"]
     assert jobs["test"]["strategy"]["matrix"]["python"] == PYTHONS
-    assert f"for version in {' '.join(PYTHONS)}; do" in (ROOT / ".ci" / "run").read_text()
+    steps = (ROOT / ".ci" / "run").read_text()
+    assert f"{{ interpreter {PYTHONS[-1]} ||" in steps
+    assert f"for version in {' '.join(PYTHONS[1:])}; do" in steps
+    assert f"python=$(interpreter {PYTHONS[0]}) && step make OLDEST_PYTHON" in steps
     assert PROJECT["requires-python"] == f">={PYTHONS[0]}"
     assert jobs["lowest"]["steps"][1]["with"]["python-version"] == PYTHONS[0]
 

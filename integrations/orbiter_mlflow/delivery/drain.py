@@ -72,6 +72,7 @@ class Drain(Lane[Ack]):
         self._on_progress = on_progress
         self._earlier = starting.EarlierJournals(journal)
         self._failed_batches = 0
+        self._settled = False
         # A batch may have been committed whose ack was not written: ask the store first.
         self._unsure = self.ack.run_id is not None
         self._made_by_client = self.ack.run_id is not None and before.drainer == ""
@@ -91,6 +92,7 @@ class Drain(Lane[Ack]):
         done = super()._attempt(action)
         if not done:
             self._unsure = self.ack.run_id is not None
+            self._settled = False
         return done
 
     # -- one delivery --------------------------------------------------------------------------
@@ -240,6 +242,7 @@ class Drain(Lane[Ack]):
         if not batch:
             self._write(offset=batch.end)
             return
+        self._settled = False
         if not self._head.as_written:
             description_guard.fill_in(self._sink, self._run_id, batch.tags)
         refused: list[tuple[dict[str, Any], DeliveryError]] = []
@@ -346,7 +349,10 @@ class Drain(Lane[Ack]):
         self._write(damaged=count, offset=entry.end)
 
     def _settle(self) -> None:
-        """Undo the late effects of requests that were given up but carried out after all."""
+        """Undo the late effects of requests that were given up but carried out after all; once for a
+        final status and the end of the journal after it."""
+        if self._settled:
+            return
         if self._head.makes_run:
             # Always: a proxy, or mlflow itself, may have repeated the request that created the run.
             late_effects.delete_twins(self._sink, self._head, self._run_id)
@@ -356,6 +362,7 @@ class Drain(Lane[Ack]):
             end = self.ack.offset
             for tags in late_effects.latest_tags(self.journal, end, self.ack.resumption, present):
                 self._send(Batch(tags=tags, end=end))
+        self._settled = True
 
     def _end(self) -> None:
         if self.ack.closed:
