@@ -349,8 +349,10 @@ class Drain(Lane[Ack]):
         self._write(damaged=count, offset=entry.end)
 
     def _settle(self) -> None:
-        """Undo the late effects of requests that were given up but carried out after all; once for a
-        final status and the end of the journal after it."""
+        """Undo the late effects of requests that were given up but carried out after all.
+
+        Once for a final status and the end of the journal after it.
+        """
         if self._settled:
             return
         if self._head.makes_run:
