@@ -1,0 +1,91 @@
+"""Compose verl's config from a `VeRLConfig`, by hydra from verl's own files.
+
+verl is not imported for this: its config files and hydra are enough.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orbiter.train.states import TrainerError
+from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig
+from orbiter.train.verl.fields import fields_of, settings_of
+from orbiter.train.verl.installation import config_folder
+from orbiter.train.verl.overrides import overrides_of, require_setting
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+class Composition(NamedTuple):
+    """What verl is to run with.
+
+    Attributes:
+        config: the trainer's config; `composed` and the fields that were overridden are filled in.
+        tree: verl's config, its interpolations not resolved.
+    """
+
+    config: VeRLConfig
+    tree: "DictConfig"
+
+
+def compose(config: VeRLConfig, *, rows: int, tested: bool, rewarded: bool) -> Composition:
+    """Compose verl's config; the arguments are those of `settings_of`.
+
+    Raises:
+        TrainerError: `extra["verl"]` has a setting that verl does not have, or a bad value.
+        ImportError: verl or hydra is missing.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    overrides = overrides_of(config.extra)
+    name = "sft_trainer_engine" if config.algorithm is VeRLAlgorithm.SFT else "ppo_trainer"
+    known, _ = _files(name, ())
+    choices = {key: value for key, value in overrides.items() if _is_choice(known, key, value)}
+    known, base = _files(name, tuple(sorted(choices.items())))
+    single = {key: value for key, value in overrides.items() if key not in choices}
+    for key in single:
+        require_setting(known, key)
+    try:
+        config = replace(config, **fields_of(config.algorithm, single))
+    except (TypeError, ValueError) as error:
+        raise TrainerError(f"extra['verl'] has a bad value: {error}") from error
+    device = single.get("trainer.device", "cuda")
+    settings = settings_of(config, rows=rows, tested=tested, rewarded=rewarded, device=device)
+    tree = deepcopy(base)
+    try:
+        for key, value in (settings | single).items():
+            OmegaConf.update(tree, key, value, merge=False, force_add=True)
+        composed: Any = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        raise TrainerError(f"verl's config cannot be composed: {error}") from error
+    return Composition(replace(config, composed=composed), tree)
+
+
+def _is_choice(known: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Whether an override chooses one of verl's config files, as `model_engine` does."""
+    if not isinstance(value, str) or name not in known:
+        return False
+    return name == "model_engine" or isinstance(known[name], Mapping)
+
+
+@lru_cache(maxsize=8)
+def _files(
+    name: str, choices: tuple[tuple[str, str], ...]
+) -> tuple[Mapping[str, Any], "DictConfig"]:
+    """verl's own config: as nested mappings, and as hydra composes it."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        try:
+            tree = compose(name, [f"{group}={choice}" for group, choice in choices])
+        except HydraException as error:
+            raise TrainerError(f"verl's config cannot be composed: {error}") from error
+    OmegaConf.set_struct(tree, False)
+    known: Any = OmegaConf.to_container(tree, resolve=False)
+    return known, tree

@@ -1,0 +1,66 @@
+"""Run verl in a process of its own, which ends with this one."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+_INTERVAL = 0.2
+"""Seconds from one look at the metrics to the next."""
+_SHOWN_LINES = 30
+_TORCHRUN_REPORT = "failed (exitcode: "
+"""Where torchrun's own report begins, below the error of the process it has started."""
+
+
+async def run_guarded(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    log: Path,
+    on_tick: Callable[[], None],
+) -> int:
+    """Run a command until it ends, and end it when this call is cancelled.
+
+    Args:
+        command: the program and its arguments.
+        environment: all of its environment variables.
+        log: the file for what it prints.
+        on_tick: called five times a second, and once after the end.
+
+    Returns:
+        The exit code; 128 and the signal for a command that a signal has ended.
+    """
+    with log.open("wb") as output:
+        guard = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "orbiter.train.verl.guard", *command),
+            env=environment,
+            stdin=PIPE,
+            stdout=output,
+            stderr=STDOUT,
+            start_new_session=True,  # the terminal's Ctrl-C is for the caller alone
+        )
+    ended = asyncio.ensure_future(guard.wait())
+    try:
+        while not ended.done():
+            await asyncio.wait([ended], timeout=_INTERVAL)
+            on_tick()
+    finally:
+        if not ended.done():
+            await _end(guard, ended)
+            on_tick()
+    return ended.result()
+
+
+async def _end(guard: Process, ended: "asyncio.Future[int]") -> None:
+    """Close the guard's input, at which it ends all below it, and wait for that."""
+    if guard.stdin is not None:
+        guard.stdin.close()
+    await asyncio.wait([ended])
+
+
+def last_lines(log: Path) -> str:
+    """The end of what a process has printed, for an error message; without torchrun's report."""
+    text = log.read_text(encoding="utf-8", errors="replace").partition(_TORCHRUN_REPORT)[0]
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]  # progress bars
+    return "\n".join([line for line in lines if line][-_SHOWN_LINES:])

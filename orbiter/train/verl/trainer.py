@@ -1,0 +1,317 @@
+"""`VeRLTrainer`: the trainer contract around verl's own entry points."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from orbiter.train._log_throttle import quiet_logger
+from orbiter.train.states import TrainerError, TrainerState
+from orbiter.train.trainer import TrainConfig, Trainer, TrainMetrics
+from orbiter.train.verl import fields
+from orbiter.train.verl.composition import Composition, compose
+from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig
+from orbiter.train.verl.installation import _check_verl_available, verl_available
+from orbiter.train.verl.launch import INSIDE, LaunchPlan, plan_launch
+from orbiter.train.verl.metrics_log import MetricsLog
+from orbiter.train.verl.process import last_lines, run_guarded
+from orbiter.train.verl.reward import RewardSpec
+from orbiter.train.verl.reward_file import reward_source
+from orbiter.train.verl.rows import verl_rows, write_parquet
+
+__all__ = ["VeRLTrainer"]
+
+_logger = quiet_logger(__name__)
+
+
+class VeRLTrainer(Trainer):
+    """Trains a language model with verl: PPO, GRPO or supervised fine-tuning.
+
+    verl's loop stays verl's. `mark_validated` composes verl's config from a `VeRLConfig`, and
+    `train` starts verl's entry point with it in a process of its own, which ends with `train`,
+    however that ends. verl's metrics are reported while they come in, by verl's names without the
+    prefixes `train/` and `val/`; those of a validation with `phase="eval"`.
+
+    In `output_dir` are then `config.yaml` and the data as verl has read them, `verl.log`,
+    `metrics.jsonl`, and verl's `checkpoints`, from which verl resumes.
+
+    Args:
+        config: `VeRLConfig()` by default; a plain `TrainConfig` sets what it has.
+    """
+
+    _config: VeRLConfig
+
+    def __init__(self, config: TrainConfig | None = None) -> None:
+        super().__init__(VeRLConfig())
+        self._agent: Any = None
+        self._train_data: Sequence[dict[str, Any]] = ()
+        self._test_data: Sequence[dict[str, Any]] = ()
+        self._reward_spec: RewardSpec | None = None
+        self._validation: Mapping[str, Any] = {}
+        self._config = _merged(self._config, config)
+
+    @property
+    def verl_config(self) -> VeRLConfig:
+        """The settings of this training; `check_config` may have replaced them."""
+        return self._config
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(algorithm={self._config.algorithm}, "
+            f"epochs={self._config.epochs}, state={self.state})"
+        )
+
+    # -- checks --------------------------------------------------------------------------------
+
+    def check_agent(self, agent: Any) -> None:
+        """Keep the agent: the name or path of a model, unless the config has `model_name`.
+
+        Raises:
+            TrainerError: for None.
+        """
+        if agent is None:
+            raise TrainerError("VeRLTrainer requires a non-None agent")
+        self._agent = agent
+
+    def check_dataset(self, train_data: Any, test_data: Any = None) -> None:
+        """Keep the data.
+
+        Args:
+            train_data: a list or tuple of rows, dicts with the key `input`.
+            test_data: the same, for validation during the training; optional.
+
+        Raises:
+            TrainerError: for other data; it names the first bad row.
+        """
+        if not train_data:
+            raise TrainerError("VeRLTrainer requires a non-empty train_data")
+        _check_rows("train_data", train_data)
+        if test_data is not None:
+            _check_rows("test_data", test_data)
+        self._train_data, self._test_data = train_data, test_data or ()
+
+    def check_reward(self, reward_fn: Any = None) -> None:
+        """Keep the reward function.
+
+        Args:
+            reward_fn: a function, a `RewardSpec`, or None for verl's own rewards.
+
+        Raises:
+            TrainerError: for anything else, or a `RewardSpec` that leads to no function.
+            ImportError: of the module that a `RewardSpec` names.
+        """
+        if isinstance(reward_fn, RewardSpec):
+            reward_fn.resolve()
+            self._reward_spec = reward_fn
+        elif reward_fn is None:
+            self._reward_spec = None
+        elif callable(reward_fn):
+            self._reward_spec = RewardSpec(callable=reward_fn)
+        else:
+            raise TrainerError(
+                f"reward_fn is a {type(reward_fn).__name__}: expected a callable or RewardSpec"
+            )
+
+    def check_config(self, config: Any = None) -> None:
+        """Change the settings.
+
+        Args:
+            config: None keeps them, a `VeRLConfig` replaces them. A plain `TrainConfig` sets
+                `epochs`, `batch_size` and `learning_rate`, and `output_dir` unless that is empty. A
+                dict is merged into `extra`.
+
+        Raises:
+            TrainerError: for another type, or where verl is installed, a setting in
+                `extra["verl"]` that verl does not have.
+        """
+        merged = _merged(self._config, config)
+        if merged.extra.get("verl") and verl_available():
+            compose(merged, rows=1, tested=False, rewarded=False)
+        self._config = merged
+
+    def mark_validated(self) -> None:
+        """Declare that the checks have passed; where verl is installed, compose its config.
+
+        `config.composed` then has all of verl's settings, and the fields the values that
+        `extra["verl"]` has overridden them with.
+
+        Raises:
+            TrainerError: in any state but CREATED, or when config, data and reward do not fit.
+        """
+        if self.state is TrainerState.CREATED and verl_available():
+            self._config = self._composition().config
+            self._rows_for_verl()
+            self._reward_for_verl()
+        super().mark_validated()
+
+    # -- training ------------------------------------------------------------------------------
+
+    async def train(self) -> TrainMetrics:
+        """Run verl until it ends.
+
+        Returns:
+            The last metrics of the training: `loss` where verl has one, `steps`, the others in
+            `extra`.
+
+        Raises:
+            TrainerError: verl is missing, or ends with an error: then with the last lines of its
+                log.
+        """
+        self._require_validated()
+        try:
+            _check_verl_available()
+        except ImportError as error:
+            raise TrainerError(str(error)) from error
+        if INSIDE in os.environ:
+            raise TrainerError(
+                "verl has imported this script for its reward, and would train in a process of a "
+                'training: put the training under `if __name__ == "__main__":`'
+            )
+        composition = self._composition()
+        if not composition.config.model_name:
+            raise TrainerError(
+                "no model: set model_name in VeRLConfig, or give check_agent a name or path"
+            )
+        with _run_folder(composition.config.output_dir) as folder:
+            plan = self._prepared(composition, folder)
+            return await self._run(plan)
+
+    async def _run(self, plan: LaunchPlan) -> TrainMetrics:
+        log = MetricsLog(plan.metrics)
+        last: Mapping[str, Any] = {}
+        steps = 0
+
+        def report() -> None:
+            nonlocal last, steps
+            for step, train, validation in log.read():
+                if train:
+                    self.report(train, step=step)
+                    last, steps = train, step
+                if validation:
+                    self.report(validation, step=step, phase="eval")
+                    self._validation = validation
+
+        _logger.info("verl prints to %s", plan.log)
+        code = await run_guarded(
+            plan.command, environment=plan.environment, log=plan.log, on_tick=report
+        )
+        if code != 0:
+            raise TrainerError(f"verl ended with exit code {code}:\n{last_lines(plan.log)}")
+        if not steps:
+            raise TrainerError(
+                f"verl ended without a step. It resumes from {fields.CHECKPOINTS!r} in output_dir: "
+                "raise epochs to train on, or choose another folder"
+            )
+        return _result(last, steps)
+
+    def _prepared(self, composition: Composition, folder: Path) -> LaunchPlan:
+        """Write what verl reads into the folder of the run."""
+        train, test = self._rows_for_verl()
+        write_parquet(folder / fields.TRAIN_FILE, train)
+        if test:
+            write_parquet(folder / fields.TEST_FILE, test)
+        reward = self._reward_for_verl()
+        if reward:
+            (folder / fields.REWARD_FILE).write_text(reward, encoding="utf-8")
+        return plan_launch(composition.config.algorithm, composition.tree, folder, dict(os.environ))
+
+    def _composition(self) -> Composition:
+        config = self._config
+        if not config.model_name and isinstance(self._agent, str | os.PathLike):
+            config = replace(config, model_name=os.fspath(self._agent))
+        return compose(
+            config,
+            rows=len(self._train_data),
+            tested=bool(self._test_data),
+            rewarded=self._reward_spec is not None,
+        )
+
+    def _rows_for_verl(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        config, rewarded = self._config, self._reward_spec is not None
+        if len(self._train_data) < config.batch_size:
+            raise TrainerError(
+                f"train_data has {len(self._train_data)} rows, fewer than batch_size="
+                f"{config.batch_size}: verl leaves out a last batch that is not full"
+            )
+        train = verl_rows(config.algorithm, "train_data", self._train_data, rewarded=rewarded)
+        test = verl_rows(config.algorithm, "test_data", self._test_data, rewarded=rewarded)
+        return train, test
+
+    def _reward_for_verl(self) -> str | None:
+        if self._reward_spec is None or self._config.algorithm is VeRLAlgorithm.SFT:
+            return None
+        return reward_source(self._reward_spec)
+
+    # -- evaluation ----------------------------------------------------------------------------
+
+    async def evaluate(self, test_data: Any = None) -> TrainMetrics:
+        """Count the rows of an evaluation, which verl itself does while it trains.
+
+        Args:
+            test_data: by default the test data of `check_dataset`.
+
+        Returns:
+            The number of rows as `steps` and as `eval_items` in `extra`. By default, after a
+            training with test data, also the metrics of verl's last validation.
+
+        Raises:
+            TrainerError: for data that are no list or tuple of rows.
+        """
+        measured = self._validation if test_data is None else {}
+        rows = self._test_data if test_data is None else test_data
+        _check_rows("test_data", rows)
+        result = _result(measured, len(rows))
+        result.extra["eval_items"] = len(rows)
+        return result
+
+
+def _result(metrics: Mapping[str, Any], steps: int) -> TrainMetrics:
+    extra = dict(metrics)
+    if "loss" not in extra:
+        return TrainMetrics(steps=steps, extra=extra)
+    return TrainMetrics(loss=extra.pop("loss"), steps=steps, extra=extra)
+
+
+@contextmanager
+def _run_folder(output_dir: str) -> Iterator[Path]:
+    """The folder of a run: `output_dir`, or one that is removed at the end."""
+    if not output_dir:
+        with tempfile.TemporaryDirectory(prefix="orbiter-verl-") as temporary:
+            yield Path(temporary).resolve()
+        return
+    folder = Path(output_dir).resolve()
+    folder.mkdir(exist_ok=True, parents=True)
+    yield folder
+
+
+def _merged(current: VeRLConfig, config: Any) -> VeRLConfig:
+    if config is None:
+        return current
+    if isinstance(config, VeRLConfig):
+        return config
+    if isinstance(config, dict):
+        return replace(current, extra={**current.extra, **config})
+    if isinstance(config, TrainConfig):
+        return replace(
+            current,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            output_dir=config.output_dir or current.output_dir,
+        )
+    raise TrainerError(
+        f"config is a {type(config).__name__}: expected a VeRLConfig, TrainConfig, dict or None"
+    )
+
+
+def _check_rows(name: str, rows: Any) -> None:
+    if not isinstance(rows, list | tuple):
+        raise TrainerError(f"{name} is a {type(rows).__name__}: expected a list or tuple of rows")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise TrainerError(f"{name}[{index}] is a {type(row).__name__}: it must be a dict")
+        if "input" not in row:
+            raise TrainerError(f"{name}[{index}] is missing required 'input' (has {sorted(row)})")
