@@ -16,28 +16,31 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_PATIENCE = 15.0
-"""Seconds that a command gets to end by itself: torchrun ends its workers, Ray its cluster."""
 _SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
 
 
-def main(command: Sequence[str]) -> int:
-    """Run the command; returns its exit code, or 128 and the signal that ended it."""
+def main(patience: float, command: Sequence[str]) -> int:
+    """Run the command; returns its exit code, or 128 and the signal that ended it.
+
+    Args:
+        patience: seconds from SIGTERM to SIGKILL.
+        command: the program and its arguments.
+    """
     _adopt_orphans()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603  the caller's
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: child.terminate())
-    threading.Thread(target=_end_with_caller, args=[child], daemon=True).start()
+    threading.Thread(target=_end_with_caller, args=[child, patience], daemon=True).start()
     code = child.wait()
     _kill(_descendants())
     return code if code >= 0 else 128 - code
 
 
-def _end_with_caller(child: "subprocess.Popen[bytes]") -> None:
+def _end_with_caller(child: "subprocess.Popen[bytes]", patience: float) -> None:
     while os.read(0, 1024):  # unbuffered: a buffer's lock would be in the way of an exit
         pass
     child.terminate()
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     _kill(_descendants())
@@ -70,4 +73,4 @@ def _kill(pids: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))

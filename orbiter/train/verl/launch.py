@@ -36,7 +36,7 @@ class LaunchPlan:
         environment: all of its environment variables.
         log: the file for what it prints.
         metrics: the file that verl writes its metrics to.
-        validation: the folder that verl writes the completions of a validation to, if any.
+        validation: the folder that verl writes the completions of validations to; it may not exist.
     """
 
     command: Sequence[str]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 _INTERVAL = 0.2
 """Seconds from one look at the metrics to the next."""
+_PATIENCE = 15.0
+"""Seconds that verl gets to end by itself: torchrun ends its workers, Ray its cluster."""
 _SHOWN_LINES = 30
 _TORCHRUN_REPORT = "failed (exitcode: "
 """Where torchrun's own report begins, below the error of the process it has started."""
@@ -18,7 +20,7 @@ async def run_guarded(
     *,
     environment: Mapping[str, str],
     log: Path,
-    on_tick: Callable[[], None],
+    on_tick: Callable[[bool], None],
 ) -> int:
     """Run a command until it ends, and end it when this call is cancelled.
 
@@ -26,14 +28,14 @@ async def run_guarded(
         command: the program and its arguments.
         environment: all of its environment variables.
         log: the file for what it prints.
-        on_tick: called five times a second, and once after the end.
+        on_tick: called five times a second with False, and once after the end with True.
 
     Returns:
         The exit code; 128 and the signal for a command that a signal has ended.
     """
     with log.open("wb") as output:
         guard = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "orbiter.train.verl.guard", *command),
+            *(sys.executable, "-m", "orbiter.train.verl.guard", str(_PATIENCE), *command),
             env=environment,
             stdin=PIPE,
             stdout=output,
@@ -44,11 +46,11 @@ async def run_guarded(
     try:
         while not ended.done():
             await asyncio.wait([ended], timeout=_INTERVAL)
-            on_tick()
+            on_tick(False)
     finally:
         if not ended.done():
             await _end(guard, ended)
-            on_tick()
+        on_tick(True)
     return ended.result()
 
 
@@ -61,6 +63,8 @@ async def _end(guard: Process, ended: "asyncio.Future[int]") -> None:
 
 def last_lines(log: Path) -> str:
     """The end of what a process has printed, for an error message; without torchrun's report."""
-    text = log.read_text(encoding="utf-8", errors="replace").partition(_TORCHRUN_REPORT)[0]
+    text, cut, _ = log.read_text(encoding="utf-8", errors="replace").partition(_TORCHRUN_REPORT)
+    if cut:
+        text = text.rpartition("\n")[0]
     lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]  # progress bars
     return "\n".join([line for line in lines if line][-_SHOWN_LINES:])

@@ -21,10 +21,13 @@ from orbiter.train.verl.process import last_lines, run_guarded
 from orbiter.train.verl.reward import RewardSpec
 from orbiter.train.verl.reward_file import reward_source
 from orbiter.train.verl.rows import verl_rows, write_parquet
+from orbiter.train.verl.validation_log import ValidationLog
 
 __all__ = ["VeRLTrainer"]
 
 _logger = quiet_logger(__name__)
+
+_FOLDER = "verl"
 
 
 class VeRLTrainer(Trainer):
@@ -33,10 +36,10 @@ class VeRLTrainer(Trainer):
     verl's loop stays verl's. `mark_validated` composes verl's config from a `VeRLConfig`, and
     `train` starts verl's entry point with it in a process of its own, which ends with `train`,
     however that ends. verl's metrics are reported while they come in, by verl's names without the
-    prefixes `train/` and `val/`; those of a validation with `phase="eval"`.
+    prefixes `train/` and `val/`; those of a validation, and its completions, with `phase="eval"`.
 
-    In `output_dir` are then `config.yaml` and the data as verl has read them, `verl.log`,
-    `metrics.jsonl`, and verl's `checkpoints`, from which verl resumes.
+    The folder `verl` of `output_dir` then has `config.yaml` and the data as verl has read them,
+    `verl.log`, `metrics.jsonl`, and verl's `checkpoints`, from which verl resumes.
 
     Args:
         config: `VeRLConfig()` by default; a plain `TrainConfig` sets what it has.
@@ -180,19 +183,21 @@ class VeRLTrainer(Trainer):
             return await self._run(plan)
 
     async def _run(self, plan: LaunchPlan) -> TrainMetrics:
-        log = MetricsLog(plan.metrics)
+        measured, said = MetricsLog(plan.metrics), ValidationLog(plan.validation)
         last: Mapping[str, Any] = {}
         steps = 0
 
-        def report() -> None:
+        def report(ended: bool) -> None:
             nonlocal last, steps
-            for step, train, validation in log.read():
+            for step, train, validation in measured.read():
                 if train:
                     self.report(train, step=step)
                     last, steps = train, step
                 if validation:
                     self.report(validation, step=step, phase="eval")
                     self._validation = validation
+            for step, rollouts in said.read(ended=ended):
+                self.report_rollouts(rollouts, step=step, phase="eval")
 
         _logger.info("verl prints to %s", plan.log)
         code = await run_guarded(
@@ -277,12 +282,12 @@ def _result(metrics: Mapping[str, Any], steps: int) -> TrainMetrics:
 
 @contextmanager
 def _run_folder(output_dir: str) -> Iterator[Path]:
-    """The folder of a run: `output_dir`, or one that is removed at the end."""
+    """The folder of a run: `verl` in `output_dir`, or one that is removed at the end."""
     if not output_dir:
         with tempfile.TemporaryDirectory(prefix="orbiter-verl-") as temporary:
             yield Path(temporary).resolve()
         return
-    folder = Path(output_dir).resolve()
+    folder = Path(output_dir).resolve() / _FOLDER
     folder.mkdir(exist_ok=True, parents=True)
     yield folder
 
