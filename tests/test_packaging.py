@@ -88,7 +88,7 @@ def test_the_metadata_list_the_requirements(metadata: Message) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
-    extras = {"bench", "demo", "dev", "docs", "integrations"}
+    extras = {"bench", "demo", "dev", "docs", "integrations", "verl"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     needs = [need for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need]
     assert {re.split(r"[<>=]", need)[0] for need in needs} == {
@@ -128,7 +128,8 @@ def test_the_sdist_has_everything_that_the_checks_need(sdist: Path) -> None:
     assert top == {
         *(".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"),
         *("Makefile", "PKG-INFO", "README.md", "SECURITY.md", "constraints-lowest.txt"),
-        *("constraints.txt", "hatch_build.py", "mkdocs.yml", "pyproject.toml"),
+        *("constraints.txt", "constraints-verl.txt", "hatch_build.py", "mkdocs.yml"),
+        "pyproject.toml",
     }
     assert ".ci/run" in names
 
@@ -136,19 +137,20 @@ def test_the_sdist_has_everything_that_the_checks_need(sdist: Path) -> None:
 # -- the pinned versions ---------------------------------------------------------------------------
 
 
-def pins() -> dict[str, str]:
+def pins(file: str = "constraints.txt") -> dict[str, str]:
     """Name, normalized, -> version."""
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     pinned = [line.split("==") for line in lines if not line.startswith("#")]
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pinned}
 
 
-def test_constraints_are_versions_only() -> None:
-    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-verl.txt"])
+def test_constraints_are_versions_only(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line)]
     assert wrong == []
-    assert len(pins()) == len(lines), "a name is pinned twice"
+    assert len(pins(file)) == len(lines), "a name is pinned twice"
     assert "://" not in text
 
 
