@@ -27,6 +27,7 @@ LAYOUT = {
     "tracking": "config delivery names provenance redaction settings text",
     "provenance": "errors names redaction text",
     "params": "config",
+    "transformers": "",
     "config": "errors names redaction text",
     "settings": "delivery text",
     "delivery": "errors names text",
@@ -298,7 +299,7 @@ def test_packages_import_only_what_the_layout_allows() -> None:
 
 def test_the_top_stays_small() -> None:
     edges = sum(len(others.split()) for others in LAYOUT.values())
-    assert len(LAYOUT) <= 19, f"{len(LAYOUT)} modules and packages at the top of orbiter_mlflow"
+    assert len(LAYOUT) <= 20, f"{len(LAYOUT)} modules and packages at the top of orbiter_mlflow"
     assert edges < 78, f"{edges} edges between them"
 
 

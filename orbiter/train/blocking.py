@@ -29,7 +29,8 @@ async def run_blocking(work: Callable[[], T], *, stop: Callable[[], object]) -> 
 
     When the task is cancelled, also by Ctrl-C under `asyncio.run`, this calls `stop()` and waits
     until `work` has returned or raised; then the cancellation goes on. However often the task is
-    cancelled, `work` never outlives this call. An exception of a cancelled `work` is logged.
+    cancelled, `work` never outlives this call. An exception of a cancelled `work` is logged,
+    unless it is a `CancelledError`.
 
         def loop():
             for step in range(steps):
@@ -112,4 +113,6 @@ def _call(stop: Callable[[], object]) -> None:
 
 def _log_late(errors: list[BaseException]) -> None:
     for error in errors:
+        if isinstance(error, asyncio.CancelledError):  # how a loop may say that it has stopped
+            continue
         _logger.error("the blocking loop failed after it was told to stop", exc_info=error)
