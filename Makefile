@@ -48,12 +48,14 @@ OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12 $(PYTHON); do \
 test-lowest:
 	@$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt PYTHON=$(OLDEST_PYTHON) test
 
-# The configs of the large libraries and what they log to MLflow, in an environment of their own. verl
+# The configs of the large libraries, what they log to MLflow, and trainings by TRL, in an environment
+# of their own. verl
 # comes without what it needs: only its config files are read. torch has no wheel for each new Python
 # at once.
 INTEGRATIONS := .venv-integrations
 test-integrations: $(INTEGRATIONS)/.done
 	$(INTEGRATIONS)/bin/python -m pytest -n 0 tests/config/check_integrations.py
+	$(INTEGRATIONS)/bin/python -m pytest -n 0 tests/train/check_huggingface.py tests/train/check_trl.py
 	$(INTEGRATIONS)/bin/python -m pytest --dist loadgroup tests/clients/check_clients.py \
 		tests/docs/check_integrations_pages.py
 

@@ -13,11 +13,14 @@ from orbiter.train.states import TrainerError, TrainerState
 from orbiter.train.trainer import TrainConfig, Trainer
 
 if TYPE_CHECKING:
+    from orbiter.train.trl import TRLConfig, TRLTrainer
     from orbiter.train.verl import RewardSpec, VeRLAlgorithm, VeRLConfig, VeRLTrainer
 
 __all__ = [
     "RewardSpec",
     "Rollout",
+    "TRLConfig",
+    "TRLTrainer",
     "TrainConfig",
     "TrainMetrics",
     "Trainer",
@@ -30,6 +33,8 @@ __all__ = [
 
 _BACKENDS = {
     "RewardSpec": "orbiter.train.verl",
+    "TRLConfig": "orbiter.train.trl",
+    "TRLTrainer": "orbiter.train.trl",
     "VeRLAlgorithm": "orbiter.train.verl",
     "VeRLConfig": "orbiter.train.verl",
     "VeRLTrainer": "orbiter.train.verl",
