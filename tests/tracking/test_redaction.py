@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orbiter_mlflow.redaction.many_texts import ManyTexts
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
 from orbiter_mlflow.redaction.shapes import SHAPES, Shape
 from orbiter_mlflow.text.urls import hide_userinfo, without_userinfo
@@ -481,3 +482,62 @@ def test_a_megabyte_of_everything_takes_linear_time() -> None:
     started = time.process_time()
     redactor.text(text)
     assert time.process_time() - started < 5
+
+
+# -- many texts ------------------------------------------------------------------------------------
+
+PIECES = [
+    *(shape.example.replace("«", "").replace("»", "") for shape in SHAPES),
+    *(
+        "non-uniform",
+        "the token",
+        "token:",
+        "my_key",
+        "=",
+        ":",
+        "\n",
+        " ",
+        "\t",
+        "-",
+        "a@b.example",
+    ),
+    *(
+        "https://me:pw@host/x",
+        "postgres://u:p@db",
+        "sig=ab01",
+        "?",
+        "&",
+        "api_key",
+        "x-amz-signature",
+    ),
+    *("internal_host=z", "-internal_x", '{"', '"}', "'", "9", "é", "\u2003", "-u me:pw", "eyJ"),
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5)), max_size=12))
+def test_many_texts_are_redacted_as_one_is(pieces: list[str]) -> None:
+    mine = Redactor(("internal_*",))
+    many = ManyTexts(mine)
+    for text in ("".join(pieces), " ".join(pieces)):
+        assert many.text(text) == mine.text(text)
+        assert many.text(text) == mine.text(text)  # its words are known by now
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
+def test_many_texts_lose_no_shape(shape: Shape) -> None:
+    text = f"Before it. {shape.example.replace('«', '').replace('»', '')}\nAfter it."
+    assert ManyTexts(redactor).text(text) == redactor.text(text)
+
+
+def test_many_texts_without_secrets_are_quick() -> None:
+    many = ManyTexts(redactor)
+    text = " ".join(f"Step {n}: we add {n} and {n + 1}, a non-uniform pattern." for n in range(200))
+    many.text(text)
+    began = time.process_time()
+    for _ in range(100):
+        assert many.text(text) == text
+    quick = time.process_time() - began
+    began = time.process_time()
+    redactor.text(text)
+    assert quick / 100 < (time.process_time() - began) / 3

@@ -29,6 +29,7 @@ class Shape:
             match is the secret.
         names: tells which names are a secret's only in this shape.
         prose: names that stand like this in plain English: `token: the smallest unit of text`.
+        in_one_word: the secret has no white space, and neither has what `pattern` looks at.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Shape:
     value: re.Pattern[str] | None = None
     names: Callable[[str], bool] | None = None
     prose: frozenset[str] = frozenset()
+    in_one_word: bool = False
 
 
 def shapes_for(text: str) -> list[Shape]:
@@ -47,13 +49,17 @@ def shapes_for(text: str) -> list[Shape]:
     return [SHAPES[at] for at in sorted(found)]
 
 
-def _alone(name: str, prefilter: str, pattern: str, example: str, flags: int = 0) -> Shape:
-    return Shape(name, tuple(prefilter.split()), re.compile(pattern, flags), example)
+def _alone(
+    name: str, prefilter: str, pattern: str, example: str, flags: int = 0, *, word: bool = False
+) -> Shape:
+    found = re.compile(pattern, flags)
+    return Shape(name, tuple(prefilter.split()), found, example, in_one_word=word)
 
 
 def _token(name: str, prefix: str, rest: str, example: str, prefilter: str = "") -> Shape:
     """A token that begins with the pattern `prefix`, which is the default of the prefilter."""
-    return _alone(name, prefilter or prefix.lower(), rf"(?<![A-Za-z0-9]){prefix}{rest}", example)
+    pattern = rf"(?<![A-Za-z0-9]){prefix}{rest}"
+    return _alone(name, prefilter or prefix.lower(), pattern, example, word=True)
 
 
 _TOKENS = (
@@ -147,6 +153,7 @@ _TOKENS = (
         "eyj",
         r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?",
         "«eyJhbGciOiJI.eyJzdWIiOiIx.Ab01»",
+        word=True,
     ),
     _alone(
         "private key",
@@ -157,35 +164,36 @@ _TOKENS = (
     ),
 )
 
+
+def _webhook(name: str, prefilter: str, pattern: str, example: str) -> Shape:
+    return _alone(name, prefilter, pattern, example, re.IGNORECASE, word=True)
+
+
 _WEBHOOKS = (
-    _alone(
+    _webhook(
         "webhook of Slack",
         "hooks.slack",
         r"hooks\.slack(?:-gov)?\.com/(?:services|workflows|triggers)/(?P<secret>[^\s\"'<>?#]++)",
         "POST https://hooks.slack.com/services/«T00/B00/ab01»",
-        re.IGNORECASE,
     ),
-    _alone(
+    _webhook(
         "webhook of Discord",
         "/webhooks/",
         r"discord(?:app)?\.com/api/(?:v[0-9]{1,2}/)?webhooks/(?P<secret>[^\s\"'<>?#]++)",
         "https://discord.com/api/webhooks/«012/ab01-cd»?wait=true",
-        re.IGNORECASE,
     ),
-    _alone(
+    _webhook(
         "webhook of Teams",
         "webhook.office.com office.com/webhook",
         r"office\.com/webhook(?:b2)?/(?P<secret>[^\s\"'<>?#]++)",
         "https://acme.webhook.office.com/webhookb2/«ab-01@cd/IncomingWebhook/ef/01»",
-        re.IGNORECASE,
     ),
-    _alone(
+    _webhook(
         "webhook of others",  # Zapier, Mattermost and its kin, Feishu, IFTTT, Telegram
         "hooks/ hook/ /key/ /bot",
         r"(?:hooks\.zapier\.com/hooks/catch/|/open-apis/bot/v2/hook/|/with/key/|api\.telegram\.org/bot"
         r"|://[\w.:\-]{1,200}/hooks/)(?P<secret>[^\s\"'<>?#]{8,}+)",
         "https://chat.example/hooks/«ab01cd23»?a=1",
-        re.IGNORECASE,
     ),
 )
 
