@@ -42,6 +42,7 @@ MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.delivery.mlflow_client.errors",
     "orbiter_mlflow.delivery.mlflow_client",
     "orbiter_mlflow.delivery.mlflow_client.opening",
+    "orbiter_mlflow.delivery.mlflow_client.traces",
     "orbiter_mlflow.delivery.mlflow_client.uids",
     "orbiter_mlflow.delivery.mlflow_sink",
     "orbiter_mlflow.plugin.active_run",

@@ -7,13 +7,13 @@ import asyncio
 import html
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import ValidationError
 
-from orbiter.train import Trainer, TrainerState, TrainMetrics
+from orbiter.train import Rollout, Trainer, TrainerState, TrainMetrics
 from orbiter.train.hooks import Phase, quiet_logger, runtime_of, stops_on_purpose
 from orbiter_mlflow.errors import TrackingError
 from orbiter_mlflow.settings import MLflowSettings, claim_environment_run_id, resolve
@@ -278,6 +278,12 @@ class MLflowTrainerMixin(Trainer):
     def _on_step(self, step: int) -> None:
         super()._on_step(step)
         self._tracked.steps.move_to(step)
+
+    def _on_rollouts(
+        self, rollouts: Sequence[Rollout], step: int, phase: Literal["train", "eval"]
+    ) -> None:
+        super()._on_rollouts(rollouts, step, phase)
+        self._tracked.rollouts_reported(rollouts, step, phase)
 
     def _on_evaluate_started(self, test_data: Any) -> None:
         super()._on_evaluate_started(test_data)

@@ -80,6 +80,10 @@ DATASETS_MISSING = "orbiter.datasets.missing"
 """Which datasets of a run that has ended are not in the store, or not yet, and why."""
 ARTIFACTS_MISSING = "orbiter.artifacts.missing"
 """Which artifacts of a run that has ended are not in the store, or not yet, and why."""
+ROLLOUTS_MISSING = "orbiter.rollouts.missing"
+"""Which rollouts of a run that has ended are not in the store, or not yet, and why."""
+ROLLOUTS_LEFT_OUT = "orbiter.rollouts.left_out"
+"""JSON object of what is in no table of rollouts: `rollouts` and `texts cut` -> how many."""
 DESCRIBED = "orbiter.description"
 """Marks our description in a journal, by its checksum; earlier versions wrote it to the store."""
 
@@ -242,6 +246,7 @@ RUN_ID_HERE = "{run_id}"
 USER = "mlflow.user"
 SOURCE_NAME = "mlflow.source.name"
 SOURCE_TYPE = "mlflow.source.type"
+TRACE_NAME = "mlflow.traceName"
 GIT_COMMIT = "mlflow.source.git.commit"
 GIT_BRANCH = "mlflow.source.git.branch"
 GIT_REPO_URL = "mlflow.source.git.repoURL"
@@ -267,6 +272,70 @@ LOGGED_TABLES = "mlflow.loggedArtifacts"
 def eval_table(name: str) -> str:
     """The path of a table of examples among a run's artifacts."""
     return f"{EVAL_TABLES}/{name}.json"
+
+
+# -- rollouts --------------------------------------------------------------------------------------
+ROLLOUT = "rollout"
+"""The column with a rollout's number in its report, from 1."""
+PROMPT = "prompt"
+COMPLETION = "completion"
+TOKENS = "tokens"
+TOOL_CALLS = "tool_calls"
+MESSAGES = "messages"
+"""The column with prompt and completion as chat messages, in JSON."""
+_REWARD = "reward/"
+_ROLLOUTS = "rollouts"
+_ROLLOUTS_FILE = re.compile(r"step-(-?\d+)(?:\.(\d+))?(?:\.life-(\d+))?\.json")
+STEP = "orbiter.step"
+"""Tag of a trace: the step of a rollout."""
+PHASE = "orbiter.phase"
+"""Tag of a trace: `train` or `eval`."""
+ROLLOUT_NUMBER = "orbiter.rollout"
+"""Tag of a trace: the rollout's number in its report, which its table has too."""
+
+
+def reward_column(name: str) -> str:
+    """The column of a reward in a table of rollouts."""
+    return f"{_REWARD}{name}"
+
+
+def is_reward(column: str) -> bool:
+    """Whether a column of a table of rollouts has a reward."""
+    return column.startswith(_REWARD)
+
+
+def reward_of(column: str) -> str:
+    """The name of a reward, by its column."""
+    return column.removeprefix(_REWARD)
+
+
+def rollouts_folder(phase: str = "") -> str:
+    """The folder of the tables of rollouts among a run's artifacts; of all without a phase."""
+    return f"{_ROLLOUTS}/{phase}" if phase else _ROLLOUTS
+
+
+def rollouts_file(step: int, number: int, life: int = 1) -> str:
+    """The name of a table of rollouts.
+
+    Args:
+        step: the step of the rollouts.
+        number: counts the reports of the step, from 1.
+        life: of the run.
+    """
+    again = "" if number == 1 else f".{number}"
+    later = "" if life == 1 else f".life-{life}"
+    return f"step-{step}{again}{later}.json"
+
+
+def rollouts_file_parts(name: str) -> tuple[int, int, int] | None:
+    """Step, number and life of a table of rollouts; None for a file of another name."""
+    found = _ROLLOUTS_FILE.fullmatch(name)
+    return None if found is None else (int(found[1]), int(found[2] or 1), int(found[3] or 1))
+
+
+def trace_name(phase: str, step: int) -> str:
+    """The name of a rollout's trace, which sorts by step: `train/000300`."""
+    return f"{phase}/{step:06d}"
 
 
 # -- limits (mlflow/utils/validation.py, 3.17) ---------------------------------------------------

@@ -82,6 +82,10 @@ class MLflowSettings(BaseModel):
     """Provenance sections that are not collected; `git` leaves out `diff`, too."""
     progress: bool | Annotated[int, Field(gt=0)] = False
     """Whether `report` moves a progress bar on the terminal; a number is the total of steps."""
+    rollouts_per_step: int = Field(default=1000, ge=0)
+    """How many rollouts of a report its table holds at most; 0 keeps none."""
+    traces_per_step: int = Field(default=8, ge=0)
+    """How many rollouts of a report become traces at most: the worst, the best, some between."""
     ranks: Literal["zero", "all"] = "zero"
     """Whether only rank 0 of a distributed training tracks, or every process."""
     enabled: bool = True

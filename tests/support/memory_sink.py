@@ -8,6 +8,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
+from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
 from orbiter_mlflow.errors import DeliveryError, HeldError
 from orbiter_mlflow.text.packed_tags import unpacked
 
@@ -22,6 +23,7 @@ class MemoryRun:
     tags: dict[str, str] = field(default_factory=dict)
     datasets: list[Dataset] = field(default_factory=list)
     artifacts: dict[str, bytes] = field(default_factory=dict)
+    traces: dict[str, RolloutTrace] = field(default_factory=dict)
     status: Status = field(default_factory=lambda: Status("RUNNING"))
 
 
@@ -99,6 +101,10 @@ class MemorySink:
         with _Request(self, "log_artifact"):
             name = "/".join(part for part in (artifact.folder, artifact.name) if part)
             self._run(run_id).artifacts[name] = file.read_bytes()
+
+    def log_traces(self, run_id: str, traces: Sequence[RolloutTrace]) -> None:
+        with _Request(self, "log_traces"):
+            self._run(run_id).traces |= {trace.id: trace for trace in traces}
 
     def set_status(self, run_id: str, status: Status) -> None:
         with _Request(self, "set_status"):

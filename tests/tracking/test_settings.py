@@ -34,6 +34,8 @@ GIVEN: dict[str, Any] = {
     "redact": ("given_*",),
     "skip_provenance": ("diff", "packages"),
     "progress": 500,
+    "rollouts_per_step": 64,
+    "traces_per_step": 2,
     "ranks": "all",
     "enabled": False,
 }

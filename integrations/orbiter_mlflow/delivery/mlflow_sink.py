@@ -25,9 +25,11 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
+from orbiter_mlflow.delivery.mlflow_client.traces import send
 from orbiter_mlflow.delivery.mlflow_client.uids import runs_with_uid
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, RunStatus, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
+from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
 from orbiter_mlflow.text.packed_tags import unpacked
 
@@ -240,6 +242,14 @@ class MLflowSink:
                 uri, tracking_uri=self._client.tracking_uri
             )
         return self._repositories[run_id]
+
+    @_to_a_run
+    def log_traces(self, run_id: str, traces: Sequence[RolloutTrace]) -> None:
+        if not traces:
+            return
+        info = self._client.get_run(run_id).info  # a store takes traces of a run that is deleted
+        _require_stage(f"run {run_id}", info.lifecycle_stage)
+        send(self._client._tracking_client.store, info.experiment_id, run_id, traces)
 
     @_to_a_run
     def set_status(self, run_id: str, status: Status) -> None:

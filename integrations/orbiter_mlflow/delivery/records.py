@@ -19,11 +19,11 @@ from pydantic_core import to_json
 from orbiter_mlflow import names
 from orbiter_mlflow.errors import DamagedLineError, UnknownFormatError
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of the journal format that is written."""
-_READ: Final = (1, 2)
+_READ: Final = (1, 2, 3)
 """Versions that are read; a journal of another version is refused. Version 2 added journals whose
-records are delivered as written, and `Update`."""
+records are delivered as written, and `Update`; version 3 added `Rollouts`."""
 
 RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 
@@ -96,7 +96,7 @@ class Head:
     tags: dict[str, str] = field(default_factory=dict)
     run_uid: str | None = None
     parent_uid: str | None = None
-    format: Literal[1, 2] = FORMAT
+    format: Literal[1, 2, 3] = FORMAT
     kind: Literal["head"] = "head"
 
     @property
@@ -189,6 +189,37 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollouts:
+    """The rollouts of one report: a table that waits beside the journal, like an artifact.
+
+    Attributes:
+        file, name, folder, size, sha256: of the table, as in `Artifact`.
+        phase: `train` or `eval`.
+        step: the step.
+        number: counts the reports of that step and phase, from 1.
+        time: of the report.
+        traces: rows of the table, from 0, that become traces.
+    """
+
+    file: str
+    name: str
+    folder: str
+    size: int
+    sha256: str
+    phase: str
+    step: int
+    number: int
+    time: int
+    traces: list[int]
+    kind: Literal["rollouts"] = "rollouts"
+
+    @property
+    def table(self) -> Artifact:
+        """The table as an artifact."""
+        return Artifact(self.file, self.name, self.folder, self.size, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A status of the run, in MLflow's words; `end_time` is None while it runs."""
 
@@ -220,11 +251,12 @@ class Close:
     kind: Literal["close"] = "close"
 
 
-Record = Head | Params | Tags | Metrics | Dataset | Artifact | Status | Update | Close
+Record = Head | Params | Tags | Metrics | Dataset | Artifact | Rollouts | Status | Update | Close
 
-SIDE_LANES: Final[Mapping[str, type[Dataset] | type[Artifact]]] = {
+SIDE_LANES: Final[Mapping[str, type[Dataset] | type[Artifact] | type[Rollouts]]] = {
     "datasets": Dataset,
     "artifacts": Artifact,
+    "rollouts": Rollouts,
 }
 """The kinds of records that have a lane of their own: delivered beside the others, which never wait
 for them."""

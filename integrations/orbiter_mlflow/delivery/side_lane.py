@@ -1,8 +1,8 @@
-"""Deliver the datasets, or the artifacts, of a journal: beside its metrics, never before them.
+"""Deliver the datasets, artifacts, or rollouts of a journal: beside its metrics, never before them.
 
-Both may be refused for reasons of their own: an artifact store that this machine cannot write, a
-server without datasets. Each lane has its own ack, waits and retries. Sending an entry twice does
-no harm, so a lane needs no mark in the store.
+All may be refused for reasons of their own: an artifact store that this machine cannot write, a
+server without datasets or traces. Each lane has its own ack, waits and retries. Sending an entry
+twice does no harm, so a lane needs no mark in the store.
 """
 
 import contextlib
@@ -24,20 +24,25 @@ from orbiter_mlflow.delivery.ack import (
 )
 from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
-from orbiter_mlflow.delivery.records import ENDED, SIDE_LANES, Artifact, Dataset, Head
+from orbiter_mlflow.delivery.records import ENDED, SIDE_LANES, Artifact, Dataset, Head, Rollouts
+from orbiter_mlflow.delivery.rollout_traces import traces_of
 from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.errors import DeliveryError, RejectedError, TransientError, UnsupportedError
 
 _logger = logging.getLogger(__name__)
 
-_MISSING = {"datasets": names.DATASETS_MISSING, "artifacts": names.ARTIFACTS_MISSING}
+_MISSING = {
+    "datasets": names.DATASETS_MISSING,
+    "artifacts": names.ARTIFACTS_MISSING,
+    "rollouts": names.ROLLOUTS_MISSING,
+}
 
 _NAMED = 5
 """Missing entries that the tag names."""
 
 
 class SideLane(Lane[LaneAck]):
-    """The delivery of the datasets, or the artifacts, of one journal; see `Lane`.
+    """The delivery of the datasets, artifacts, or rollouts of one journal; see `Lane`.
 
     Args:
         name: one of `SIDE_LANES`.
@@ -80,12 +85,20 @@ class SideLane(Lane[LaneAck]):
 
     def _deliver(self) -> None:
         for entry in self._waiting():
+            if self._depends_on_steps(entry):
+                break
             if entry.record is None:  # the main lane counts damaged lines
                 self._write(offset=entry.end)
             else:
                 self._send(entry, asdict(entry.record))
         self._retry_aside()
         self._write(offset=max(self.ack.offset, self._looked_through))
+
+    def _depends_on_steps(self, entry: Entry) -> bool:
+        """Whether the step of an entry is not known yet: the main lane finds out by how much those
+        of a resumed run are shifted."""
+        shifted = self._resumption.after_step is not None and isinstance(entry.record, Rollouts)
+        return shifted and entry.end > self._looked_through
 
     def _waiting(self) -> Iterator[Entry]:
         return read_entries(self.journal, self.ack.offset, kind=self._record)
@@ -99,6 +112,8 @@ class SideLane(Lane[LaneAck]):
                 _logger.warning("%s of run %s are skipped: %s", self.name, self._run_id, error)
             spool.quarantine(self.journal, record, f"skipped: {error}")
             self._write(offset=entry.end, skipped=self.ack.skipped + 1)
+            if isinstance(entry.record, Rollouts):  # only the traces: the table is in the store
+                self._discard(record)
         except (RejectedError, TransientError) as error:
             self._require_refusal(error)
             self._put_aside([(record, error)], offset=entry.end)
@@ -111,23 +126,34 @@ class SideLane(Lane[LaneAck]):
         sink = self._sink()
         if isinstance(record, Dataset):
             sink.log_dataset(self._run_id, record)
-        else:
-            sent = self._resumption.rewrite(record)
-            assert isinstance(sent, Artifact)  # noqa: S101  as `rewrite` keeps the kind
-            sink.log_artifact(self._run_id, kept_files.verified(self.journal, record), sent)
+            return
+        sent = self._resumption.rewrite(record)
+        if isinstance(sent, Rollouts):
+            file = kept_files.verified(self.journal, sent.table)
+            sink.log_artifact(self._run_id, file, sent.table)
+            # After the table, which an old server takes too.
+            key = f"{read_head(self.journal).uid}:{sent.file}"
+            sink.log_traces(self._run_id, traces_of(sent, file.read_bytes(), key))
+        elif isinstance(sent, Artifact):
+            file = kept_files.verified(self.journal, sent)
+            sink.log_artifact(self._run_id, file, sent)
 
     def _discard(self, entry: dict[str, Any]) -> None:
-        """Remove the kept copy of an artifact, after the ack: a crash between them repeats the
-        upload, and loses nothing."""
+        """Remove the kept file of an entry, after the ack: a crash between them repeats the upload,
+        and loses nothing."""
+        if (kept := self._kept_file(entry)) is not None:
+            kept_files.discard(self.journal, kept)
+
+    def _kept_file(self, entry: dict[str, Any]) -> Artifact | None:
         record = self._record(**entry)
-        if isinstance(record, Artifact):
-            kept_files.discard(self.journal, record)
+        if isinstance(record, Dataset):
+            return None
+        return record.table if isinstance(record, Rollouts) else record
 
     def _quarantine(self, refused: RefusedEntry, rest: tuple[RefusedEntry, ...]) -> None:
         spool.quarantine(self.journal, refused.entry, refused.reason)
-        record = self._record(**refused.entry)
-        if isinstance(record, Artifact):
-            kept_files.set_aside(self.journal, record)
+        if (kept := self._kept_file(refused.entry)) is not None:
+            kept_files.set_aside(self.journal, kept)
         _logger.warning(
             "MLflow refused %s of run %s for good (%s): kept in %s",
             _shown(refused.entry),
@@ -179,7 +205,8 @@ class SideLane(Lane[LaneAck]):
         if self.ack.refused:
             parts.append(f"{self.ack.refused} refused by the store")
         if self.ack.skipped:
-            parts.append(f"{self.ack.skipped} skipped: the server has no endpoint for them")
+            what = "traces of " if self.name == "rollouts" else ""
+            parts.append(f"{what}{self.ack.skipped} skipped: the server has no endpoint for them")
         return "; ".join(parts)[: names.MAX_TAG_VALUE]
 
     def _sink(self) -> Sink:

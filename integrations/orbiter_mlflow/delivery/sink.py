@@ -7,6 +7,7 @@ from typing import Protocol
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents
+from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
 
 
 class Sink(Protocol):
@@ -47,6 +48,9 @@ class Sink(Protocol):
 
     def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None:
         """Upload `file` under the name and into the folder of `artifact`."""
+
+    def log_traces(self, run_id: str, traces: Sequence[RolloutTrace]) -> None:
+        """Log the traces of rollouts, linked to the run; doing it twice is harmless."""
 
     def set_status(self, run_id: str, status: Status) -> None:
         """Set the status of a run, and its end time if it has ended."""

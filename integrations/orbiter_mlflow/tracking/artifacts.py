@@ -6,7 +6,6 @@ kept, or not as they were.
 """
 
 import asyncio
-import json
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.records import Artifact, Tags
 from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.redaction.redactor import Redactor
+from orbiter_mlflow.settings import MLflowSettings
 from orbiter_mlflow.text.shortening import json_within
 from orbiter_mlflow.text.values import tag_value, text_of
 from orbiter_mlflow.tracking.artifact_files import (
@@ -34,6 +34,8 @@ from orbiter_mlflow.tracking.artifact_files import (
 from orbiter_mlflow.tracking.artifact_names import ArtifactNames
 from orbiter_mlflow.tracking.background import background
 from orbiter_mlflow.tracking.eval_tables import table_content, table_name
+from orbiter_mlflow.tracking.rollouts import RunRollouts
+from orbiter_mlflow.tracking.shown_tables import ShownTables
 
 __all__ = ["RunArtifacts"]
 
@@ -115,19 +117,23 @@ class RunArtifacts:
     Args:
         writer: of the run.
         redactor: takes the secrets out of names.
-        patience: seconds that the exit of the process may wait for copies.
+        settings: among them how long the exit of the process may wait for copies.
+
+    Attributes:
+        rollouts: what becomes of rollouts.
     """
 
-    def __init__(self, writer: RunWriter, redactor: Redactor, patience: float) -> None:
+    def __init__(self, writer: RunWriter, redactor: Redactor, settings: MLflowSettings) -> None:
         self._writer = writer
         self._redactor = redactor
         self._redact = redactor.text
-        self._patience = patience
+        self._patience = settings.flush_timeout
         ours = (names.DIFF_FILE, names.UNTRACKED_FILE, names.REQUIREMENTS_FILE)
         self._names = ArtifactNames(self._redact, (f"{names.PROVENANCE}/{name}" for name in ours))
         self._calls = 0
         self._under_way: list[_Call] = []
-        self._tables: list[str] = []
+        self._shown = ShownTables(writer)
+        self.rollouts = RunRollouts(writer, redactor, settings, self._shown)
         self._ended = False
         self._kept_waiting = False
         self._problems: dict[str, str] = {}
@@ -189,17 +195,8 @@ class RunArtifacts:
             claimed = self._names.claim(path)
             folder, _, file = claimed.rpartition("/")
             self._writer.append(replace(kept, name=file, folder=folder or None))
-            self._show_as_table(claimed)
+            self._shown.add(claimed)
         self._tell(path, ())
-
-    def _show_as_table(self, path: str) -> None:
-        """Name a table in the tag by which MLflow's UI shows it as one, if there is room."""
-        if path not in self._tables:
-            tables = [*self._tables, path]
-            shown = json.dumps([{"path": one, "type": "table"} for one in tables])
-            if len(shown) <= names.MAX_TAG_VALUE:
-                self._tables = tables
-                self._writer.append(Tags({names.LOGGED_TABLES: shown}))
 
     async def wait(self, patience: float) -> None:
         """Let the event loop go on until all is copied, for up to `patience` seconds; where that
@@ -272,6 +269,7 @@ class RunArtifacts:
             self._tell(call.given, tuple(call.unfinished()))
         with self._lock:
             self._ended = True
+            self.rollouts.finish()
             self._write_tags(all_counts=True)
         then()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from orbiter.train import TrainMetrics
+from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.records import Metrics, Record, Tags
 from orbiter_mlflow.redaction.redactor import REDACTED, Redactor
@@ -14,8 +15,23 @@ from orbiter_mlflow.text.clock import now
 from orbiter_mlflow.text.values import tag_value
 from orbiter_mlflow.tracking.metric_keys import Flat, MetricKeys, Prefix
 
+_logger = quiet_logger(__name__)
+
 _STEPS_REMEMBERED = 1000
 """Steps whose last time is remembered: several tasks may report at steps of their own."""
+
+
+def is_metrics(method: str, metrics: object, trainer: str) -> bool:
+    """Whether `method` of a trainer has returned metrics; a warning where it has not."""
+    if isinstance(metrics, TrainMetrics | Mapping):
+        return True
+    _logger.warning(
+        "%s of %s returned %s, not TrainMetrics: nothing to log",
+        method,
+        trainer,
+        type(metrics).__name__,
+    )
+    return False
 
 
 class Measurements:

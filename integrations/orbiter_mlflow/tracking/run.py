@@ -5,11 +5,11 @@ like; the run writer gets the records there.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from orbiter.train import TrainConfig, TrainerState, TrainMetrics
+from orbiter.train import Rollout, TrainConfig, TrainerState, TrainMetrics
 from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.description_guard import generated
@@ -26,7 +26,7 @@ from orbiter_mlflow.tracking.config_records import log_config
 from orbiter_mlflow.tracking.description import Description
 from orbiter_mlflow.tracking.evaluation_keys import Evaluation, RunData
 from orbiter_mlflow.tracking.lifecycle_status import LifecycleStatus
-from orbiter_mlflow.tracking.metric_records import Measurements
+from orbiter_mlflow.tracking.metric_records import Measurements, is_metrics
 from orbiter_mlflow.tracking.progress import Bar, open_bar
 from orbiter_mlflow.tracking.provenance_collector import Collector
 from orbiter_mlflow.tracking.run_journal import open_run_journal
@@ -163,11 +163,16 @@ class TrackedRun:
         self._append_all(news)
         self._append_all(self._measurements.records(prefix, metrics, self.steps.reported(step)))
 
+    def rollouts_reported(self, rollouts: Sequence[Rollout], step: int, phase: str) -> None:
+        """Record what the agent said at a step."""
+        if artifacts := self._artifacts_for("a report of rollouts"):
+            artifacts.rollouts.reported(rollouts, self.steps.bounded(step), phase)
+
     def trained(self, metrics: TrainMetrics, state: TrainerState) -> None:
         """Record the result of the outermost `train`."""
         if not self.active:
             return
-        if self._is_metrics(names.TRAIN, metrics):
+        if is_metrics(names.TRAIN, metrics, self._trainer):
             steps = metrics.steps if isinstance(metrics, TrainMetrics) else 0
             at = self.steps.ended(steps)
             self._append_result(self._measurements.records_of_training(metrics, at))
@@ -192,7 +197,7 @@ class TrackedRun:
             prefix, news = self._data.prefix(test_data)
             self._append_all(news)
             evaluation = Evaluation(prefix, self.steps.present)
-        if self._is_metrics("evaluate", metrics):
+        if is_metrics("evaluate", metrics, self._trainer):
             prefix, step = evaluation
             self._append_result(self._measurements.records(prefix, metrics, step))
 
@@ -335,7 +340,7 @@ class TrackedRun:
             self.set_tag(key, value)
         self._append_all(self._early)
         self._early.clear()
-        self._artifacts = RunArtifacts(self.writer, self.redactor, settings.flush_timeout)
+        self._artifacts = RunArtifacts(self.writer, self.redactor, settings)
         self._provenance = Collector(
             self.writer, self.redactor, settings.skip_provenance, self._class
         )
@@ -387,14 +392,3 @@ class TrackedRun:
         """Write the description, unless the user has set one."""
         if self._description_is_ours:
             self._tags(generated(tag_value(self._description.text())))
-
-    def _is_metrics(self, phase: str, metrics: object) -> bool:
-        if isinstance(metrics, TrainMetrics | Mapping):
-            return True
-        _logger.warning(
-            "%s of %s returned %s, not TrainMetrics: nothing to log",
-            phase,
-            self._trainer,
-            type(metrics).__name__,
-        )
-        return False

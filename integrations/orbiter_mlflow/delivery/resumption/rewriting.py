@@ -10,9 +10,10 @@ gets the next number. Tags and artifact folders call such a period of a run a "l
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.records import Artifact, Metrics, Params, Record, Tags
+from orbiter_mlflow.delivery.records import Artifact, Metrics, Params, Record, Rollouts, Tags
 
 MAX_STEP = 2**63 - 1
 """The largest step that MLflow stores."""
@@ -77,7 +78,7 @@ class Resumption:
         """
         if self.after_step is None or self.shift is not None:
             return self
-        if not isinstance(record, Metrics) or not all(map(names.is_train_key, record.values)):
+        if not _is_of_training(record):
             return self
         if record.step in (0, 1):
             return replace(self, shift=max(0, self.after_step + 1 - record.step))
@@ -87,11 +88,15 @@ class Resumption:
     def rewrite(self, record: Record | None) -> Record | None:
         """Rewrite a record for delivery."""
         if isinstance(record, Metrics):
-            return replace(record, step=self._step(record))
+            return replace(record, step=self._step(record.step))
         if isinstance(record, Tags):
-            return Tags(self.rename_tags(record.values))
+            return Tags(self._with_own_tables(self.rename_tags(record.values)))
         if isinstance(record, Params) and self.keeps_config:
             return Params({})
+        if isinstance(record, Rollouts):
+            step = self._step(record.step)
+            file = names.rollouts_file(step, record.number, self.number)
+            return replace(record, step=step, name=file)
         if isinstance(record, Artifact) and self.number > 1:
             return replace(record, folder=_folder(record.folder, self.number))
         return record
@@ -115,12 +120,32 @@ class Resumption:
             apart = name.startswith(names.OF_ONE_LIFE)
         return names.in_life(name, self.number) if apart else name
 
-    def _step(self, record: Metrics) -> int:
+    def _step(self, step: int) -> int:
         if self.after_step is None:
-            return record.step
+            return step
         if self.shift is None:  # evaluated before training: it measures the last journal's result
-            return max(record.step, self.after_step)
-        return min(record.step + self.shift, MAX_STEP)
+            return max(step, self.after_step)
+        return min(step + self.shift, MAX_STEP)
+
+    def _with_own_tables(self, tags: dict[str, str]) -> dict[str, str]:
+        """The tags, with the tables of rollouts by the names that they have in the run."""
+        if names.LOGGED_TABLES not in tags:
+            return tags
+        tables = json.loads(tags[names.LOGGED_TABLES])
+        for table in tables:
+            folder, _, file = table["path"].rpartition("/")
+            parts = names.rollouts_file_parts(file)
+            if parts is not None and folder.startswith(f"{names.rollouts_folder()}/"):
+                file = names.rollouts_file(self._step(parts[0]), parts[1], self.number)
+                table["path"] = f"{folder}/{file}"
+        return tags | {names.LOGGED_TABLES: json.dumps(tables)}
+
+
+def _is_of_training(record: Record | None) -> TypeGuard[Metrics | Rollouts]:
+    """Whether a record has the step of a training report."""
+    if isinstance(record, Rollouts):
+        return record.phase == names.TRAIN
+    return isinstance(record, Metrics) and all(map(names.is_train_key, record.values))
 
 
 def find_resumption(run: RunContents, uid: str) -> Resumption | None:

@@ -1,0 +1,190 @@
+"""Rollouts as traces: what each one shows, with ids that are the same whenever it is sent again.
+
+A text completion is one chat span. An episode of several messages is an agent span with all of
+them, and below it a chat span for each of the agent's turns and a tool span for each tool call.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery.records import Rollouts
+from orbiter_mlflow.errors import RejectedError
+
+_PREVIEW = 1000
+"""Characters of a preview (mlflow/tracing/constant.py, 3.17)."""
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span of a trace.
+
+    Attributes:
+        id: 16 hexadecimal digits.
+        parent: id of the span above; None for the root.
+        name: shown in the tree.
+        kind: MLflow's type of a span.
+        inputs, outputs: JSON.
+    """
+
+    id: str
+    parent: str | None
+    name: str
+    kind: Literal["AGENT", "CHAT_MODEL", "TOOL"]
+    inputs: Any
+    outputs: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutTrace:
+    """A trace of one rollout.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        time: milliseconds since the epoch.
+        request, response: the previews.
+        tags: among them the name.
+        rewards: name -> value.
+        reward_ids: ids of their assessments, 32 hexadecimal digits each.
+        tokens: of the completion; None where it is unknown.
+        spans: the root first.
+    """
+
+    id: str
+    time: int
+    request: str
+    response: str
+    tags: Mapping[str, str]
+    rewards: Mapping[str, float]
+    reward_ids: Mapping[str, str]
+    tokens: int | None
+    spans: Sequence[Span]
+
+
+def traces_of(record: Rollouts, content: bytes, key: str) -> list[RolloutTrace]:
+    """The traces of a record.
+
+    Args:
+        record: as it is delivered, so with the steps of a resumed run.
+        content: its table.
+        key: says which record of which journal it is; the ids depend on it.
+
+    Raises:
+        RejectedError: the table is not one of ours.
+    """
+    try:
+        table = json.loads(content)
+        rows = [dict(zip(table["columns"], table["data"][at], strict=True)) for at in record.traces]
+        return [
+            _trace(record, row, f"{key}:{at}") for at, row in zip(record.traces, rows, strict=True)
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RejectedError(f"the table of rollouts cannot be read: {error}", definite=True) from (
+            error
+        )
+
+
+def _trace(record: Rollouts, row: Mapping[str, Any], key: str) -> RolloutTrace:
+    said = json.loads(row.get(names.MESSAGES) or "{}")
+    prompt = said.get("prompt", row[names.PROMPT])
+    completion = said.get("completion", row[names.COMPLETION])
+    asked = _messages(prompt, "user")
+    answered = _messages(completion, "assistant")
+    calls = json.loads(row.get(names.TOOL_CALLS) or "[]")
+    rewards = {
+        names.reward_of(name): float(value)
+        for name, value in row.items()
+        if names.is_reward(name) and value is not None
+    }
+    tokens = row.get(names.TOKENS)
+    last = answered[-1] if answered else {}
+    return RolloutTrace(
+        id=_id(key, 32),
+        time=record.time,
+        request=_preview(asked[-1] if asked else {}) or row[names.PROMPT][:_PREVIEW],
+        response=_preview(last) or row[names.COMPLETION][:_PREVIEW],
+        tags={
+            names.TRACE_NAME: names.trace_name(record.phase, record.step),
+            names.STEP: str(record.step),
+            names.PHASE: record.phase,
+            names.ROLLOUT_NUMBER: str(row[names.ROLLOUT]),
+        },
+        rewards=rewards,
+        reward_ids={name: _id(f"{key}:reward:{name}", 32) for name in rewards},
+        tokens=int(tokens) if isinstance(tokens, int | float) else None,
+        spans=_spans(key, asked, answered, calls),
+    )
+
+
+def _spans(
+    key: str, asked: list[Message], answered: list[Message], calls: Sequence[Any]
+) -> list[Span]:
+    root = _id(f"{key}:0", 16)
+    in_turns = [call for message in answered for call in _calls_in(message)]
+    if len(answered) == 1 and not calls and not in_turns:
+        inputs, outputs = {"messages": asked}, {"choices": [{"message": answered[0]}]}
+        return [Span(root, None, "rollout", "CHAT_MODEL", inputs, outputs)]
+    found = [Span(root, None, "rollout", "AGENT", {"messages": asked}, {"messages": answered})]
+
+    def below(name: str, kind: Literal["CHAT_MODEL", "TOOL"], inputs: Any, outputs: Any) -> None:
+        found.append(Span(_id(f"{key}:{len(found)}", 16), root, name, kind, inputs, outputs))
+
+    results = {
+        message["tool_call_id"]: message.get("content")
+        for message in answered
+        if isinstance(message.get("tool_call_id"), str)
+    }
+    turn, heard = 0, asked
+    for message in answered:
+        if message.get("role") == "assistant":
+            turn += 1
+            answer = {"choices": [{"message": message}]}
+            below(f"turn {turn}", "CHAT_MODEL", {"messages": heard}, answer)
+            heard = []
+            for name, given, id_ in map(_call, _calls_in(message)):
+                below(name, "TOOL", given, results.get(id_))
+        else:
+            heard = [*heard, message]
+    for call in calls:
+        name, given, _ = _call(call)
+        below(name, "TOOL", given, call.get("result") if isinstance(call, dict) else None)
+    return found
+
+
+def _messages(said: Any, role: str) -> list[Message]:
+    if isinstance(said, str):
+        return [{"role": role, "content": said}]
+    return [{"role": role} | message for message in said]
+
+
+def _calls_in(message: Message) -> Iterator[Any]:
+    calls = message.get("tool_calls")
+    yield from calls if isinstance(calls, list) else ()
+
+
+def _call(call: Any) -> tuple[str, Any, str]:
+    """Name, arguments and id of a tool call, in the form of OpenAI's or in a flat one."""
+    if not isinstance(call, dict):
+        return "tool", call, ""
+    function = call.get("function")
+    inner = function if isinstance(function, dict) else call
+    given = inner.get("arguments")
+    if isinstance(given, str):
+        with suppress(ValueError):
+            given = json.loads(given)
+    return str(inner.get("name") or "tool"), given, str(call.get("id") or "")
+
+
+def _preview(message: Message) -> str:
+    content = message.get("content")
+    return content[:_PREVIEW] if isinstance(content, str) else ""
+
+
+def _id(text: str, digits: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]

@@ -1,0 +1,216 @@
+"""The rollouts of one step as a table: bounded, redacted, in the format of `mlflow.log_table`.
+
+A table has a row for each rollout and these columns, those that no rollout fills left out:
+`rollout` (its number in the report, from 1), `prompt` and `completion` (as people read them),
+`reward/<name>`, `tokens`, what `extra` has by its own names, `tool_calls`, and `messages`: JSON
+with `prompt` and `completion` where either was chat messages.
+"""
+
+import json
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orbiter.train.hooks import Rollout
+from orbiter_mlflow import names
+from orbiter_mlflow.redaction.many_texts import ManyTexts
+from orbiter_mlflow.text.values import read, text_of
+
+__all__ = ["MAX_TEXT", "Table", "table_of"]
+
+MAX_TEXT = 50_000
+"""Characters of a text; a longer one is cut in its middle."""
+MAX_CHARACTERS = 32 << 20
+"""Characters of all texts of a table; the rollouts behind them are left out."""
+_MAX_DEPTH = 20
+_MAX_INT = 2**63
+
+_OURS = (names.ROLLOUT, names.PROMPT, names.COMPLETION, names.TOKENS, names.TOOL_CALLS)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of rollouts.
+
+    Attributes:
+        content: JSON with `columns` and `data`.
+        rows: how many rollouts it has.
+        cut: how many texts were cut.
+        totals: the sum of the rewards of each row.
+    """
+
+    content: bytes
+    rows: int
+    cut: int
+    totals: tuple[float, ...]
+
+
+def table_of(rollouts: Sequence[Rollout], at_most: int, texts: ManyTexts) -> Table:
+    """The table of a report.
+
+    Args:
+        rollouts: all of the report.
+        at_most: rows; with more rollouts, it takes those at even distances.
+        texts: takes the secrets out of texts.
+    """
+    clean = _Cleaner(texts)
+    count = min(len(rollouts), at_most)
+    rows: list[dict[str, Any]] = []
+    for at in (row * len(rollouts) // count for row in range(count)):
+        if clean.characters >= MAX_CHARACTERS:
+            break
+        rows.append({names.ROLLOUT: at + 1} | clean.row(rollouts[at]))
+    columns = _columns(rows)
+    table = {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
+    content = json.dumps(table, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    totals = tuple(
+        sum(value for name, value in row.items() if names.is_reward(name) and value is not None)
+        for row in rows
+    )
+    return Table(content.encode(), len(rows), clean.cut, totals)
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = dict.fromkeys(name for row in rows for name in row)
+    order = [names.ROLLOUT, names.PROMPT, names.COMPLETION]
+    order += [name for name in found if names.is_reward(name)]
+    order += [name for name in (names.TOKENS,) if name in found]
+    last = [name for name in (names.TOOL_CALLS, names.MESSAGES) if name in found]
+    return [*order, *(name for name in found if name not in {*order, *last}), *last]
+
+
+class _Cleaner:
+    """Turns rollouts into rows.
+
+    Attributes:
+        characters: of all texts so far.
+        cut: texts that were cut.
+    """
+
+    def __init__(self, texts: ManyTexts) -> None:
+        self._texts = texts
+        self._known: dict[str, str] = {}  # the completions of a group have the same prompt
+        self.characters = self.cut = 0
+
+    def row(self, rollout: Rollout) -> dict[str, Any]:
+        """The row of a rollout, without its number."""
+        prompt = self._said(rollout.messages or rollout.prompt)
+        completion = self._said(rollout.completion)
+        row: dict[str, Any] = {
+            names.PROMPT: _as_text(prompt),
+            names.COMPLETION: _as_text(completion),
+        }
+        row |= self._rewards(rollout.rewards)
+        if rollout.tokens is not None:
+            row[names.TOKENS] = self._cell(names.TOKENS, rollout.tokens)
+        extra = rollout.extra if isinstance(rollout.extra, Mapping) else {"extra": rollout.extra}
+        for key, value in extra.items():
+            name = self.text(str(key))
+            taken = name in _OURS or name == names.MESSAGES or names.is_reward(name)
+            row[f"extra/{name}" if taken else name] = self._cell(str(key), value)
+        if rollout.tool_calls:
+            row[names.TOOL_CALLS] = _json([self.value(one) for one in rollout.tool_calls])
+        if not (isinstance(prompt, str) and isinstance(completion, str)):
+            row[names.MESSAGES] = _json({"prompt": prompt, "completion": completion})
+        return row
+
+    def text(self, text: str, key: str = "") -> str:
+        """A text without secrets, and without what no store takes."""
+        if not key and (known := self._known.get(text)) is not None:
+            self.characters += len(known)
+            return known
+        shown = self._texts.value(key, text) if key else self._texts.text(text)
+        if len(shown) > MAX_TEXT:
+            half, left_out = MAX_TEXT // 2, len(shown) - MAX_TEXT // 2 * 2
+            shown = f"{shown[:half]}\n... ({left_out} characters left out) ...\n{shown[-half:]}"
+            self.cut += 1
+        if not shown.isascii() or "\x00" in shown:
+            # Lone surrogates stop readers of JSON, NUL the databases.
+            shown = shown.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+        self.characters += len(shown)
+        if not key:
+            self._known[text] = shown
+        return shown
+
+    def value(self, value: Any, key: str = "", depth: int = 0) -> Any:
+        """A value as JSON, its texts without secrets."""
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self.text(str.__str__(value), key)
+        if isinstance(value, Mapping) and depth < _MAX_DEPTH:
+            return {
+                self.text(str(name)): self.value(one, str(name), depth + 1)
+                for name, one in value.items()
+            }
+        if isinstance(value, list | tuple) and depth < _MAX_DEPTH:
+            return [self.value(one, key, depth + 1) for one in value]
+        whole = _whole(value)
+        if whole is not None:
+            self.characters += 8
+            return whole
+        found = read(value)
+        if isinstance(found, float) and math.isfinite(found):
+            self.characters += 8
+            return found
+        return self.text(found if isinstance(found, str) else text_of(value), key)
+
+    def _cell(self, key: str, value: Any) -> Any:
+        """A value of a column: a scalar, or the JSON of anything else."""
+        found = self.value(value, key)
+        return _json(found) if isinstance(found, list | dict) else found
+
+    def _rewards(self, rewards: Any) -> dict[str, float | None]:
+        if not isinstance(rewards, Mapping):
+            rewards = {"reward": rewards}
+        found = {names.reward_column(self.text(str(n))): read(one) for n, one in rewards.items()}
+        return {
+            name: one if isinstance(one, float) and math.isfinite(one) else None
+            for name, one in found.items()
+        }
+
+    def _said(self, said: Any) -> str | list[Any]:
+        """A text, or chat messages."""
+        if isinstance(said, str):
+            return self.text(str.__str__(said))
+        if not isinstance(said, Sequence):
+            return self.text(text_of(said))
+        return [
+            self.value(one) if isinstance(one, Mapping) else {"content": self.text(text_of(one))}
+            for one in said
+        ]
+
+
+def _whole(value: Any) -> int | None:
+    """An integer, also of numpy, that JSON's readers take."""
+    try:
+        found = operator.index(value)
+    except Exception:  # TypeError, or what a user's object raises
+        return None
+    return found if abs(found) < _MAX_INT else None
+
+
+def _as_text(said: str | list[Any]) -> str:
+    """Chat messages as people read them."""
+    if isinstance(said, str):
+        return said
+    if len(said) == 1:
+        return _content(said[0])
+    return "\n\n".join(f"{message.get('role', '?')}: {_content(message)}" for message in said)
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, list):  # of several kinds: texts, images
+        parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+        content = "\n".join(part if isinstance(part, str) else "(no text)" for part in parts)
+    shown = [] if not content else [content if isinstance(content, str) else _json(content)]
+    calls = message.get("tool_calls")
+    shown += [f"[{_json(call)}]" for call in (calls if isinstance(calls, list) else ())]
+    return "\n".join(shown)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,262 @@
+"""`report_rollouts` of a tracked trainer: what its tables hold, and what becomes a trace."""
+
+import json
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orbiter.train import Rollout
+from orbiter_mlflow import names
+from orbiter_mlflow.delivery import kept_files
+from orbiter_mlflow.delivery.records import Rollouts, Tags
+from orbiter_mlflow.tracking import rollout_table
+from orbiter_mlflow.tracking.rollouts import spread
+from trainers import Tracked, journals, only_journal, recorded, tracked
+
+QUIET: dict[str, Any] = {
+    "delivery": "offline",
+    "skip_provenance": ["git", "command", "machine", "packages", "seeds"],
+}
+SECRET = "hf_" + "AbCd0123" * 4
+
+
+def validated(**settings: Any) -> Tracked:
+    """A trainer whose journal stays where it is."""
+    trainer = tracked("sqlite:///nowhere.db", **QUIET, **settings)
+    trainer.mark_validated()
+    return trainer
+
+
+@pytest.fixture
+def trainer() -> Tracked:
+    return validated()
+
+
+def tables() -> dict[str, list[dict[str, Any]]]:
+    """The rows of each table in the journal, by its path."""
+    found = {}
+    for record in recorded(Rollouts):
+        table = json.loads(kept_files.verified(only_journal(), record.table).read_bytes())
+        rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+        found[f"{record.folder}/{record.name}"] = rows
+    return found
+
+
+def row_of(rollout: Rollout | dict[str, Any], trainer: Tracked) -> dict[str, Any]:
+    trainer.report_rollouts([rollout], step=1)
+    ((row,),) = tables().values()
+    return row
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def test_a_rollout_is_a_row(trainer: Tracked) -> None:
+    rollout = Rollout(
+        "2 + 2?", "4", rewards={"right": 1, "short": 0.5}, tokens=3, extra={"answer": 4}
+    )
+    assert row_of(rollout, trainer) == {
+        "rollout": 1,
+        "prompt": "2 + 2?",
+        "completion": "4",
+        "reward/right": 1.0,
+        "reward/short": 0.5,
+        "tokens": 3,
+        "answer": 4,
+    }
+
+
+def test_chat_messages_are_kept_whole_and_shown_as_text(trainer: Tracked) -> None:
+    prompt = [{"role": "system", "content": "Count."}, {"role": "user", "content": "2 + 2?"}]
+    call = {"id": "c", "function": {"name": "sum", "arguments": {"of": [2, 2]}}}
+    completion = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "4"},
+        {"role": "assistant", "content": [{"type": "text", "text": "It is 4."}, {"type": "image"}]},
+    ]
+    row = row_of({"messages": prompt, "completion": completion}, trainer)
+    assert json.loads(row["messages"]) == {"prompt": prompt, "completion": completion}
+    assert row["prompt"] == "system: Count.\n\nuser: 2 + 2?"
+    assert row["completion"] == (
+        f"assistant: [{json.dumps(call)}]\n\ntool: 4\n\nassistant: It is 4.\n(no text)"
+    )
+
+
+def test_steps_phases_and_repeated_reports_have_tables_of_their_own(trainer: Tracked) -> None:
+    for step, phase in ((300, "train"), (300, "eval"), (300, "train"), (np.int64(310), "train")):
+        trainer.report_rollouts([{"prompt": "a"}], step=step, phase=phase)  # type: ignore[arg-type]
+    assert [*tables()] == [
+        "rollouts/train/step-300.json",
+        "rollouts/eval/step-300.json",
+        "rollouts/train/step-300.2.json",
+        "rollouts/train/step-310.json",
+    ]
+    shown = [one.values.get(names.LOGGED_TABLES) for one in recorded(Tags)][-1]
+    assert {one["path"] for one in json.loads(shown)} == {*tables()}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (np.float32(0.5), 0.5),
+        (True, 1.0),
+        (float("nan"), None),
+        (float("inf"), None),
+        (None, None),
+        ("high", None),
+    ],
+)
+def test_a_reward_is_a_finite_number_or_missing(given: Any, kept: Any, trainer: Tracked) -> None:
+    row = row_of({"prompt": "a", "rewards": {"r": given, "s": 2}}, trainer)
+    assert (row["reward/r"], row["reward/s"]) == (kept, 2.0)
+
+
+class Hostile:
+    """A value that cannot be shown."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_values_of_any_type_are_kept_as_json_or_text(trainer: Tracked) -> None:
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    extra = {
+        "list": [1, {"a": np.int64(2)}],
+        "huge": 2**70,
+        "nan": float("nan"),
+        "hostile": Hostile(),
+        "cyclic": cyclic,
+        "bad": "\ud800\x00",
+        "prompt": "of the extra",
+        "n": np.float64(0.25),
+    }
+    row = row_of({"prompt": 5, "completion": None, "extra": extra}, trainer)
+    assert row["prompt"] == "5"
+    assert row["list"] == '[1, {"a": 2}]'
+    assert row["n"] == 0.25
+    assert row["bad"] == "\\ud800\\x00"
+    assert row["extra/prompt"] == "of the extra"
+    assert "unreadable" in row["hostile"]
+    assert row["cyclic"]
+
+
+def test_secrets_reach_no_table(trainer: Tracked) -> None:
+    trainer.report_rollouts(
+        [
+            Rollout(
+                f"Use {SECRET}",
+                [{"role": "assistant", "tool_calls": [{"arguments": {"api_key": "pw1"}}]}],
+                rewards={SECRET: 1},
+                tool_calls=[{"name": "login", "arguments": {"password": "pw2"}}],
+                extra={"db_password": "pw3", "note": "password='pw4'", SECRET: 1},
+            )
+        ]
+        * 2,
+        step=1,
+    )
+    ((record),) = recorded(Rollouts)
+    content = kept_files.verified(only_journal(), record.table).read_bytes().decode()
+    written = content + only_journal().read_text()
+    assert not [secret for secret in (SECRET, "pw1", "pw2", "pw3", "pw4") if secret in written]
+    assert content.count("[redacted]") >= 7
+
+
+# -- bounds ----------------------------------------------------------------------------------------
+
+
+def left_out() -> dict[str, int]:
+    found = [one.values.get(names.ROLLOUTS_LEFT_OUT) for one in recorded(Tags)]
+    counts: dict[str, int] = json.loads([one for one in found if one][-1])
+    return counts
+
+
+def test_more_rollouts_than_the_setting_allows_are_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trainer = validated(rollouts_per_step=4)
+    trainer.report_rollouts([{"prompt": str(n)} for n in range(10)], step=1)
+    (rows,) = tables().values()
+    assert [row["rollout"] for row in rows] == [1, 3, 6, 8]
+    assert [row["prompt"] for row in rows] == ["0", "2", "5", "7"]
+    assert "rollouts_per_step" in caplog.text
+    assert left_out() == {"rollouts": 6, "texts cut": 0}
+
+
+def test_a_long_text_is_cut_in_its_middle(
+    trainer: Tracked, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout_table, "MAX_TEXT", 10)
+    row = row_of({"prompt": "short", "completion": "a" * 20 + "z" * 20}, trainer)
+    assert row["completion"] == "aaaaa\n... (30 characters left out) ...\nzzzzz"
+    assert "are cut" in caplog.text
+    assert left_out() == {"rollouts": 0, "texts cut": 1}
+
+
+def test_rollouts_beyond_the_size_of_a_table_are_counted(
+    trainer: Tracked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout_table, "MAX_CHARACTERS", 100)
+    trainer.report_rollouts([{"completion": f"{n}" * 60} for n in range(10, 20)], step=1)
+    (rows,) = tables().values()
+    assert len(rows) == 1
+    assert left_out()["rollouts"] == 9
+
+
+def test_zero_rollouts_a_step_keeps_none(caplog: pytest.LogCaptureFixture) -> None:
+    validated(rollouts_per_step=0).report_rollouts([{"prompt": "a"}], step=1)
+    assert tables() == {}
+    assert not caplog.records
+
+
+# -- traces ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("totals", "count", "rows"),
+    [
+        ([3.0, 1.0, 2.0, 5.0, 4.0], 3, [0, 1, 3]),
+        ([3.0, 1.0], 8, [0, 1]),
+        ([3.0, 1.0], 1, [1]),
+        ([3.0, 1.0], 0, []),
+        ([0.0] * 9, 3, [0, 4, 8]),
+    ],
+)
+def test_the_worst_the_best_and_some_between_become_traces(
+    totals: list[float], count: int, rows: list[int]
+) -> None:
+    assert spread(totals, count) == rows
+
+
+def test_the_setting_says_how_many_become_traces() -> None:
+    trainer = validated(traces_per_step=2)
+    rollouts = [{"prompt": "a", "rewards": {"r": n % 4, "s": n}} for n in range(8)]
+    trainer.report_rollouts(rollouts, step=1)
+    (record,) = recorded(Rollouts)
+    assert record.traces == [0, 7]
+
+
+# -- where nothing is kept -------------------------------------------------------------------------
+
+
+def test_rollouts_before_there_is_a_run_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    tracked("sqlite:///nowhere.db", **QUIET).report_rollouts([{"prompt": "a"}], step=1)
+    assert "call mark_validated() first" in caplog.text
+
+
+def test_a_trainer_that_is_not_tracked_keeps_none(caplog: pytest.LogCaptureFixture) -> None:
+    validated(enabled=False).report_rollouts([{"prompt": "a"}], step=1)
+    assert journals() == []
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+
+
+def test_a_disk_that_takes_no_table_costs_the_training_nothing(
+    trainer: Tracked, caplog: pytest.LogCaptureFixture
+) -> None:
+    only_journal().with_suffix(".files").write_bytes(b"in the way")
+    trainer.report_rollouts([{"prompt": "a"}], step=1)
+    assert recorded(Rollouts) == []
+    assert "are not kept" in caplog.text
+    assert left_out()["rollouts"] == 1
