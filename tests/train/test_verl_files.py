@@ -203,7 +203,7 @@ def test_the_reward_of_a_script_is_loaded_from_its_file(
     script.write_text("def reward(**given):\n    return 0.5\n")
     main = runpy.run_path(str(script))
     module = sys.modules["__main__"]
-    monkeypatch.setattr(module, "__file__", str(script))
+    monkeypatch.setattr(module, "__file__", str(script), raising=False)
     monkeypatch.setattr(module, "__spec__", None)
     monkeypatch.setattr(module, "reward", main["reward"], raising=False)
     main["reward"].__module__ = "__main__"
