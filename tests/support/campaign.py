@@ -3,7 +3,7 @@
     python tests/support/campaign.py --trials 200 --seed 1
 
 prints a row for each kind of trial, and exits with 1 if a point is lost or duplicated or a status
-is false. Kinds: `kills` (trainer, delivery and server, with -9), `network` (30% of the requests are
+is false. Ctrl-C ends it early, with the rows of the trials so far. Kinds: `kills` (trainer, delivery and server, with -9), `network` (30% of the requests are
 cut, answered by HTML, by half an answer, twice, late, or dropped after the commit), `disk` (a spool
 of 160 KB; only where file systems can be mounted), `artifacts` (uploads refused or cut). With
 `--program script`, a plain MLflow script behind `journal+` takes the trainer's place; with
@@ -426,10 +426,12 @@ def main() -> None:
         open_mlflow(f"sqlite:///{store}")
         outcomes = []
         kinds = tuple(given.kind or KINDS)
-        for outcome in run_campaign(given.trials, given.seed, store, kinds, given.program):
-            outcomes.append(outcome)
-            if outcome.problems:
-                print(f"{outcome.kind} {outcome.seed}: {'; '.join(outcome.problems)}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            for outcome in run_campaign(given.trials, given.seed, store, kinds, given.program):
+                outcomes.append(outcome)
+                if outcome.problems:
+                    told = "; ".join(outcome.problems)
+                    print(f"{outcome.kind} {outcome.seed}: {told}", flush=True)
     print(table(outcomes))
     sys.exit(any(outcome.problems for outcome in outcomes))
 
