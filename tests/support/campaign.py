@@ -3,11 +3,12 @@
     python tests/support/campaign.py --trials 200 --seed 1
 
 prints a row for each kind of trial, and exits with 1 if a point is lost or duplicated or a status
-is false. Ctrl-C ends it early, with the rows of the trials so far. Kinds: `kills` (trainer, delivery and server, with -9), `network` (30% of the requests are
-cut, answered by HTML, by half an answer, twice, late, or dropped after the commit), `disk` (a spool
-of 160 KB; only where file systems can be mounted), `artifacts` (uploads refused or cut). With
-`--program script`, a plain MLflow script behind `journal+` takes the trainer's place; with
-`--program plain`, the same script without the prefix, to see what it loses.
+is false. Ctrl-C ends it early, with the rows of the trials so far. Kinds: `kills` (trainer,
+delivery and server, with -9), `network` (30% of the requests are cut, answered by HTML, by half an
+answer, twice, late, or dropped after the commit), `disk` (a spool of 160 KB; only where file
+systems can be mounted), `artifacts` (uploads refused or cut). With `--program script`, a plain
+MLflow script behind `journal+` takes the trainer's place; with `--program plain`, the same script
+without the prefix, to see what it loses.
 """
 
 import argparse
