@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found; with VENV=.venv-other it gets an environment of its own.
-.PHONY: demo ui test test-lowest test-integrations faults campaign lint types docs bench bench-gate setup clean
+.PHONY: demo ui test test-lowest test-integrations test-verl test-verl-gpu faults campaign lint types docs bench bench-gate setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -67,6 +67,36 @@ $(INTEGRATIONS)/.done: pyproject.toml constraints.txt
 		-c constraints.txt -e '.[integrations]'
 	@$(INTEGRATIONS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 		--no-deps 'verl>=0.9,<0.10'
+	@touch $@
+
+# verl itself, in an environment of its own: it needs other versions than the integrations. Its
+# supervised fine-tuning runs on the CPU.
+VERL := .venv-verl
+TEST_TOOLS := pytest pytest-asyncio pytest-randomly pytest-xdist
+test-verl: $(VERL)/.done
+	$(VERL)/bin/python -m pytest --durations 5 tests/train/check_verl.py
+
+$(VERL)/.done: pyproject.toml constraints-verl.txt
+	@echo "Installing into $(VERL); the first time this takes some minutes"
+	@rm -rf $(VERL)
+	@$(OLDEST_PYTHON) -m venv $(VERL)
+	@$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+		-c constraints-verl.txt -e '.[verl]' torch $(TEST_TOOLS)
+	@touch $@
+
+# verl's GRPO, on a machine with a GPU: make test-verl-gpu MODEL=name-or-path. verl's own extra has
+# vLLM and the versions that it was made for.
+MODEL := Qwen/Qwen2.5-0.5B-Instruct
+VERL_GPU := .venv-verl-gpu
+test-verl-gpu: $(VERL_GPU)/.done
+	ORBITER_VERL_MODEL=$(MODEL) $(VERL_GPU)/bin/python -m pytest -n 0 tests/train/check_verl_gpu.py
+
+$(VERL_GPU)/.done: pyproject.toml
+	@echo "Installing into $(VERL_GPU); the first time this takes many minutes"
+	@rm -rf $(VERL_GPU)
+	@$(OLDEST_PYTHON) -m venv $(VERL_GPU)
+	@$(VERL_GPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+		-e . 'verl[vllm]>=0.9,<0.10' $(TEST_TOOLS)
 	@touch $@
 
 # Those that kill, cut lines and fill disks.

@@ -97,7 +97,8 @@ def test_workflows_call_targets_of_make() -> None:
     for command in made:
         check_commands(command)
     called = {word for command in made for word in command.split()}
-    assert called >= {"lint", "types", "test", "test-lowest", "test-integrations", "demo", "faults"}
+    assert called >= {"lint", "types", "test", "test-lowest", "demo", "faults"}
+    assert called >= {"test-integrations", "test-verl"}
 
 
 def test_the_portable_tests_exist() -> None:

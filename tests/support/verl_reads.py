@@ -1,8 +1,8 @@
 """Let verl itself read what the verl backend has written for it, and write what that reads.
 
-    python verl_reads.py FOLDER
+    python verl_reads.py FOLDER ...
 
-prints what verl made of the config, the data and the reward in the folder, as JSON.
+prints, for each folder, what verl made of its config, data and reward, as a line of JSON.
 """
 
 import json
@@ -79,4 +79,5 @@ def write(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(read(Path(sys.argv[1])) | write(Path(sys.argv[1]))))
+    for name in sys.argv[1:]:
+        print(json.dumps(read(Path(name)) | write(Path(name))))

@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -225,6 +226,7 @@ def test_an_override_may_choose_another_engine() -> None:
     [
         ("actor_rollout_ref.actor.optim.learning_rate", 1, "did you mean"),
         ("total_epoch", 1, "did you mean 'trainer.total_epochs'"),
+        ("trainer.test_frequency", 10, "did you mean 'trainer.test_freq'"),  # shown on the page
         ("trainer", 1, "a group of settings"),
         ("actor_rollout_ref.rollout.n", 0, "rollout_batch_size"),
         ("trainer.test_freq", object(), "cannot be composed"),
@@ -278,59 +280,76 @@ class Planned(VeRLTrainer):
         return TrainMetrics()
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
-async def test_verl_reads_config_data_and_reward_and_its_files_are_read(
-    algorithm: str, model: str, own_folder: Path
-) -> None:
+async def planned(algorithm: VeRLAlgorithm, folder: Path) -> Planned:
     config = VeRLConfig(
-        algorithm=VeRLAlgorithm(algorithm),
-        model_name=model,
+        algorithm=algorithm,
+        model_name="model",
         max_prompt_length=64,
         max_response_length=64,
-        output_dir="out folder",
+        output_dir=str(folder),
     )
-    trainer = ready(Planned(config), reward)
-    assert isinstance(trainer, Planned)
-    await trainer.train()
+    trainer = Planned(config)
+    await ready(trainer, reward).train()
+    return trainer
+
+
+async def test_the_launch_of_reinforcement_learning_is_planned(
+    model: str, own_folder: Path
+) -> None:
+    plan = (await planned(VeRLAlgorithm.GRPO, Path("out folder"))).plan
     folder = own_folder / "out folder" / "verl"
-    assert list(trainer.plan.command[1:]) == [
-        *("-m", "verl.trainer.main_ppo", "--config-path", str(folder), "--config-name", "config"),
+    assert list(plan.command) == [
+        *(sys.executable, "-m", "verl.trainer.main_ppo"),
+        *("--config-path", str(folder), "--config-name", "config"),
         *(f"hydra.run.dir='{folder}/hydra'", "hydra.output_subdir=null"),
     ]
-    environment = trainer.plan.environment
-    assert environment["VERL_FILE_LOGGER_PATH"] == str(folder / "metrics.jsonl")
-    assert "VERL_PLATFORM" not in environment
+    assert plan.environment["VERL_FILE_LOGGER_PATH"] == str(folder / "metrics.jsonl")
+    assert "VERL_PLATFORM" not in plan.environment
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["data"]["train_files"] == str(folder / "train.parquet")
+    assert config["data"]["val_files"] == str(folder / "test.parquet")
+    assert config["trainer"]["default_local_dir"] == str(folder / "checkpoints")
+    assert config["trainer"]["validation_data_dir"] == str(folder / "validation")
+    assert config["reward"]["custom_reward_function"]["path"] == str(folder / "reward.py")
+    assert config["actor_rollout_ref"]["model"]["path"] == str(own_folder / "model")
+    forwarded = config["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"]
+    assert forwarded["VERL_FILE_LOGGER_PATH"] == str(folder / "metrics.jsonl")
+
+
+async def test_verl_reads_config_data_and_reward_and_what_it_writes_is_read(
+    model: str, own_folder: Path
+) -> None:
+    algorithms = (VeRLAlgorithm.GRPO, VeRLAlgorithm.PPO)
+    for algorithm in algorithms:
+        await planned(algorithm, own_folder / algorithm)
     program = ROOT / "tests" / "support" / "verl_reads.py"
-    ended = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, str(program), str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+    folders = [own_folder / algorithm / "verl" for algorithm in algorithms]
+    ended = subprocess.run(  # noqa: ASYNC221  nothing else is to run here
+        [sys.executable, program, *folders], capture_output=True, text=True, timeout=300
     )
     assert ended.returncode == 0, ended.stderr
-    found = json.loads(ended.stdout.splitlines()[-1])
-    nan = found["entries"][0][1].pop("actor/entropy")
-    assert math.isnan(nan)
-    assert found == {
-        "critic": algorithm == "ppo",
-        "reference": True,
-        "lr": 1e-5,
-        "clip": [0.2, 0.2, 0.2],
-        "n": 4,
-        "engine": "vllm",
-        "rows": 96,
-        "prompt": [{"role": "user", "content": ROWS[16]["input"]}],
-        "score": 1.0,
-        "entries": [
-            [1, {"loss": 1.5}, {}],
-            [1, {}, {"loss": 2.5}],
-            [2, {"loss": 0.5}, {"val-core/orbiter/reward/mean@1": 0.25}],
-        ],
-        "step": 3,
-        "rollout": ["1+1", "2", {"score": 1.0}, {"ground_truth": "2", "acc": 1.0, "uid": "u"}],
-    }
+    printed = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    for algorithm, line in zip(algorithms, printed, strict=True):
+        found = json.loads(line)
+        assert math.isnan(found["entries"][0][1].pop("actor/entropy"))
+        assert found == {
+            "critic": algorithm is VeRLAlgorithm.PPO,
+            "reference": True,
+            "lr": 1e-5,
+            "clip": [0.2, 0.2, 0.2],
+            "n": 4,
+            "engine": "vllm",
+            "rows": 96,
+            "prompt": [{"role": "user", "content": ROWS[16]["input"]}],
+            "score": 1.0,
+            "entries": [
+                [1, {"loss": 1.5}, {}],
+                [1, {}, {"loss": 2.5}],
+                [2, {"loss": 0.5}, {"val-core/orbiter/reward/mean@1": 0.25}],
+            ],
+            "step": 3,
+            "rollout": ["1+1", "2", {"score": 1.0}, {"ground_truth": "2", "acc": 1.0, "uid": "u"}],
+        }
 
 
 # -- supervised fine-tuning, for real --------------------------------------------------------------

@@ -287,7 +287,8 @@ def test_the_end_of_a_log_has_no_report_of_torchrun_and_no_progress_bars(tmp_pat
     log.write_text(
         "".join(f"line {i}\n" for i in range(99))
         + "Epoch 1:  0%\rEpoch 1: 10%\rEpoch 1: 20%\n\n"
-        + "ValueError: sequence_length=9 is larger than self.max_length=4\n"
+        + "\x1b[1m\x1b[32mValueError\x1b[39m\x1b[22m: "
+        + "sequence_length=9 is larger than self.max_length=4\n"
         + "E1128 api.py:1002] failed (exitcode: 1) local_rank: 0 (pid: 7)\nTraceback\n"
     )
     found = last_lines(log).splitlines()

@@ -1,6 +1,7 @@
 """Run verl in a process of its own, which ends with this one."""
 
 import asyncio
+import re
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ _INTERVAL = 0.2
 _PATIENCE = 15.0
 """Seconds that verl gets to end by itself: torchrun ends its workers, Ray its cluster."""
 _SHOWN_LINES = 30
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TORCHRUN_REPORT = "failed (exitcode: "
 """Where torchrun's own report begins, below the error of the process it has started."""
 
@@ -66,5 +68,6 @@ def last_lines(log: Path) -> str:
     text, cut, _ = log.read_text(encoding="utf-8", errors="replace").partition(_TORCHRUN_REPORT)
     if cut:
         text = text.rpartition("\n")[0]
+    text = _COLOUR.sub("", text)
     lines = [line.rpartition("\r")[2].rstrip() for line in text.split("\n")]  # progress bars
     return "\n".join([line for line in lines if line][-_SHOWN_LINES:])
