@@ -65,6 +65,10 @@ def reward(data_source: str, solution_str: str, ground_truth: str, extra_info: A
     return float(solution_str == ground_truth)
 
 
+def other_reward(**_given: Any) -> float:
+    return 0.0
+
+
 @pytest.fixture
 def model(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A tiny model in the folder `model`."""
@@ -203,6 +207,7 @@ def test_an_override_wins_and_the_field_takes_its_value() -> None:
                 "verl": {
                     "actor_rollout_ref": {"actor": {"optim": {"lr": 3e-7}}},
                     "actor_rollout_ref.rollout.n": 16,
+                    "trainer.logger": "tensorboard",
                     "actor_rollout_ref.model.override_config.attn_implementation": "eager",
                 }
             },
@@ -211,6 +216,7 @@ def test_an_override_wins_and_the_field_takes_its_value() -> None:
     assert config.learning_rate == at(config, "actor_rollout_ref.actor.optim.lr") == 3e-7
     assert config.rollout_batch_size == at(config, "actor_rollout_ref.rollout.n") == 16
     assert at(config, "actor_rollout_ref.model.override_config.attn_implementation") == "eager"
+    assert at(config, "trainer.logger") == ["tensorboard", "file"]
     assert composed(config) == config
 
 
@@ -230,6 +236,7 @@ def test_an_override_may_choose_another_engine() -> None:
         ("trainer", 1, "a group of settings"),
         ("actor_rollout_ref.rollout.n", 0, "rollout_batch_size"),
         ("trainer.test_freq", object(), "cannot be composed"),
+        ("data.train_batch_size", "many", "bad value"),
     ],
 )
 def test_an_override_that_verl_cannot_use_is_refused_at_the_check(
@@ -243,12 +250,24 @@ def test_validation_fills_in_the_config_and_refuses_what_does_not_fit() -> None:
     trainer = ready(VeRLTrainer(fine_tuning(model_name="")))
     assert trainer.verl_config.model_name == at(trainer.verl_config, "model.path") == "model"
     assert at(trainer.verl_config, "model.override_config.attn_implementation") == "eager"
-    with pytest.raises(TrainerError, match="96 rows, fewer than batch_size=200"):
+    with pytest.raises(TrainerError, match="train_data has 96 rows, with batch_size=200"):
         ready(VeRLTrainer(fine_tuning(batch_size=200)))
+    with pytest.raises(TrainerError, match="test_data has 16 rows, with batch_size=17"):
+        ready(VeRLTrainer(fine_tuning(batch_size=17)))
     with pytest.raises(TrainerError, match="at the top of a module"):
         ready(VeRLTrainer(VeRLConfig(model_name="m")), lambda **_given: 0.0)
     with pytest.raises(TrainerError, match="'data_source'"):
         ready(VeRLTrainer(VeRLConfig(model_name="m")))
+
+
+def test_what_was_rewarded_is_part_of_the_config() -> None:
+    first = ready(VeRLTrainer(VeRLConfig(model_name="m")), reward)
+    other = ready(VeRLTrainer(VeRLConfig(model_name="m")), other_reward)
+    assert isinstance(first.config, VeRLConfig)
+    assert isinstance(other.config, VeRLConfig)
+    assert first.config.rewards.keys() == {"reward"}
+    assert other.config.rewards.keys() == {"other_reward"}
+    assert [*first.config.rewards.values()] != [*other.config.rewards.values()]
 
 
 async def test_a_training_without_a_model_is_refused() -> None:

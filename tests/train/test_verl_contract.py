@@ -127,6 +127,7 @@ def test_the_settings_have_their_defaults() -> None:
         "tokenizer_name": "",
         "max_prompt_length": 1024,
         "max_response_length": 512,
+        "rewards": {},
         "composed": {},
     }
     assert not hasattr(VeRLConfig(), "__dict__")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orbiter.train.states import TrainerError
 from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig
-from orbiter.train.verl.fields import fields_of, settings_of
+from orbiter.train.verl.fields import FILE_LOGGER, fields_of, settings_of
 from orbiter.train.verl.installation import config_folder
 from orbiter.train.verl.overrides import overrides_of, require_setting
 
@@ -49,12 +49,14 @@ def compose(config: VeRLConfig, *, rows: int, tested: bool, rewarded: bool) -> C
     single = {key: value for key, value in overrides.items() if key not in choices}
     for key in single:
         require_setting(known, key)
+    device = single.get("trainer.device", "cuda")
     try:
         config = replace(config, **fields_of(config.algorithm, single))
+        settings = settings_of(config, rows=rows, tested=tested, rewarded=rewarded, device=device)
     except (TypeError, ValueError) as error:
-        raise TrainerError(f"extra['verl'] has a bad value: {error}") from error
-    device = single.get("trainer.device", "cuda")
-    settings = settings_of(config, rows=rows, tested=tested, rewarded=rewarded, device=device)
+        raise TrainerError(f"the config has a bad value: {error}") from error
+    if "trainer.logger" in single:
+        single["trainer.logger"] = _with_file_logger(single["trainer.logger"])
     tree = deepcopy(base)
     try:
         for key, value in (settings | single).items():
@@ -63,6 +65,12 @@ def compose(config: VeRLConfig, *, rows: int, tested: bool, rewarded: bool) -> C
     except OmegaConfBaseException as error:
         raise TrainerError(f"verl's config cannot be composed: {error}") from error
     return Composition(replace(config, composed=composed), tree)
+
+
+def _with_file_logger(loggers: Any) -> list[Any]:
+    """The loggers that somebody has chosen, with the one that metrics are read from."""
+    chosen = [loggers] if isinstance(loggers, str) else list(loggers or ())
+    return chosen if FILE_LOGGER in chosen else [*chosen, FILE_LOGGER]
 
 
 def _is_choice(known: Mapping[str, Any], name: str, value: Any) -> bool:

@@ -40,6 +40,8 @@ class VeRLConfig(TrainConfig):
         tokenizer_name: name or path of the tokenizer; by default that of the model.
         max_prompt_length: in tokens.
         max_response_length: in tokens; `sft` limits prompt and answer to the sum of the two.
+        rewards: the reward function's name with the digest of its source, which `mark_validated`
+            fills in, so that two runs with different rewards differ in a param.
         composed: all of verl's settings that this config leads to, which `mark_validated` fills
             in. They are a record: what stands here before is replaced.
 
@@ -58,6 +60,7 @@ class VeRLConfig(TrainConfig):
     tokenizer_name: str = ""
     max_prompt_length: int = 1024
     max_response_length: int = 512
+    rewards: dict[str, str] = field(default_factory=dict)
     composed: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -10,7 +10,10 @@ CHECKPOINTS, VALIDATION = "checkpoints", "validation"
 """Names in the folder of a run, which `composed` has without that folder."""
 
 REWARD_NAME = "reward"
-_LOGGERS = ["console", "file"]
+FILE_LOGGER = "file"
+"""verl's logger that metrics are read from."""
+
+_LOGGERS = ["console", FILE_LOGGER]
 
 _SFT = {
     "epochs": "trainer.total_epochs",
@@ -67,7 +70,7 @@ def settings_of(
     """
     settings = {leaf: getattr(config, field) for field, leaf in _LEAVES[config.algorithm].items()}
     settings = {leaf: value for leaf, value in settings.items() if value != ""}
-    each_epoch = max(1, rows // config.batch_size)
+    each_epoch = max(1, rows // max(1, config.batch_size))
     settings |= {
         "data.train_files": TRAIN_FILE,
         "data.val_files": TEST_FILE if tested else None,

@@ -18,7 +18,7 @@ def _check_verl_available() -> None:
 
 def verl_available() -> bool:
     """Whether verl is installed, with hydra."""
-    return find_spec("verl") is not None and find_spec("hydra") is not None
+    return _found() is not None and find_spec("hydra") is not None
 
 
 def config_folder() -> Path:
@@ -27,7 +27,13 @@ def config_folder() -> Path:
     Raises:
         ImportError: verl is missing.
     """
-    spec = find_spec("verl")
-    if spec is None or not spec.submodule_search_locations:
+    folder = _found()
+    if folder is None:
         raise ImportError(_INSTALL)
-    return Path(spec.submodule_search_locations[0]) / "trainer" / "config"
+    return folder / "trainer" / "config"
+
+
+def _found() -> Path | None:
+    """verl's own folder; any other one that is called `verl` has no `__init__.py`."""
+    spec = find_spec("verl")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent

@@ -11,6 +11,8 @@ _INTERVAL = 0.2
 """Seconds from one look at the metrics to the next."""
 _PATIENCE = 15.0
 """Seconds that verl gets to end by itself: torchrun ends its workers, Ray its cluster."""
+_READ_BACK = 256 * 1024
+"""Bytes of a log's end that are read for its last lines."""
 _SHOWN_LINES = 30
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TORCHRUN_REPORT = "failed (exitcode: "
@@ -65,7 +67,9 @@ async def _end(guard: Process, ended: "asyncio.Future[int]") -> None:
 
 def last_lines(log: Path) -> str:
     """The end of what a process has printed, for an error message; without torchrun's report."""
-    text, cut, _ = log.read_text(encoding="utf-8", errors="replace").partition(_TORCHRUN_REPORT)
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _READ_BACK))
+        text, cut, _ = file.read().decode(errors="replace").partition(_TORCHRUN_REPORT)
     if cut:
         text = text.rpartition("\n")[0]
     text = _COLOUR.sub("", text)

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from orbiter.train.states import TrainerError
+from orbiter.train.trl.rewards import source_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,12 @@ class RewardSpec:
         if not callable(found):
             raise TrainerError(f"The reward function {found!r} is not callable")
         return found  # type: ignore[no-any-return]
+
+    def fingerprint(self) -> dict[str, str]:
+        """The function's name with the digest of its source."""
+        function = self.resolve()
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        return {name: source_digest(function)}
 
     def described(self) -> dict[str, str]:
         """Its names, for a mapping of settings."""

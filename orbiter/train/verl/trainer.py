@@ -227,6 +227,8 @@ class VeRLTrainer(Trainer):
         config = self._config
         if not config.model_name and isinstance(self._agent, str | os.PathLike):
             config = replace(config, model_name=os.fspath(self._agent))
+        if self._reward_spec is not None:
+            config = replace(config, rewards=self._reward_spec.fingerprint())
         return compose(
             config,
             rows=len(self._train_data),
@@ -236,11 +238,9 @@ class VeRLTrainer(Trainer):
 
     def _rows_for_verl(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         config, rewarded = self._config, self._reward_spec is not None
-        if len(self._train_data) < config.batch_size:
-            raise TrainerError(
-                f"train_data has {len(self._train_data)} rows, fewer than batch_size="
-                f"{config.batch_size}: verl leaves out a last batch that is not full"
-            )
+        _require_batches("train_data", len(self._train_data), config)
+        if self._test_data and config.algorithm is VeRLAlgorithm.SFT:
+            _require_batches("test_data", len(self._test_data), config)
         train = verl_rows(config.algorithm, "train_data", self._train_data, rewarded=rewarded)
         test = verl_rows(config.algorithm, "test_data", self._test_data, rewarded=rewarded)
         return train, test
@@ -271,6 +271,14 @@ class VeRLTrainer(Trainer):
         result = _result(measured, len(rows))
         result.extra["eval_items"] = len(rows)
         return result
+
+
+def _require_batches(name: str, rows: int, config: VeRLConfig) -> None:
+    if not 1 <= config.batch_size <= rows:
+        raise TrainerError(
+            f"{name} has {rows} rows, with batch_size={config.batch_size}: verl leaves out a batch "
+            "that is not full, so expected at least 1 and at most as many as there are rows"
+        )
 
 
 def _result(metrics: Mapping[str, Any], steps: int) -> TrainMetrics:
