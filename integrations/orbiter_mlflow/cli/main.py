@@ -16,6 +16,7 @@ from orbiter_mlflow.cli.demo import demo
 from orbiter_mlflow.cli.gate import bless, check
 from orbiter_mlflow.cli.history import history
 from orbiter_mlflow.cli.options import unexpected_error
+from orbiter_mlflow.cli.rollouts import rollouts
 from orbiter_mlflow.cli.run_program import run
 from orbiter_mlflow.cli.runs import diff, reproduce
 from orbiter_mlflow.cli.sync import status, sync
@@ -49,7 +50,9 @@ def commands(context: click.Context) -> None:
         sys.exit(2)
 
 
-for _command in (demo, run, sync, status, reproduce, diff, check, bless, history, comment, ui):
+_TRACK = (demo, run, sync, status, ui)
+_READ = (reproduce, diff, rollouts, check, bless, history, comment)
+for _command in (*_TRACK, *_READ):
     commands.add_command(_command)
 
 _QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}

@@ -38,6 +38,12 @@ def run_page(base: str, experiment_id: str | None, run_id: str) -> str:
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{_WORKFLOW}"
 
 
+def traces_page(base: str, experiment_id: str, run_id: str, name: str) -> str:
+    """The tab of a run's page with its traces of one name (seen in MLflow 3.17)."""
+    shown = quote(f"trace_name::=::{name}::", safe="")
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}/traces?filter={shown}"
+
+
 def compare_page(base: str, experiment_ids: Iterable[str], run_ids: Iterable[str]) -> str:
     """The page that compares runs; they may be of several experiments."""
     runs, experiments = (
