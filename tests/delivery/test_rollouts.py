@@ -31,8 +31,8 @@ EPISODE = Rollout(
     completion=[
         {
             "role": "assistant",
-            "content": "I count.",
-            "tool_calls": [{"id": "c", "function": {"name": "sum", "arguments": '{"of": [2, 2]}'}}],
+            "content": None,
+            "tool_calls": [{"id": "c", "function": {"name": "sum", "arguments": {"of": [2, 2]}}}],
         },
         {"role": "tool", "tool_call_id": "c", "content": "4"},
         {"role": "assistant", "content": "It is 4."},
@@ -285,6 +285,10 @@ async def test_people_find_rollouts_as_traces_and_tables(
     ]
     tool = episode.data.spans[2]
     assert (tool.inputs, tool.outputs) == ({"of": [2, 2]}, "4")
+    first = episode.data.spans[0].outputs["messages"][0]  # in the form that the UI shows as a chat
+    function = {"name": "sum", "arguments": '{"of": [2, 2]}'}
+    assert first["tool_calls"] == [{"id": "c", "type": "function", "function": function}]
+    assert first["content"] == ""
     assert episode.info.tags[names.PHASE] == "train"
     by_name = MlflowClient(uri).search_traces(
         locations=[run_of(uri, trainer.run_id).info.experiment_id],

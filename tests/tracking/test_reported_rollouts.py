@@ -80,7 +80,7 @@ def test_chat_messages_are_kept_whole_and_shown_as_text(trainer: Tracked) -> Non
     assert json.loads(row["messages"]) == {"prompt": prompt, "completion": completion}
     assert row["prompt"] == "system: Count.\n\nuser: 2 + 2?"
     assert row["completion"] == (
-        f"assistant: [{json.dumps(call)}]\n\ntool: 4\n\nassistant: It is 4.\n(no text)"
+        'assistant: [calls sum({"of": [2, 2]})]\n\ntool: 4\n\nassistant: It is 4.\n(no text)'
     )
 
 

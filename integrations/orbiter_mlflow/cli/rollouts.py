@@ -190,7 +190,7 @@ def _text(title: str, text: str, full: bool) -> Iterator[str]:
         half, left_out = _SHOWN // 2, len(text) - _SHOWN // 2 * 2
         text = f"{text[:half]}\n... ({left_out} characters, --full shows them) ...\n{text[-half:]}"
     for line in text.splitlines() or [""]:
-        yield f"{_INDENT}{plain(line)}"
+        yield f"{_INDENT}{plain(line)}".rstrip()
 
 
 def _print_link(store: "RunStore", run: "StoredRun", phase: str, step: int) -> None:

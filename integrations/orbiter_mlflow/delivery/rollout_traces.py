@@ -147,12 +147,12 @@ def _spans(
             answer = {"choices": [{"message": message}]}
             below(f"turn {turn}", "CHAT_MODEL", {"messages": heard}, answer)
             heard = []
-            for name, given, id_ in map(_call, _calls_in(message)):
+            for name, given, id_ in map(tool_call, _calls_in(message)):
                 below(name, "TOOL", given, results.get(id_))
         else:
             heard = [*heard, message]
     for call in calls:
-        name, given, _ = _call(call)
+        name, given, _ = tool_call(call)
         below(name, "TOOL", given, call.get("result") if isinstance(call, dict) else None)
     return found
 
@@ -160,7 +160,26 @@ def _spans(
 def _messages(said: Any, role: str) -> list[Message]:
     if isinstance(said, str):
         return [{"role": role, "content": said}]
-    return [{"role": role} | message for message in said]
+    return [_for_the_ui({"role": role} | message) for message in said]
+
+
+def _for_the_ui(message: dict[str, Any]) -> Message:
+    """A message as MLflow's UI takes it for one of a chat: calls in OpenAI's form."""
+    calls = [
+        {
+            "id": id_,
+            "type": "function",
+            "function": {
+                "name": name,
+                "arguments": given if isinstance(given, str) else json.dumps(given),
+            },
+        }
+        for name, given, id_ in map(tool_call, _calls_in(message))
+    ]
+    content = message.get("content")
+    if not isinstance(content, str | list):
+        content = "" if content is None else json.dumps(content)
+    return message | {"content": content} | ({"tool_calls": calls} if calls else {})
 
 
 def _calls_in(message: Message) -> Iterator[Any]:
@@ -168,7 +187,7 @@ def _calls_in(message: Message) -> Iterator[Any]:
     yield from calls if isinstance(calls, list) else ()
 
 
-def _call(call: Any) -> tuple[str, Any, str]:
+def tool_call(call: Any) -> tuple[str, Any, str]:
     """Name, arguments and id of a tool call, in the form of OpenAI's or in a flat one."""
     if not isinstance(call, dict):
         return "tool", call, ""

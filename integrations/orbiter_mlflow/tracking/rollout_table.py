@@ -15,6 +15,7 @@ from typing import Any
 
 from orbiter.train.hooks import Rollout
 from orbiter_mlflow import names
+from orbiter_mlflow.delivery.rollout_traces import tool_call
 from orbiter_mlflow.redaction.many_texts import ManyTexts
 from orbiter_mlflow.text.values import read, text_of
 
@@ -208,7 +209,8 @@ def _content(message: Mapping[str, Any]) -> str:
         content = "\n".join(part if isinstance(part, str) else "(no text)" for part in parts)
     shown = [] if not content else [content if isinstance(content, str) else _json(content)]
     calls = message.get("tool_calls")
-    shown += [f"[{_json(call)}]" for call in (calls if isinstance(calls, list) else ())]
+    for name, given, _ in map(tool_call, calls if isinstance(calls, list) else ()):
+        shown.append(f"[calls {name}({_json(given)})]")
     return "\n".join(shown)
 
 
