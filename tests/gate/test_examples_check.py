@@ -99,6 +99,58 @@ async def test_one_run_a_side_is_judged_by_its_examples(sqlite_uri: str, check: 
     assert found["tables"].keys() == {before, worse}
 
 
+async def talked(uri: str, right: int, *, evaluated: bool = True, **settings: Any) -> str:
+    """The id of a run whose newest evaluation got `right` prompts right, each in two completions,
+    and its first one none."""
+    trainer = tracked(uri, **settings)
+    trainer.mark_validated()
+    trainer.report_rollouts([{"prompt": "q0", "rewards": {"correct": 0}}], step=1, phase="eval")
+    for _ in range(2 if evaluated else 0):
+        trainer.report_rollouts(
+            [
+                {"prompt": f"What is\n{at}?" * 9, "rewards": {"correct": at < right}}
+                for at in range(200)
+            ],
+            step=2,
+            phase="eval",
+        )
+    await trainer.train()
+    await trainer.evaluate()
+    run_id = str(stored(uri, trainer).info.run_id)
+    del trainer
+    gc.collect()
+    eventually(lambda: not waiting_here(default_spool()))
+    return run_id
+
+
+ROLLOUTS = "rollouts = true"
+
+
+async def test_rollouts_of_the_newest_evaluation_are_judged_prompt_by_prompt(
+    sqlite_uri: str, check: Check
+) -> None:
+    before = await talked(sqlite_uri, 150)
+    worse = await talked(sqlite_uri, 138)
+    code, out, report = check(sqlite_uri, worse, baseline=f'run = "{before}"', more=ROLLOUTS)
+    (found,) = report["examples"]
+    assert (code, found["table"]) == (1, "rollouts/eval"), out
+    assert (found["scores"]["n"], found["scores"]["broken"]) == (200, 12)
+    assert found["worst"][0]["example"].startswith("What is 138?What is 138?")
+    assert len(found["worst"][0]["example"]) < 80
+    other = await talked(sqlite_uri, 0, evaluated=False)
+    code, _, report = check(sqlite_uri, other, baseline=f'run = "{before}"', more=ROLLOUTS)
+    assert code == 3
+    assert "only 0 of 201 are in all of them" in report["examples"][0]["reason"]
+
+
+def test_a_run_without_rollouts_of_an_evaluation_is_not_judged(shelf: Shelf, check: Check) -> None:
+    for name in ("old", "new"):
+        shelf.add(name, {"eval/accuracy": 0.5})
+    code, _, report = check(shelf.uri, "new", baseline=f'run = "{shelf.ids["old"]}"', more=ROLLOUTS)
+    assert code == 3
+    assert "it has no rollouts of an evaluation" in report["examples"][0]["reason"]
+
+
 def logged(shelf: Shelf, name: str, table: Any, path: str) -> str:
     run_id = shelf.add(name, {"eval/accuracy": 0.5})
     shelf.client.log_table(run_id, table, path)
@@ -227,6 +279,8 @@ def test_a_wrong_policy_names_the_key(shelf: Shelf, check: Check) -> None:
         "max_drop = -1": "max_drop = -1 should be greater than or equal to 0",
         "fail_on_slices = true": "fail_on_slices = true needs slices",
         'table = "a*"': "is a pattern: name one table",
+        'rollouts = true\ntable = "a"': "rollouts = true and table name two sources",
+        'rollouts = true\nslices = ["prompt"]': "id, score and slices name one column twice",
         'table = "a.parquet"': "log it as .json",
         'id = "correct"': "name one column twice",
         'test = "welch"': "test = 'welch' should be 'auto', 'mcnemar' or 'permutation'",

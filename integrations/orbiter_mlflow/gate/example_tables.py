@@ -3,13 +3,20 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from orbiter_mlflow import names
 from orbiter_mlflow.errors import CannotCompareError, StoreError
 from orbiter_mlflow.gate.attempts import newest_attempts
 from orbiter_mlflow.gate.examples.judge import MAX_RUNS, ExampleTables
-from orbiter_mlflow.gate.examples.table import MAX_BYTES, ExampleTable, parse_table
+from orbiter_mlflow.gate.examples.table import (
+    MAX_BYTES,
+    ExampleTable,
+    parse_rollouts,
+    parse_table,
+)
 from orbiter_mlflow.gate.judge import usable_runs
 from orbiter_mlflow.gate.model import GateRun
 from orbiter_mlflow.gate.policy import ExamplesPolicy, Policy
+from orbiter_mlflow.runs.rollouts import steps_of
 
 if TYPE_CHECKING:
     from orbiter_mlflow.runs.store import RunStore
@@ -56,16 +63,28 @@ def _tables(
 
 def _table(store: "RunStore", expected: ExamplesPolicy, run: GateRun) -> ExampleTable | str:
     path = expected.path
+    id_column, score, slices = expected.id_column, expected.score_column, expected.slices
     try:
+        if expected.rollouts:
+            steps = steps_of(store, run.run_id, names.EVAL)
+            if not steps:
+                return (
+                    "it has no rollouts of an evaluation: report them with "
+                    f"trainer.report_rollouts(..., phase={names.EVAL!r}), and deliver them "
+                    "(orbiter-mlflow sync)"
+                )
+            newest = steps[max(steps)]
+            contents = [store.artifact(run.run_id, one, max_bytes=MAX_BYTES) for one in newest]
+            return parse_rollouts(
+                [one or b"" for one in contents], id_column=id_column, score=score, slices=slices
+            )
         content = store.artifact(run.run_id, path, max_bytes=MAX_BYTES)
         if content is None:
             return (
                 f"it has no table {path}: log it with trainer.log_eval_table, and deliver it "
                 "(orbiter-mlflow sync)"
             )
-        return parse_table(
-            content, id_column=expected.id, score=expected.score, slices=expected.slices
-        )
+        return parse_table(content, id_column=id_column, score=score, slices=slices)
     except CannotCompareError as error:
         return f"its table {path} {error}"
     except StoreError as error:

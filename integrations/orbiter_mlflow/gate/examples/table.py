@@ -1,4 +1,4 @@
-"""Parse a table of examples: an id, a score and slices for each, as `mlflow.log_table` writes it.
+"""Parse tables of examples: an id, a score and slices for each, as `mlflow.log_table` writes them.
 
 Pure, and strict: a score that is missing or no number, or an id that occurs twice, refuses the
 table, as a gap in it could hide what got worse.
@@ -16,7 +16,7 @@ from orbiter_mlflow.gate.statistics import MAX_VALUE
 from orbiter_mlflow.text.shortening import shortened
 from orbiter_mlflow.text.suggestions import did_you_mean
 
-__all__ = ["MAX_BYTES", "MAX_ROWS", "ExampleTable", "parse_table"]
+__all__ = ["MAX_BYTES", "MAX_ROWS", "ExampleTable", "parse_rollouts", "parse_table"]
 
 Array: TypeAlias = Any
 """A numpy array of floats."""
@@ -28,6 +28,7 @@ MAX_BYTES = 64 << 20
 _NO_LABEL = "(none)"
 """The label of an example whose slice is null."""
 _SHOWN = 80
+_BEGINNING = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,61 @@ def parse_table(
     """
     import numpy as np
 
+    place, rows = _columns(content, id_column, score)
+    ids = _ids([row[place[id_column]] for row in rows], id_column)
+    scores = [
+        _score(row[place[score]], score, at, example)
+        for at, (row, example) in enumerate(zip(rows, ids, strict=True))
+    ]
+    return ExampleTable(
+        ids=tuple(ids),
+        scores=np.array(scores, float),
+        labels={
+            name: tuple(_label(row[place[name]]) for row in rows)
+            for name in slices
+            if name in place
+        },
+        digest=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def parse_rollouts(
+    contents: Sequence[bytes], *, id_column: str, score: str, slices: Sequence[str]
+) -> ExampleTable:
+    """Parse the tables of the rollouts of one evaluation, several to an example.
+
+    The score of an example is the mean over its rollouts, its slices are those of the first.
+
+    Args:
+        contents: at least one table.
+        id_column, score, slices: as for `parse_table`; an id that is a long text, such as a prompt,
+            is shortened.
+
+    Raises:
+        CannotCompareError: as `parse_table` does.
+    """
+    import numpy as np
+
+    scores: dict[str, list[float]] = {}
+    labels: dict[str, dict[str, str]] = {name: {} for name in slices}
+    for content in contents:
+        place, rows = _columns(content, id_column, score)
+        for at, row in enumerate(rows):
+            example = _brief(_id(row[place[id_column]], id_column, at))
+            scores.setdefault(example, []).append(_score(row[place[score]], score, at, example))
+            for name in slices:
+                label = _label(row[place[name]] if name in place else None)
+                labels[name].setdefault(example, label)
+    return ExampleTable(
+        ids=tuple(scores),
+        scores=np.array([math.fsum(one) / len(one) for one in scores.values()], float),
+        labels={name: tuple(found[one] for one in scores) for name, found in labels.items()},
+        digest=hashlib.sha256(b"".join(contents)).hexdigest(),
+    )
+
+
+def _columns(content: bytes, id_column: str, score: str) -> tuple[dict[str, int], list[list[Any]]]:
+    """The places of the columns, and the rows."""
     columns, rows = _content(content)
     place = {name: at for at, name in enumerate(columns)}
     for name in (id_column, score):
@@ -78,23 +134,15 @@ def parse_table(
             raise CannotCompareError(
                 f"has no column {name!r}{near or f'; its columns are {known}'}"
             )
-    ids = _ids([row[place[id_column]] for row in rows], id_column)
-    given = [row[place[score]] for row in rows]
-    for at, value in enumerate(given):
-        if type(value) not in (bool, int, float) or not -MAX_VALUE <= value <= MAX_VALUE:
-            raise CannotCompareError(
-                f"has {_words(value)} as {score!r} in row {at + 1} (example {_words(ids[at])}): "
-                "a score is true, false or a finite number"
-            )
-    return ExampleTable(
-        ids=tuple(ids),
-        scores=np.array(given, float),
-        labels={
-            name: tuple(_label(row[place[name]]) for row in rows)
-            for name in slices
-            if name in place
-        },
-        digest=hashlib.sha256(content).hexdigest(),
+    return place, rows
+
+
+def _score(value: Any, column: str, at: int, example: str) -> float:
+    if type(value) in (bool, int, float) and -MAX_VALUE <= value <= MAX_VALUE:
+        return float(value)
+    raise CannotCompareError(
+        f"has {_words(value)} as {column!r} in row {at + 1} (example {_words(example)}): "
+        "a score is true, false or a finite number"
     )
 
 
@@ -128,20 +176,32 @@ def _content(content: bytes) -> tuple[list[str], list[list[Any]]]:
 def _ids(values: Sequence[Any], column: str) -> list[str]:
     ids: dict[str, int] = {}
     for at, value in enumerate(values):
-        # pandas makes floats of integers in a column with gaps
-        whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
-        if not whole and (type(value) not in (str, int) or value == ""):
-            raise CannotCompareError(
-                f"has {_words(value)} as {column!r} in row {at + 1}: an id is a text or an integer"
-            )
-        text = str(int(value)) if whole else str(value)
-        first = ids.setdefault(text, at)
+        first = ids.setdefault(_id(value, column, at), at)
         if first != at:
             raise CannotCompareError(
                 f"has the {column!r} {_words(value)} in row {first + 1} and in row {at + 1}: each "
                 "example must occur once (mlflow.log_table appends to a table that is there)"
             )
     return list(ids)
+
+
+def _id(value: Any, column: str, at: int) -> str:
+    # pandas makes floats of integers in a column with gaps
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    if not whole and (type(value) not in (str, int) or value == ""):
+        raise CannotCompareError(
+            f"has {_words(value)} as {column!r} in row {at + 1}: an id is a text or an integer"
+        )
+    return str(int(value)) if whole else str(value)
+
+
+def _brief(text: str) -> str:
+    """The text in one line; a long one by its beginning and a digest."""
+    line = " ".join(text.split())
+    if line == text and len(text) <= _SHOWN:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return f"{line[:_BEGINNING]}... #{digest}"
 
 
 def _label(value: Any) -> str:
