@@ -279,12 +279,19 @@ async def test_a_training_without_a_model_is_refused() -> None:
         await trainer.train()
 
 
-async def test_a_script_that_verl_imports_for_its_reward_does_not_train_again(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        (INSIDE, "1", 'if __name__ == "__main__"'),  # verl imports the script for its reward
+        ("WORLD_SIZE", "2", "without torchrun"),
+    ],
+)
+async def test_a_script_inside_another_launch_does_not_start_verl(
+    variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = ready(VeRLTrainer(fine_tuning()))
-    monkeypatch.setenv(INSIDE, "1")
-    with pytest.raises(TrainerError, match='if __name__ == "__main__"'):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(TrainerError, match=message):
         await trainer.train()
 
 

@@ -111,7 +111,8 @@ async def test_a_command_is_asked_to_end_before_it_is_killed(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
-def test_a_command_ends_with_a_caller_that_is_killed() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_command_ends_with_a_caller_that_a_signal_ends(number: signal.Signals) -> None:
     script = written("family.py", FAMILY)
     caller = written(
         "caller.py",
@@ -124,5 +125,5 @@ def test_a_command_ends_with_a_caller_that_is_killed() -> None:
     )
     with subprocess.Popen([sys.executable, str(caller)]) as started:
         pids = family()
-        started.kill()
+        started.send_signal(number)
     eventually(lambda: all(is_gone(pid) for pid in pids))

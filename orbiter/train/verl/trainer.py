@@ -161,7 +161,7 @@ class VeRLTrainer(Trainer):
 
         Raises:
             TrainerError: verl is missing, or ends with an error: then with the last lines of its
-                log.
+                log. Also under torchrun, since verl starts its own processes.
         """
         self._require_validated()
         try:
@@ -172,6 +172,11 @@ class VeRLTrainer(Trainer):
             raise TrainerError(
                 "verl has imported this script for its reward, and would train in a process of a "
                 'training: put the training under `if __name__ == "__main__":`'
+            )
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise TrainerError(
+                "verl starts its own processes: start this script once, without torchrun, and set "
+                "trainer.n_gpus_per_node in extra['verl']"
             )
         composition = self._composition()
         if not composition.config.model_name:
