@@ -80,7 +80,7 @@ $(VERL)/.done: pyproject.toml constraints-verl.txt
 	@echo "Installing into $(VERL); the first time this takes some minutes"
 	@rm -rf $(VERL)
 	@$(OLDEST_PYTHON) -m venv $(VERL)
-	@$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+	@$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile \
 		-c constraints-verl.txt -e '.[verl]' torch $(TEST_TOOLS)
 	@touch $@
 

@@ -418,6 +418,8 @@ def test_the_program_of_the_page_trains_and_is_tracked_live(
     (own_folder / "train.py").write_text(program.text)
     environment = os.environ | {"MLFLOW_TRACKING_URI": sqlite_uri}
     with subprocess.Popen([sys.executable, "train.py"], env=environment) as training:
+        metrics = own_folder / "out" / "verl" / "metrics.jsonl"
+        within(lambda: metrics.exists() or training.poll() is not None)  # cheaper than the store
         within(lambda: points(sqlite_uri, "train/loss") or training.poll() is not None)
         assert training.poll() is None, "no point before the end"
     assert training.returncode == 0
