@@ -6,6 +6,7 @@ once. No secret is missed that `Redactor.text` finds: each shape has such a word
 """
 
 import re
+from itertools import filterfalse
 
 from orbiter_mlflow.redaction.key_names import names_secret_in_url
 from orbiter_mlflow.redaction.redactor import Redactor
@@ -38,12 +39,12 @@ class ManyTexts:
 
     def text(self, text: str) -> str:
         """The text without its secrets: what `Redactor.text` returns for it."""
-        for word in set(text.split()).difference(self._harmless):
+        for word in filterfalse(self._harmless.__contains__, text.split()):
             if _may_be_secret(word, self._redactor):
                 return self._redactor.text(text)
             if len(word) <= _LONGEST:
                 if len(self._harmless) >= _REMEMBERED:
-                    self._harmless = set()
+                    self._harmless.clear()
                 self._harmless.add(word)
         return text
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import to_json
+
 from orbiter.train.hooks import Rollout
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.rollout_traces import tool_call
@@ -65,12 +67,11 @@ def table_of(rollouts: Sequence[Rollout], at_most: int, texts: ManyTexts) -> Tab
         rows.append({names.ROLLOUT: at + 1} | clean.row(rollouts[at]))
     columns = _columns(rows)
     table = {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
-    content = json.dumps(table, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     totals = tuple(
         sum(value for name, value in row.items() if names.is_reward(name) and value is not None)
         for row in rows
     )
-    return Table(content.encode(), len(rows), clean.cut, totals)
+    return Table(to_json(table), len(rows), clean.cut, totals)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
