@@ -19,6 +19,7 @@ class Sizes:
         imports: fresh processes for each import.
         history: points in the run before an answer is lost.
         batches: lost answers, and fresh batches to compare them with.
+        rollout_rounds: steps of the benchmark of rollouts.
         outage: points reported while the server is down.
         processes: interleaved pairs of whole processes.
         encodings: repetitions of encoding and loading the config.
@@ -39,6 +40,7 @@ class Sizes:
     imports: int = 7
     history: int = 1_000_000
     batches: int = 5
+    rollout_rounds: int = 3
     outage: int = 1_000_000
     processes: int = 5
     encodings: int = 50
@@ -64,6 +66,7 @@ QUICK = Sizes(
     imports=1,
     history=10_000,
     batches=2,
+    rollout_rounds=1,
     outage=10_000,
     processes=1,
     encodings=10,

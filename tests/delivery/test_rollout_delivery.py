@@ -174,7 +174,13 @@ def test_traces_that_are_refused_for_good_are_set_aside(scene: Scene) -> None:
 
 def test_a_table_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
     record = kept(journal_of(tmp_path / "run.jsonl", []))
-    for content in (b"{", b"[]", b'{"columns": ["a"], "data": [[1]]}', b'{"columns":[],"data":[]}'):
+    for content in (
+        b"{",
+        b"[" * 100_000,
+        b"[]",
+        b'{"columns": ["a"], "data": [[1]]}',
+        b'{"columns":[],"data":[]}',
+    ):
         with pytest.raises(RejectedError, match="cannot be read"):
             traces_of(record, content, "key")
 

@@ -113,6 +113,12 @@ def test_a_reward_is_a_finite_number_or_missing(given: Any, kept: Any, trainer: 
     assert (row["reward/r"], row["reward/s"]) == (kept, 2.0)
 
 
+def test_a_reward_may_have_any_name(trainer: Tracked) -> None:
+    row = row_of({"rewards": {"": 1, "n" * 300: 2, 3: 3}}, trainer)
+    rewards = {name: value for name, value in row.items() if names.is_reward(name)}
+    assert rewards == {"reward/reward": 1.0, f"reward/{'n' * 250}": 2.0, "reward/3": 3.0}
+
+
 class Hostile:
     """A value that cannot be shown."""
 

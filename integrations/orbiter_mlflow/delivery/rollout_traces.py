@@ -84,7 +84,7 @@ def traces_of(record: Rollouts, content: bytes, key: str) -> list[RolloutTrace]:
         return [
             _trace(record, row, f"{key}:{at}") for at, row in zip(record.traces, rows, strict=True)
         ]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RejectedError(f"the table of rollouts cannot be read: {error}", definite=True) from (
             error
         )

@@ -167,7 +167,10 @@ class _Cleaner:
     def _rewards(self, rewards: Any) -> dict[str, float | None]:
         if not isinstance(rewards, Mapping):
             rewards = {"reward": rewards}
-        found = {names.reward_column(self.text(str(n))): read(one) for n, one in rewards.items()}
+        found = {
+            names.reward_column(self.text(str(name))[: names.MAX_KEY] or "reward"): read(one)
+            for name, one in rewards.items()
+        }
         return {
             name: one if isinstance(one, float) and math.isfinite(one) else None
             for name, one in found.items()
