@@ -9,15 +9,15 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from mlflow import MlflowClient
 
-from orbiter.train import TrainerError, TrainerState, TRLConfig, TRLTrainer
+from orbiter.train import Rollout, TrainerError, TrainerState, TRLConfig, TRLTrainer
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin, load_config
 from paths import ROOT
 from tiny_models import tiny_agent
@@ -33,7 +33,18 @@ SPEEDS = ("runtime", "samples_per_second", "steps_per_second", "step_time", "pre
 
 
 class Tracked(MLflowTrainerMixin, TRLTrainer):
-    """The backend, tracked."""
+    """The backend, tracked; keeps the rollouts that it reports."""
+
+    @property
+    def rollouts(self) -> list[tuple[str, int, list[Rollout]]]:
+        kept: list[tuple[str, int, list[Rollout]]] = self.__dict__.setdefault("_kept", [])
+        return kept
+
+    def _on_rollouts(
+        self, rollouts: Sequence[Rollout], step: int, phase: Literal["train", "eval"]
+    ) -> None:
+        super()._on_rollouts(rollouts, step, phase)
+        self.rollouts.append((phase, step, list(rollouts)))
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +105,11 @@ def short(completions: list[str], **_: Any) -> list[float]:
     return [float(len(text) < 4) for text in completions]
 
 
+async def patient(completions: list[str], **_: Any) -> list[float | None]:
+    await asyncio.sleep(0)
+    return [0.5 for _ in completions]
+
+
 def grpo(steps: int, seed: int = 0, **settings: Any) -> TRLConfig:
     return TRLConfig(
         method="grpo",
@@ -151,6 +167,33 @@ async def test_grpo_raises_a_reward_by_a_margin(seed: int, sqlite_uri: str) -> N
     params = stored(sqlite_uri, trainer).data.params
     assert params["rewards.sevens"] == trainer.config.rewards["sevens"]
     assert params["model"] == "Qwen2ForCausalLM"
+
+
+async def test_what_grpo_samples_is_reported_as_rollouts_of_the_steps_that_are_logged(
+    sqlite_uri: str,
+) -> None:
+    config = grpo(4)
+    config.logging_steps = 2
+    trainer = validated(
+        sqlite_uri, config, grpo_rows(), grpo_rows()[:2], reward=[sevens, short, patient]
+    )
+    await trainer.train()
+    await trainer.evaluate()
+    found = [(phase, step, len(rollouts)) for phase, step, rollouts in trainer.rollouts]
+    assert found == [("train", 2, 16), ("train", 4, 16), ("eval", 4, 16)]
+    answers = {row["prompt"]: row["answer"] for row in grpo_rows()}
+    for _, _, rollouts in trainer.rollouts:
+        for one in rollouts:
+            assert isinstance(one.completion, str)
+            row = {"prompt": one.prompt, **one.extra}
+            assert one.rewards["sevens"] == pytest.approx(sevens(one.completion, row))
+            assert one.rewards.keys() == {"sevens", "short", "patient"}
+            assert one.extra == {"answer": answers[one.prompt]}
+            assert one.tokens is not None
+            assert 1 <= one.tokens <= 6
+    mean = sum(one.rewards["sevens"] for one in trainer.rollouts[-1][2]) / 16
+    metrics = stored(sqlite_uri, trainer).data.metrics
+    assert metrics["eval/rewards/sevens/mean"] == pytest.approx(mean)
 
 
 async def test_dpo_raises_its_preference_accuracy_and_takes_the_agent_of_an_sft(
@@ -355,3 +398,26 @@ def test_of_two_processes_the_first_tracks_and_all_end_together(
 def _losses(client: MlflowClient) -> list[Any]:
     runs = client.search_runs(["0"])
     return [client.get_metric_history(run.info.run_id, "train/loss") for run in runs]
+
+
+def test_the_demo_raises_the_share_of_right_answers(sqlite_uri: str) -> None:
+    command = [str(Path(sys.executable).with_name("orbiter-mlflow")), "demo", "--backend", "trl"]
+    done = subprocess.run(
+        [*command, "--seeds", "1", "--epochs", "12", "--tracking-uri", sqlite_uri],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 runs of 12 epochs of GRPO on 27 sums" in done.stdout
+    for noise in ("train_runtime", "examples/s", "FutureWarning"):
+        assert noise not in done.stdout + done.stderr
+    client, gains = MlflowClient(sqlite_uri), []
+    for run in client.search_runs(["1"]):
+        assert run.info.status == "FINISHED"
+        points = client.get_metric_history(run.info.run_id, "eval/reward")
+        before, after = sorted(points, key=lambda point: point.step)
+        gains.append(after.value - before.value)
+    assert len(gains) == 2
+    assert max(gains) > 0.05

@@ -1,18 +1,20 @@
 """Make TRL's trainer for a method, and run something with it; needs TRL."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import trl
+from transformers import PrinterCallback, set_seed
 
 from orbiter.train.states import TrainerError
 from orbiter.train.trl.agent import Agent
 from orbiter.train.trl.arguments import lora_config, trl_arguments
 from orbiter.train.trl.config import Method, TRLConfig
 from orbiter.train.trl.rewards import Reward
+from orbiter.train.trl.rollouts import RolloutCollector
 from orbiter.train.trl.rows import as_dataset
 
 __all__ = ["TRLLoop", "memory_errors"]
@@ -29,6 +31,7 @@ class TRLLoop:
     """TRL's trainer with a model, its data and its rewards.
 
     Args:
+        report_rollouts: that of a trainer, for what grpo samples.
         reference: the model that DPO compares with; None for a copy of the agent's.
 
     Attributes:
@@ -46,9 +49,10 @@ class TRLLoop:
         test_data: Any,
         rewards: tuple[Reward, ...],
         output_dir: str,
+        report_rollouts: Callable[..., None],
         reference: Any = None,
     ) -> None:
-        self._config = config
+        self._config, self._report_rollouts = config, report_rollouts
         arguments = trl_arguments(config, output_dir)
         given: dict[str, Any] = {
             "args": arguments,
@@ -57,12 +61,15 @@ class TRLLoop:
             "processing_class": agent.tokenizer,
             "peft_config": None if _has_adapters(agent.model) else lora_config(config),
         }
+        collector = RolloutCollector(report_rollouts, config.logging_steps)
         if config.method == "grpo":
-            given["reward_funcs"] = [reward.given for reward in rewards]
+            given["reward_funcs"] = collector.watched(rewards)
             _require_reference(arguments, agent)
         if config.method == "dpo":
             given["ref_model"] = reference or _reference(arguments, agent, given["peft_config"])
         self.hugging = _CLASSES[config.method](agent.model, **given)
+        self.hugging.remove_callback(PrinterCallback)  # what is logged is reported
+        collector.model = self.hugging.model
 
     @property
     def agent(self) -> Agent:
@@ -98,13 +105,20 @@ class TRLLoop:
         """A loop with the same model that has prepared other data to evaluate on."""
         first = next(iter(data.values())) if isinstance(data, Mapping) else data
         reference = getattr(self.hugging, "ref_model", None)
-        return TRLLoop(self._config, self.agent, first, data, rewards, output_dir, reference)
+        return TRLLoop(
+            self._config,
+            self.agent,
+            first,
+            data,
+            rewards,
+            output_dir,
+            self._report_rollouts,
+            reference,
+        )
 
     @contextmanager
     def _prepared(self, callbacks: tuple[Any, ...]) -> Iterator[None]:
         """With these callbacks, on this thread, and with random numbers as at the start."""
-        from transformers import set_seed
-
         device = self.hugging.args.device
         if device.type == "cuda":
             torch.cuda.set_device(device)  # each thread has a device of its own
@@ -134,7 +148,10 @@ def _reference(arguments: Any, agent: Agent, peft_config: Any) -> Any:
         return None
     if peft_config is not None or _has_adapters(agent.model):  # the model without its adapters
         return None
-    return copy.deepcopy(agent.model)
+    reference = copy.deepcopy(agent.model)
+    # An earlier training by TRL has put a `forward` there that is bound to the original.
+    vars(reference).pop("forward", None)
+    return reference
 
 
 def _require_reference(arguments: Any, agent: Agent) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 from orbiter.train.states import TrainerError
 
-__all__ = ["Reward", "rewards_of", "try_reward"]
+__all__ = ["NOT_OF_A_ROW", "Reward", "rewards_of", "try_reward"]
 
 _DIGITS = 16
-_NOT_OF_A_ROW = frozenset(
+NOT_OF_A_ROW = frozenset(
     {"completion_ids", "environments", "log_extra", "log_metric", "trainer_state"}
 )
 """What TRL gives to a reward function besides the columns of the data."""
@@ -39,6 +39,16 @@ class Reward:
     name: str
     digest: str
     given: Any
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is a function, not a model."""
+        return callable(self.given) and not hasattr(self.given, "parameters")
+
+    @property
+    def is_async(self) -> bool:
+        """Whether a call returns something to await."""
+        return _is_async(self.given)
 
 
 def rewards_of(reward_fn: Any) -> tuple[Reward, ...]:
@@ -143,6 +153,14 @@ def _described(value: object) -> str:
     )
 
 
+def _is_async(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  not whether it can be called
+    )
+
+
 # -- both signatures -------------------------------------------------------------------------------
 
 
@@ -155,7 +173,7 @@ def _with_trl_signature(function: Callable[..., Any], name: str) -> Callable[...
     plain = [one for one in parameters.values() if one.kind is not one.VAR_KEYWORD]
     if "completions" in parameters or (parameters and not plain):
         return function
-    if inspect.iscoroutinefunction(function):
+    if _is_async(function):
         raise TrainerError(
             f"reward function {name!r} is async: expected TRL's signature, with a parameter "
             "`completions`, for an async function"
@@ -173,7 +191,7 @@ def _with_trl_signature(function: Callable[..., Any], name: str) -> Callable[...
         )
 
     def reward(*, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[Any]:
-        rows = {key: value for key, value in columns.items() if key not in _NOT_OF_A_ROW}
+        rows = {key: value for key, value in columns.items() if key not in NOT_OF_A_ROW}
         return [
             function(
                 _text_of(completion),
@@ -202,7 +220,7 @@ def try_reward(reward: Reward, row: Mapping[str, Any]) -> None:
     Raises:
         TrainerError: it raises, or does not return one number.
     """
-    if not callable(reward.given) or hasattr(reward.given, "parameters"):  # a model
+    if not reward.is_function:
         return
     prompt = row["prompt"]
     completion: Any = _SAMPLE

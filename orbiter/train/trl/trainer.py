@@ -246,6 +246,7 @@ class TRLTrainer(Trainer):
                 self._test_data,
                 self._rewards,
                 self._output_dir(config),
+                self.report_rollouts,
             )
         return self._loop
 
@@ -319,7 +320,9 @@ class TRLTrainer(Trainer):
                     raise TrainerError("TRL needs a model: call check_agent(agent) first")
                 first = next(iter(_parts(data).values()))
                 folder = self._output_dir(config)
-                loop = TRLLoop(config, self._agent, first, data, self._rewards, folder)
+                loop = TRLLoop(
+                    config, self._agent, first, data, self._rewards, folder, self.report_rollouts
+                )
                 return loop.evaluate(stop)
             loop = self._main_loop(config)
             if data is self._test_data:
