@@ -61,6 +61,7 @@ MAY_IMPORT_MLFLOW = {
 ENTRY_POINTS = {
     "orbiter_mlflow.cli.main": {"orbiter_mlflow.__main__"},
     "orbiter_mlflow.cli.demo_runs": {"orbiter_mlflow.cli.demo"},
+    "orbiter_mlflow.cli.demo_trl": {"orbiter_mlflow.cli.demo"},
     "orbiter_mlflow.plugin.entry_points": set[str](),
     "orbiter_mlflow.pytest_plugin": set[str](),
 }

@@ -1,5 +1,6 @@
 """`orbiter-mlflow demo`, run as its users run it: the installed command, in an empty folder."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -98,6 +99,14 @@ def test_the_demo_in_an_empty_folder(tmp_path: Path) -> None:
     _assert_commands_run(ended.stdout, table)
     eventually(lambda: not journals(default_spool()))
     assert not list(default_spool().glob("*.ack"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trl") is not None, reason="TRL is installed")
+def test_the_demo_of_trl_says_what_to_install() -> None:
+    ended = demo("--backend", "trl")
+    assert ended.returncode == 1
+    assert ended.stderr == "Error: this demo needs TRL: pip install 'orbiter[trl]'\n"
+    assert ended.stdout == ""
 
 
 def _assert_whole(uri: str, run: Run, row: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""`orbiter-mlflow demo`: train six small policies, track them, and show what to do next."""
+"""`orbiter-mlflow demo`: train six small models, track them, and show what to do next."""
 
 import asyncio
 import sys
@@ -18,12 +18,15 @@ from orbiter_mlflow.ui.pages import command_path, display_uri, print_pages
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from orbiter_mlflow.cli.demo_runs import Result
+    from orbiter_mlflow.cli.demo_result import Result
 
 _FIGURES_NOTE = (
     "Your figures may differ a little from those in the documentation: accuracy and loss depend on "
     "the CPU and on NumPy's version, the seconds on the load of the machine."
 )
+
+_EPOCHS = {"policy-gradient": 40, "trl": 20}
+"""Epochs of a run by default, for each backend."""
 
 
 @click.command()
@@ -37,31 +40,64 @@ _FIGURES_NOTE = (
     help="Runs for each learning rate.",
 )
 @click.option(
-    "--epochs", type=click.IntRange(1, 10_000), default=40, show_default=True, help="Of each run."
+    "--epochs",
+    type=click.IntRange(1, 10_000),
+    help=f"Of each run.  [default: {_EPOCHS['policy-gradient']}, with trl {_EPOCHS['trl']}]",
 )
-def demo(tracking_uri: str | None, experiment: str, seeds: int, epochs: int) -> None:
-    """Train six small policies on images of digits, and track them."""
+@click.option(
+    "--backend",
+    type=click.Choice(list(_EPOCHS)),
+    default="policy-gradient",
+    show_default=True,
+    help="trl: GRPO on small language models; needs TRL, and takes some minutes.",
+)
+def demo(
+    tracking_uri: str | None, experiment: str, seeds: int, epochs: int | None, backend: str
+) -> None:
+    """Train six small models, and track them: policies on images of digits, or with TRL."""
     # Without a run id: one from the environment would make all of them the same run.
     options = {"experiment": experiment, "run_id": None}
     if tracking_uri is not None:
         options["tracking_uri"] = tracking_uri
-    sys.exit(_run_demo(settings_from(options), seeds, epochs))
+    epochs = epochs or _EPOCHS[backend]
+    train = _train_trl if backend == "trl" else _train_policies
+    settings = settings_from(options)
+    sys.exit(_show(settings, *train(settings, seeds, epochs)))
 
 
-def _run_demo(settings: MLflowSettings, seeds: int, epochs: int) -> int:
-    """Train all runs and print their results; returns the exit code."""
+def _train_policies(
+    settings: MLflowSettings, seeds: int, epochs: int
+) -> "tuple[str, list[Result]]":
+    """The title of the results, and those of the reference backend."""
     from orbiter_mlflow.cli.demo_runs import demo_configs, load_digits, train_all
 
     train_data, test_data = load_digits()
-    configs = demo_configs(seeds, epochs)
-    code = code_tags(Path(__file__).parent)
-    click.echo(
-        f"orbiter {version('orbiter')}{_commit(code)}: {len(configs)} runs of {epochs} epochs on "
-        f"{len(train_data[0])} images of digits, tested on {len(test_data[0])} others; tracked in "
-        f"{plain(display_uri(settings.tracking_uri))}"
-    )
+    configs, code = demo_configs(seeds, epochs), code_tags(Path(__file__).parent)
+    rows = f"{len(train_data[0])} images of digits, tested on {len(test_data[0])} others"
+    _print_head(settings, code, f"{len(configs)} runs of {epochs} epochs on {rows}")
     results = asyncio.run(train_all(configs, train_data, test_data, settings, code))
-    console().print(_table(results))
+    return "Accuracy on the held-out images before and after training", results
+
+
+def _train_trl(settings: MLflowSettings, seeds: int, epochs: int) -> "tuple[str, list[Result]]":
+    """The title of the results, and those of GRPO."""
+    from orbiter_mlflow.cli.demo_trl import LEARNING_RATES, require_trl, sums, train_all
+
+    require_trl()
+    code, runs = code_tags(Path(__file__).parent), len(LEARNING_RATES) * seeds
+    _print_head(settings, code, f"{runs} runs of {epochs} epochs of GRPO on {len(sums())} sums")
+    results = asyncio.run(train_all(seeds, epochs, settings, code))
+    return "Share of right answers, sampled, before and after training", results
+
+
+def _print_head(settings: MLflowSettings, code: dict[str, str], what: str) -> None:
+    where = plain(display_uri(settings.tracking_uri))
+    click.echo(f"orbiter {version('orbiter')}{_commit(code)}: {what}; tracked in {where}")
+
+
+def _show(settings: MLflowSettings, title: str, results: "list[Result]") -> int:
+    """Print the results and what to do next; returns the exit code."""
+    console().print(_table(title, results))
     click.echo(_FIGURES_NOTE)
     if not all(result.delivered for result in results):
         _print_command("See what is not delivered yet, and why", "status")
@@ -79,18 +115,18 @@ def _commit(code: dict[str, str]) -> str:
     return f" (commit {code[names.GIT_COMMIT][:8]}{changed})"
 
 
-def _table(results: "list[Result]") -> "Table":
+def _table(title: str, results: "list[Result]") -> "Table":
     from rich.table import Table
 
-    table = Table(title="Accuracy on the held-out images before and after training", min_width=80)
+    table = Table(title=title, min_width=80)
     for heading in ("run", "learning rate", "seed", "before", "after", "loss", "seconds"):
         table.add_column(heading, justify="left" if heading == "run" else "right")
     table.add_column("status")
     for result in results:
         table.add_row(
             (result.run_id or "-")[:8],
-            str(result.config.learning_rate),
-            str(result.config.seed),
+            str(result.learning_rate),
+            str(result.seed),
             f"{result.before:.1%}",
             f"{result.after:.1%}",
             f"{result.loss:.3f}",

@@ -3,10 +3,7 @@
 It does what a user does: a backend, the mixin, `evaluate`, `train`, `evaluate`.
 """
 
-import asyncio
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -16,37 +13,21 @@ from orbiter.train.policy_gradient.trainer import (
     PolicyGradientTrainer,
     SoftmaxPolicy,
 )
-from orbiter_mlflow import names
+from orbiter_mlflow.cli.demo_result import Result, settings_of_run, train_one
 from orbiter_mlflow.mixin import MLflowTrainerMixin
 from orbiter_mlflow.settings import MLflowSettings
 
-__all__ = ["Data", "DemoTrainer", "Result", "demo_configs", "load_digits", "train_all"]
+__all__ = ["Data", "DemoTrainer", "demo_configs", "load_digits", "train_all"]
 
 LEARNING_RATES = (0.5, 0.1)
 ACTIONS = 10
 _DELIVERY_TIMEOUT = 5.0
-"""Seconds to wait, after `train` has, for what is delivered last: artifacts."""
-_POLL_INTERVAL = 0.02
-_CODE_TAGS = (names.GIT_COMMIT, names.GIT_BRANCH, names.GIT_REPO_URL)
 
 Data = tuple[Any, Any]
 
 
 class DemoTrainer(MLflowTrainerMixin, PolicyGradientTrainer):
     """The reference backend, tracked."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of one run; accuracies and loss are those on the held-out images."""
-
-    run_id: str | None
-    config: PolicyGradientConfig
-    before: float
-    after: float
-    loss: float
-    seconds: float
-    delivered: bool
 
 
 def load_digits() -> tuple[Data, Data]:
@@ -90,43 +71,20 @@ async def train_all(
     """
     results = []
     for config in configs:
+        rate, seed = config.learning_rate, config.seed
         batches = -(-len(train_data[0]) // config.batch_size)
-        own = {
-            "run_name": f"learning_rate={config.learning_rate} seed={config.seed}",
-            "progress": config.epochs * batches,
-            "tags": {
-                **settings.tags,
-                **{tag: code_tags[tag] for tag in _CODE_TAGS if tag in code_tags},
-            },
-            "skip_provenance": (*settings.skip_provenance, "git"),
-        }
-        trainer = DemoTrainer(config, mlflow=settings.model_copy(update=own))
-        results.append(await _train_one(trainer, config, train_data, test_data))
+        own = settings_of_run(settings, rate, seed, config.epochs * batches, code_tags)
+        trainer = DemoTrainer(config, mlflow=own)
+
+        def check(trainer: DemoTrainer = trainer) -> None:
+            trainer.check_agent(SoftmaxPolicy(train_data[0].shape[1], ACTIONS))
+            trainer.check_dataset(train_data, test_data)
+            trainer.check_reward()
+            trainer.check_config()
+
+        results.append(
+            await train_one(
+                trainer, rate, seed, check, lambda found: found.accuracy, _DELIVERY_TIMEOUT
+            )
+        )
     return results
-
-
-async def _train_one(
-    trainer: DemoTrainer, config: PolicyGradientConfig, train_data: Data, test_data: Data
-) -> Result:
-    start = time.monotonic()
-    trainer.check_agent(SoftmaxPolicy(train_data[0].shape[1], ACTIONS))
-    trainer.check_dataset(train_data, test_data)
-    trainer.check_reward()
-    trainer.check_config()
-    before = await trainer.evaluate()
-    trainer.mark_validated()
-    await trainer.train()
-    after = await trainer.evaluate()
-    run_id = await trainer.wait_run_id()
-    seconds = time.monotonic() - start
-    delivered = run_id is not None and await _wait_delivered(trainer)
-    return Result(run_id, config, before.accuracy, after.accuracy, after.loss, seconds, delivered)
-
-
-async def _wait_delivered(trainer: DemoTrainer) -> bool:
-    deadline = time.monotonic() + _DELIVERY_TIMEOUT
-    while not trainer.delivered:
-        if time.monotonic() >= deadline:
-            return False
-        await asyncio.sleep(_POLL_INTERVAL)
-    return True
