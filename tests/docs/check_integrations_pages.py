@@ -30,4 +30,4 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(
 
 
 def test_each_library_has_a_page() -> None:
-    assert len(PAGES) == 4
+    assert len(PAGES) == 5
