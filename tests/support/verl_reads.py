@@ -21,8 +21,8 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.tracking import FileLogger
 
+from orbiter.train.verl.completions_log import CompletionsLog
 from orbiter.train.verl.metrics_log import MetricsLog
-from orbiter.train.verl.validation_log import ValidationLog
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def write(folder: Path) -> dict[str, Any]:
     resumed = FileLogger("project", "experiment")
     resumed.log({"train/loss": 0.5, "val-core/orbiter/reward/mean@1": 0.25}, 2)
     seen += [list(entry) for entry in log.read()]
-    validation = ValidationLog(folder / "validation")
+    validation = CompletionsLog(folder / "validation")
     writer = RayPPOTrainer._write_generations
     said = {"acc": [np.float64(1.0)], "uid": ["u"]}
     writer(["1+1"], ["2"], ["2"], [1.0], said, str(folder / "validation"), 3)

@@ -313,6 +313,7 @@ async def planned(algorithm: VeRLAlgorithm, folder: Path) -> Planned:
         max_prompt_length=64,
         max_response_length=64,
         output_dir=str(folder),
+        extra={"verl": {"trainer.rollout_data_dir": "said"}},
     )
     trainer = Planned(config)
     await ready(trainer, reward).train()
@@ -338,6 +339,8 @@ async def test_the_launch_of_reinforcement_learning_is_planned(
     assert config["trainer"]["validation_data_dir"] == str(folder / "validation")
     assert config["reward"]["custom_reward_function"]["path"] == str(folder / "reward.py")
     assert config["actor_rollout_ref"]["model"]["path"] == str(own_folder / "model")
+    assert plan.completions == {"eval": folder / "validation", "train": own_folder / "said"}
+    assert config["trainer"]["rollout_data_dir"] == str(own_folder / "said")
     forwarded = config["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"]
     assert forwarded["VERL_FILE_LOGGER_PATH"] == str(folder / "metrics.jsonl")
 

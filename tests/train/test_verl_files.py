@@ -11,12 +11,12 @@ import pyarrow.parquet
 import pytest
 
 from orbiter.train import RewardSpec, TrainerError, VeRLAlgorithm
+from orbiter.train.verl.completions_log import CompletionsLog
 from orbiter.train.verl.metrics_log import MetricsLog
 from orbiter.train.verl.overrides import overrides_of, require_setting
 from orbiter.train.verl.process import last_lines
 from orbiter.train.verl.reward_file import reward_source
 from orbiter.train.verl.rows import verl_rows, write_parquet
-from orbiter.train.verl.validation_log import ValidationLog
 
 
 def reward(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None) -> float:
@@ -88,7 +88,7 @@ def said(step: int, *outputs: str) -> str:
 
 
 def test_the_completions_of_a_validation_become_rollouts(tmp_path: Path) -> None:
-    log = ValidationLog(tmp_path)
+    log = CompletionsLog(tmp_path)
     (tmp_path / "0.jsonl").write_text(said(0, "two", "2"))
     assert list(log.read(ended=False)) == []  # it may still grow
     ((step, rollouts),) = log.read(ended=False)
@@ -102,7 +102,7 @@ def test_the_completions_of_a_validation_become_rollouts(tmp_path: Path) -> None
 
 def test_the_completions_of_an_earlier_job_are_not_read_again(tmp_path: Path) -> None:
     (tmp_path / "5.jsonl").write_text(said(5, "old"))
-    log = ValidationLog(tmp_path)
+    log = CompletionsLog(tmp_path)
     assert list(log.read(ended=True)) == []
     (tmp_path / "5.jsonl").write_text(said(5, "written again") + '{"input": "cut sh')
     ((step, (rollout,)),) = log.read(ended=True)
@@ -110,7 +110,7 @@ def test_the_completions_of_an_earlier_job_are_not_read_again(tmp_path: Path) ->
 
 
 def test_a_folder_that_verl_never_makes_has_no_completions(tmp_path: Path) -> None:
-    assert list(ValidationLog(tmp_path / "none").read(ended=True)) == []
+    assert list(CompletionsLog(tmp_path / "none").read(ended=True)) == []
 
 
 # -- data ------------------------------------------------------------------------------------------

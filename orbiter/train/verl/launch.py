@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from orbiter.train.states import TrainerError
 from orbiter.train.verl import fields
@@ -25,6 +25,11 @@ _ENTRY_POINTS = {
 _OF_A_RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _CPU_PLATFORM = "orbiter.train.verl.cpu_platform"
 _CONFIG = "config"
+Phase = Literal["train", "eval"]
+_COMPLETIONS: Mapping[Phase, str] = {
+    "eval": "trainer.validation_data_dir",
+    "train": "trainer.rollout_data_dir",
+}
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,14 @@ class LaunchPlan:
         environment: all of its environment variables.
         log: the file for what it prints.
         metrics: the file that verl writes its metrics to.
-        validation: the folder that verl writes the completions of validations to; it may not exist.
+        completions: the folders that verl writes completions to, by phase; they may not exist yet.
     """
 
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
     metrics: Path
-    validation: Path
+    completions: Mapping[Phase, Path]
 
 
 def plan_launch(
@@ -91,7 +96,11 @@ def plan_launch(
         | (_on_cpu(environment) if tree.trainer.device == "cpu" else {}),
         log=folder / "verl.log",
         metrics=metrics,
-        validation=folder / fields.VALIDATION,
+        completions={
+            phase: Path(written)
+            for phase, name in _COMPLETIONS.items()
+            if (written := OmegaConf.select(tree, name))
+        },
     )
 
 
@@ -118,6 +127,10 @@ def _paths(tree: "DictConfig", folder: Path) -> dict[str, str]:
         value: Any = OmegaConf.select(tree, name)
         if value in ours:
             found[name] = str(folder / value)
+    for name in _COMPLETIONS.values():
+        value = OmegaConf.select(tree, name)
+        if value and name not in found:
+            found[name] = str(Path(value).resolve())
     for name in ("model.path", "actor_rollout_ref.model.path", "critic.model.path"):
         value = OmegaConf.select(tree, name)
         if value and Path(value).is_dir():

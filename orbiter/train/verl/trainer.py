@@ -12,6 +12,7 @@ from orbiter.train._log_throttle import quiet_logger
 from orbiter.train.states import TrainerError, TrainerState
 from orbiter.train.trainer import TrainConfig, Trainer, TrainMetrics
 from orbiter.train.verl import fields
+from orbiter.train.verl.completions_log import CompletionsLog
 from orbiter.train.verl.composition import Composition, compose
 from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig
 from orbiter.train.verl.installation import _check_verl_available, verl_available
@@ -21,7 +22,6 @@ from orbiter.train.verl.process import last_lines, run_guarded
 from orbiter.train.verl.reward import RewardSpec
 from orbiter.train.verl.reward_file import reward_source
 from orbiter.train.verl.rows import verl_rows, write_parquet
-from orbiter.train.verl.validation_log import ValidationLog
 
 __all__ = ["VeRLTrainer"]
 
@@ -188,7 +188,8 @@ class VeRLTrainer(Trainer):
             return await self._run(plan)
 
     async def _run(self, plan: LaunchPlan) -> TrainMetrics:
-        measured, said = MetricsLog(plan.metrics), ValidationLog(plan.validation)
+        measured = MetricsLog(plan.metrics)
+        said = {phase: CompletionsLog(folder) for phase, folder in plan.completions.items()}
         last: Mapping[str, Any] = {}
         steps = 0
 
@@ -201,8 +202,9 @@ class VeRLTrainer(Trainer):
                 if validation:
                     self.report(validation, step=step, phase="eval")
                     self._validation = validation
-            for step, rollouts in said.read(ended=ended):
-                self.report_rollouts(rollouts, step=step, phase="eval")
+            for phase, completions in said.items():
+                for step, rollouts in completions.read(ended=ended):
+                    self.report_rollouts(rollouts, step=step, phase=phase)
 
         _logger.info("verl prints to %s", plan.log)
         code = await run_guarded(

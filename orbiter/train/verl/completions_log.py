@@ -1,4 +1,4 @@
-"""Read the completions of verl's validations from the files that verl writes them to."""
+"""Read completions from the files that verl writes them to, at a validation or each step."""
 
 import json
 import math
@@ -9,8 +9,8 @@ from typing import Any
 from orbiter.train.rollouts import Rollout
 
 
-class ValidationLog:
-    """A folder to which verl adds a file `<step>.jsonl` at each validation.
+class CompletionsLog:
+    """A folder to which verl adds files `<step>.jsonl`.
 
     Args:
         folder: need not exist; the files that it has already are those of an earlier job.
