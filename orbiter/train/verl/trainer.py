@@ -215,7 +215,8 @@ class VeRLTrainer(Trainer):
         if not steps:
             raise TrainerError(
                 f"verl ended without a step. It resumes from {fields.CHECKPOINTS!r} in output_dir: "
-                "raise epochs to train on, or choose another folder"
+                "to train on, raise epochs by two or more, since verl 0.9 spends one of them on "
+                "the epoch that had ended; else choose another folder"
             )
         return _result(last, steps)
 
