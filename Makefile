@@ -49,9 +49,8 @@ test-lowest:
 	@$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt PYTHON=$(OLDEST_PYTHON) test
 
 # The configs of the large libraries, what they log to MLflow, and trainings by TRL, in an environment
-# of their own. verl
-# comes without what it needs: only its config files are read. torch has no wheel for each new Python
-# at once.
+# of their own. verl comes without what it needs: only its config files are read. torch has no wheel
+# for each new Python at once.
 INTEGRATIONS := .venv-integrations
 test-integrations: $(INTEGRATIONS)/.done
 	$(INTEGRATIONS)/bin/python -m pytest -n 0 tests/config/check_integrations.py

@@ -190,6 +190,7 @@ OF_ONE_LIFE = (
     "orbiter.seeds",
     "orbiter.provenance",
     "orbiter.datasets.",
+    "orbiter.rollouts.",
     "mlflow.source.",
     "mlflow.user",
 )
