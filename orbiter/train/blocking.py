@@ -79,6 +79,8 @@ async def run_blocking(work: Callable[[], T], *, stop: Callable[[], object]) -> 
         await _wait(ended)
     except GeneratorExit:  # the event loop is gone, and with it the possibility to wait
         _call(stop)
+        atexit.unregister(stop_at_exit)
+        atexit.register(thread.join)
         raise
     except BaseException:
         _call(stop)

@@ -4,10 +4,10 @@
 
 Orders arrive on standard input, one JSON line each: a journal to deliver, or changes in the
 environment of the training. An empty object says that a journal has grown, an empty line that
-somebody waits. The death of the training
-process is seen by a pidfd, not by the end of the input, which forked loops may keep open for
-minutes. Once it is dead its runs are ended, and this process ends when they are delivered, or after
-`retry.LINGER` seconds; the rest then waits for `orbiter-mlflow sync`.
+somebody waits. The death of the training process is seen by a pidfd, not by the end of the input,
+which forked loops may keep open for minutes. Once it is dead its runs are ended, and this process
+ends when they are delivered, or after `retry.LINGER` seconds; the rest then waits for
+`orbiter-mlflow sync`.
 """
 
 import contextlib

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +34,7 @@ class DeliveryProcess(Host):
         self._pipe: Descriptor | None = None
         self._starts = 0
         self._orders: dict[Path, bytes] = {}
+        self._queue: deque[bytes] = deque()
         self._unsent = b""
         self._environment: Environment | None = None
         self._folder: str | None = None
@@ -80,21 +82,34 @@ class DeliveryProcess(Host):
         return json.dumps({"environment": changes}).encode() + b"\n" if changes else b""
 
     def _send(self, order: bytes) -> None:
-        """Write to the child's pipe without ever waiting for the child."""
-        with self._lock:
+        """Write to the child's pipe without ever waiting, for the child or for another caller.
+
+        Who holds the lock writes for all: a garbage collection in the middle of it may end the run
+        of another trainer, and come back here in the same thread.
+        """
+        self._queue.append(order)
+        while self._queue and self._lock.acquire(blocking=False):
+            try:
+                self._write_queue()
+            finally:
+                self._lock.release()
+
+    def _write_queue(self) -> None:
+        while self._queue:
+            order = self._queue.popleft()
             if order.strip() or not self._unsent:
                 self._unsent += order
-            if self._pipe is None or not self._pipe.is_ours():
+        if self._pipe is None or not self._pipe.is_ours():
+            self._close()
+            self._launch()
+        while self._unsent and self._pipe is not None:
+            try:
+                self._unsent = self._unsent[os.write(self._pipe.number, self._unsent) :]
+            except BlockingIOError:  # the child is busy and its pipe full: later
+                return
+            except OSError:  # it was killed
                 self._close()
                 self._launch()
-            while self._unsent and self._pipe is not None:
-                try:
-                    self._unsent = self._unsent[os.write(self._pipe.number, self._unsent) :]
-                except BlockingIOError:  # the child is busy and its pipe full: later
-                    return
-                except OSError:  # it was killed
-                    self._close()
-                    self._launch()
 
     def _launch(self) -> None:
         """Start a child and give it all orders, or fall back to the thread."""
