@@ -199,6 +199,17 @@ def test_the_fields_decide_the_settings_that_mean_the_same() -> None:
     assert at(sft, "trainer.test_freq") == -1
 
 
+def test_a_batch_on_a_gpu_holds_the_longest_row() -> None:
+    long = VeRLConfig(max_prompt_length=15_000, max_response_length=5_000)
+    grpo = composed(long)
+    assert at(grpo, "actor_rollout_ref.actor.ppo_max_token_len_per_gpu") == 20_000
+    assert at(grpo, "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu") == 20_000
+    assert at(grpo, "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu") == 20_000
+    sft = composed(replace(long, algorithm=VeRLAlgorithm.SFT))
+    assert at(sft, "data.max_token_len_per_gpu") == 20_000
+    assert at(composed(VeRLConfig()), "actor_rollout_ref.actor.ppo_max_token_len_per_gpu") == 16384
+
+
 def test_an_override_wins_and_the_field_takes_its_value() -> None:
     config = composed(
         VeRLConfig(

@@ -81,13 +81,14 @@ def settings_of(
         "trainer.project_name": "orbiter",
         "trainer.test_freq": each_epoch if tested else -1,
     }
+    longest = config.max_prompt_length + config.max_response_length
     if config.algorithm is VeRLAlgorithm.SFT:
-        longest = config.max_prompt_length + config.max_response_length
         settings |= {
             "data.max_length": longest,
             "data.max_token_len_per_gpu": max(8192, longest),
         }
         return settings | (_ON_CPU if device == "cpu" else {})
+    settings["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"] = max(16384, longest)
     return settings | _reinforced(config, each_epoch, tested, rewarded)
 
 
