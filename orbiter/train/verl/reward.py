@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from orbiter.train.source_digest import source_digest
 from orbiter.train.states import TrainerError
-from orbiter.train.trl.rewards import source_digest
 
 
 @dataclass(frozen=True, slots=True)
