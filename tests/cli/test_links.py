@@ -9,7 +9,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.runs.store import RunStore
 from orbiter_mlflow.ui.columns import shared_view
-from orbiter_mlflow.ui.links import compare_page, run_page, runs_page
+from orbiter_mlflow.ui.links import compare_page, run_page, runs_page, traces_page
 from orbiter_mlflow.ui.pages import pages, server_command, ui_address
 from servers import free_port
 from trainers import stored, tracked, trained
@@ -37,6 +37,9 @@ def test_pages_keep_the_path_of_the_address(base: str) -> None:
     compared = compare_page(base, ["7", "7"], ["a", "b"])
     runs, experiments = "%5B%22a%22%2C%22b%22%5D", "%5B%227%22%5D"
     assert compared == f"{start}compare-runs?runs={runs}&experiments={experiments}&{SIDE}"
+    shown = "trace_name%3A%3A%3D%3A%3Atrain%2F000300%3A%3A"
+    found = traces_page(base, "7", "abc", "train/000300")
+    assert found == f"{start}experiments/7/runs/abc/traces?filter={shown}"
 
 
 def test_a_server_is_its_own_address_and_a_file_gets_a_local_one() -> None:
