@@ -70,7 +70,7 @@ def write(folder: Path) -> dict[str, Any]:
     writer = RayPPOTrainer._write_generations
     said = {"acc": [np.float64(1.0)], "uid": ["u"]}
     writer(["1+1"], ["2"], ["2"], [1.0], said, str(folder / "validation"), 3)
-    ((step, (rollout,)),) = validation.read(ended=True)
+    ((step, (rollout,)),) = validation.read(reached=3, ended=True)
     return {
         "entries": seen,
         "step": step,

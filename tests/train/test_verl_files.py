@@ -90,27 +90,97 @@ def said(step: int, *outputs: str) -> str:
 def test_the_completions_of_a_validation_become_rollouts(tmp_path: Path) -> None:
     log = CompletionsLog(tmp_path)
     (tmp_path / "0.jsonl").write_text(said(0, "two", "2"))
-    assert list(log.read(ended=False)) == []  # it may still grow
-    ((step, rollouts),) = log.read(ended=False)
+    assert list(log.read(reached=0, ended=False)) == []  # it may still grow
+    ((step, rollouts),) = log.read(reached=1, ended=False)
     assert step == 0
     assert [rollout.completion for rollout in rollouts] == ["two", "2"]
     assert rollouts[0].prompt == "1+1"
     assert rollouts[0].rewards == {"score": 0.5}
     assert rollouts[0].extra == {"ground_truth": "2"}
-    assert list(log.read(ended=True)) == []
+    assert list(log.read(reached=1, ended=True)) == []
+
+
+def completions(log: CompletionsLog, reached: int, *, ended: bool) -> list[tuple[int, list[str]]]:
+    return [
+        (step, [str(rollout.completion) for rollout in rollouts])
+        for step, rollouts in log.read(reached=reached, ended=ended)
+    ]
+
+
+def test_a_file_is_taken_once_verl_has_left_it_however_slowly_it_was_written(
+    tmp_path: Path,
+) -> None:
+    log = CompletionsLog(tmp_path)
+    first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    first.write_text(said(1, "a"))
+    for _ in range(3):  # a pause of verl's
+        assert completions(log, 1, ended=False) == []
+    first.write_text(said(1, "a", "b"))
+    second.write_text(said(2, "c"))
+    assert completions(log, 1, ended=False) == [(1, ["a", "b"])]
+    assert completions(log, 2, ended=False) == []
+    assert completions(log, 3, ended=False) == [(2, ["c"])]
+
+
+def test_a_file_that_still_grows_gives_each_completion_once(tmp_path: Path) -> None:
+    log = CompletionsLog(tmp_path)
+    file = tmp_path / "1.jsonl"
+    file.write_text(said(1, "a") + said(1, "b")[:20])
+    assert completions(log, 2, ended=False) == [(1, ["a"])]
+    file.write_text(said(1, "a", "b", "c"))
+    assert completions(log, 2, ended=False) == [(1, ["b", "c"])]
+    assert completions(log, 2, ended=True) == []
+
+
+def test_the_files_of_an_earlier_job_do_not_complete_those_of_this_one(tmp_path: Path) -> None:
+    (tmp_path / "9.jsonl").write_text(said(9, "old"))
+    log = CompletionsLog(tmp_path)
+    (tmp_path / "1.jsonl").write_text(said(1, "a"))
+    assert completions(log, 1, ended=False) == []
+
+
+def test_a_completion_with_another_end_of_a_line_is_one_line(tmp_path: Path) -> None:
+    log = CompletionsLog(tmp_path)
+    text = "one\u2028two\u0085three\x0bfour"
+    entry = json.dumps({"input": text, "output": text}, ensure_ascii=False) + "\n"
+    (tmp_path / "1.jsonl").write_text(entry, encoding="utf-8")
+    assert completions(log, 1, ended=True) == [(1, [text])]
+
+
+def test_lines_that_cannot_be_read_cost_no_other_and_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = CompletionsLog(tmp_path)
+    cut = json.dumps({"input": "", "output": "é"}, ensure_ascii=False).encode()[:-3]
+    (tmp_path / "1.jsonl").write_bytes(b"nonsense\n" + said(1, "a").encode() + cut)
+    assert completions(log, 1, ended=True) == [(1, ["a"])]
+    assert "2 of 3 lines of" in caplog.text
+
+
+def test_a_file_that_is_gone_has_no_completions(tmp_path: Path) -> None:
+    (tmp_path / "1.jsonl").symlink_to(tmp_path / "gone")
+    assert completions(CompletionsLog(tmp_path), 1, ended=True) == []
+
+
+@pytest.mark.parametrize("score", ["high", [1.0], {}, None, math.nan, 10**400])
+def test_what_is_no_number_is_no_score(score: Any, tmp_path: Path) -> None:
+    log = CompletionsLog(tmp_path)
+    (tmp_path / "1.jsonl").write_text(json.dumps({"output": "a", "score": score}) + "\n")
+    ((_, (rollout,)),) = log.read(reached=1, ended=True)
+    assert rollout.rewards == {}
 
 
 def test_the_completions_of_an_earlier_job_are_not_read_again(tmp_path: Path) -> None:
     (tmp_path / "5.jsonl").write_text(said(5, "old"))
     log = CompletionsLog(tmp_path)
-    assert list(log.read(ended=True)) == []
+    assert list(log.read(reached=5, ended=True)) == []
     (tmp_path / "5.jsonl").write_text(said(5, "written again") + '{"input": "cut sh')
-    ((step, (rollout,)),) = log.read(ended=True)
+    ((step, (rollout,)),) = log.read(reached=5, ended=True)
     assert (step, rollout.completion) == (5, "written again")
 
 
 def test_a_folder_that_verl_never_makes_has_no_completions(tmp_path: Path) -> None:
-    assert list(CompletionsLog(tmp_path / "none").read(ended=True)) == []
+    assert list(CompletionsLog(tmp_path / "none").read(reached=1, ended=True)) == []
 
 
 # -- data ------------------------------------------------------------------------------------------

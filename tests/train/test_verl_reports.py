@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from orbiter.train import TrainerError, TrainMetrics, VeRLTrainer
 from orbiter.train.rollouts import Rollout
-from orbiter.train.verl.launch import LaunchPlan
+from orbiter.train.verl.launch import LaunchPlan, Phase
 
 SCRIPT = """
 import json, os, sys
@@ -79,6 +80,19 @@ async def test_what_came_before_an_error_is_reported(own_folder: Path) -> None:
     with pytest.raises(TrainerError, match="verl ended with exit code 3"):
         await trainer._run(plan(own_folder, "3"))
     assert len(trainer.reports) == 6
+
+
+async def test_completions_that_cannot_be_read_fail_no_training(
+    own_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Recording()
+    planned = plan(own_folder, "0")
+    folders: Mapping[Phase, Path] = {"eval": own_folder / "no", "train": own_folder / "said"}
+    script = "import os; os.makedirs('no/2.jsonl')\n" + SCRIPT  # a folder in the place of a file
+    command = [sys.executable, "-c", script, "0"]
+    await trainer._run(replace(planned, command=command, completions=folders))
+    assert trainer.reports[-1] == ("train", 2, ["said"])
+    assert "completions of phase 'eval' could not be read" in caplog.text
 
 
 async def test_a_verl_that_has_nothing_left_to_do_is_no_training(own_folder: Path) -> None:

@@ -192,10 +192,12 @@ class VeRLTrainer(Trainer):
         said = {phase: CompletionsLog(folder) for phase, folder in plan.completions.items()}
         last: Mapping[str, Any] = {}
         steps = 0
+        reached = -1
 
         def report(ended: bool) -> None:
-            nonlocal last, steps
+            nonlocal last, steps, reached
             for step, train, validation in measured.read():
+                reached = step
                 if train:
                     self.report(train, step=step)
                     last, steps = train, step
@@ -203,8 +205,11 @@ class VeRLTrainer(Trainer):
                     self.report(validation, step=step, phase="eval")
                     self._validation = validation
             for phase, completions in said.items():
-                for step, rollouts in completions.read(ended=ended):
-                    self.report_rollouts(rollouts, step=step, phase=phase)
+                try:
+                    for step, rollouts in completions.read(reached=reached, ended=ended):
+                        self.report_rollouts(rollouts, step=step, phase=phase)
+                except Exception:  # a record of the training, not a part of it
+                    _logger.exception("completions of phase %r could not be read", phase)
 
         _logger.info("verl prints to %s", plan.log)
         code = await run_guarded(
