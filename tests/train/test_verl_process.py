@@ -25,10 +25,10 @@ time.sleep(600)
 """A process, its child and grandchild, each in a session of its own, as torchrun starts them."""
 
 STUBBORN = """
-import signal, time
+import os, signal, time
 from pathlib import Path
 signal.signal(signal.SIGTERM, lambda *_: Path("asked").touch())
-Path("ready").touch()
+Path("ready").write_text(str(os.getpid()))
 while True:
     time.sleep(600)
 """
@@ -108,6 +108,36 @@ async def test_a_command_is_asked_to_end_before_it_is_killed(
     with pytest.raises(asyncio.CancelledError):
         await running
     assert Path("asked").exists()  # noqa: ASYNC240
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+async def test_a_command_that_is_cancelled_twice_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "_PATIENCE", 1)
+    ticks: list[bool] = []
+    running = asyncio.ensure_future(
+        run_guarded(
+            [sys.executable, str(written("stubborn.py", STUBBORN))],
+            environment=os.environ,
+            log=Path.cwd() / "log",
+            on_tick=ticks.append,
+        )
+    )
+    await until("ready")
+    running.cancel()
+    await until("asked")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert is_gone(int(Path("ready").read_text()))  # noqa: ASYNC240
+    assert ticks[-1] is True
+
+
+async def test_a_folder_with_the_name_of_the_package_is_not_in_the_way() -> None:
+    Path("orbiter").mkdir()  # noqa: ASYNC240
+    written("orbiter/__init__.py", "raise RuntimeError")
+    assert await guarded("-c", "") == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")

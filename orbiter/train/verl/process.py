@@ -5,6 +5,7 @@ import re
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _INTERVAL = 0.2
@@ -17,6 +18,8 @@ _SHOWN_LINES = 30
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TORCHRUN_REPORT = "failed (exitcode: "
 """Where torchrun's own report begins, below the error of the process it has started."""
+_GUARD = Path(__file__).with_name("guard.py")
+"""Started by its file: whatever `orbiter` the working directory has, this one is run."""
 
 
 async def run_guarded(
@@ -26,7 +29,7 @@ async def run_guarded(
     log: Path,
     on_tick: Callable[[bool], None],
 ) -> int:
-    """Run a command until it ends, and end it when this call is cancelled.
+    """Run a command until it ends, and end it when this call is cancelled, however often.
 
     Args:
         command: the program and its arguments.
@@ -39,7 +42,7 @@ async def run_guarded(
     """
     with log.open("wb") as output:
         guard = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "orbiter.train.verl.guard", str(_PATIENCE), *command),
+            *(sys.executable, "-I", str(_GUARD), str(_PATIENCE), *command),
             env=environment,
             stdin=PIPE,
             stdout=output,
@@ -62,7 +65,9 @@ async def _end(guard: Process, ended: "asyncio.Future[int]") -> None:
     """Close the guard's input, at which it ends all below it, and wait for that."""
     if guard.stdin is not None:
         guard.stdin.close()
-    await asyncio.wait([ended])
+    while not ended.done():
+        with suppress(asyncio.CancelledError):  # the first one is on its way already
+            await asyncio.wait([ended])
 
 
 def last_lines(log: Path) -> str:
