@@ -1,7 +1,9 @@
 """Rollouts in a store: the table of each report, and a sample of it as traces."""
 
 import json
+import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from memory_sink import MemorySink, Trouble
 from orbiter.train import Rollout, TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files
+from orbiter_mlflow.delivery.ack import read_ack, read_lane_ack
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.records import Close, Metrics, Record, Rollouts, Status, Tags
 from orbiter_mlflow.delivery.rollout_traces import traces_of
@@ -24,7 +27,8 @@ from orbiter_mlflow.delivery.side_lane import SideLane, nothing_waits, side_lane
 from orbiter_mlflow.errors import HeldError, RejectedError, TransientError, UnsupportedError
 from scripts import started
 from servers import LateStore
-from trainers import Backend, Tracked, run_of, stored, tracked
+from trainers import Backend, Tracked, only_journal, run_of, stored, tracked
+from waiting import eventually
 
 EPISODE = Rollout(
     messages=[{"role": "system", "content": "Count."}, {"role": "user", "content": "2 + 2?"}],
@@ -344,6 +348,24 @@ async def test_rollouts_of_an_outage_arrive_after_it(late_store: LateStore) -> N
     late_store.appear()
     stored(late_store.uri, trainer)
     assert len(traces(late_store.uri, trainer.run_id)) == 3
+
+
+def test_a_delivery_that_is_killed_in_the_middle_leaves_each_rollout_once(
+    sqlite_uri: str,
+) -> None:
+    trainer = tracked(sqlite_uri, skip_provenance=["git", "packages"])
+    trainer.mark_validated()
+    for step in range(6):
+        trainer.report_rollouts(rollouts(16, step), step=step)
+    journal = only_journal()
+    eventually(lambda: read_lane_ack(journal, "rollouts").offset > 0)
+    os.kill(int(read_ack(journal).drainer.split()[1]), signal.SIGKILL)
+    run_id = stored(sqlite_uri, trainer).info.run_id
+    found = traces(sqlite_uri, run_id)
+    by_step = Counter(one.info.tags[names.STEP] for one in found)
+    assert by_step == {str(step): 8 for step in range(6)}
+    assert all(len(one.info.assessments) == 4 for one in found)
+    assert len(MlflowClient(sqlite_uri).list_artifacts(run_id, "rollouts/train")) == 6
 
 
 def test_rollouts_of_a_killed_training_are_delivered_by_sync(
