@@ -281,13 +281,32 @@ def test_what_was_rewarded_is_part_of_the_config() -> None:
     assert [*first.config.rewards.values()] != [*other.config.rewards.values()]
 
 
-async def test_a_training_without_a_model_is_refused() -> None:
+def test_a_training_without_a_model_is_refused() -> None:
     trainer = VeRLTrainer(fine_tuning(model_name=""))
     trainer.check_agent(object())
     trainer.check_dataset(ROWS)
-    trainer.mark_validated()
     with pytest.raises(TrainerError, match="no model: set model_name"):
-        await trainer.train()
+        trainer.mark_validated()
+
+
+@pytest.mark.parametrize("value", [2**70, {}])
+def test_data_that_cannot_be_written_are_refused_before_the_training(value: Any) -> None:
+    trainer = VeRLTrainer(VeRLConfig(model_name="m", batch_size=1))
+    trainer.check_dataset([{"input": "a", "output": "b", "level": value}])
+    trainer.check_reward(reward)
+    with pytest.raises(TrainerError, match="column 'extra_info'"):
+        trainer.mark_validated()
+
+
+def test_an_algorithm_that_was_assigned_by_its_name_is_the_same() -> None:
+    config = fine_tuning()
+    config.algorithm = "sft"  # type: ignore[assignment]
+    assert ready(VeRLTrainer(config)).config == ready(VeRLTrainer(fine_tuning())).config
+
+
+def test_without_a_reward_the_config_names_none() -> None:
+    trainer = VeRLTrainer(fine_tuning(rewards={"of a run before": "digest"}))
+    assert ready(trainer).verl_config.rewards == {}
 
 
 @pytest.mark.parametrize(

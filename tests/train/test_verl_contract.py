@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,69 @@ def test_a_setting_out_of_range_is_named(name: str, value: float) -> None:
         VeRLConfig(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rollout_batch_size", 2.5),
+        ("rollout_batch_size", True),
+        ("rollout_batch_size", math.nan),
+        ("ppo_epochs", "4"),
+        ("clip_range", math.nan),
+        ("gamma", "x"),
+        ("epochs", None),
+        ("learning_rate", "1e-5"),
+        ("model_name", 5),
+        ("extra", []),
+    ],
+)
+def test_a_setting_of_another_type_is_named(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name}=.*: expected a"):
+        VeRLConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("learning_rate", -1),
+        ("learning_rate", math.nan),
+        ("kl_coeff", -0.1),
+        ("gamma", math.nan),
+        ("lam", 1.5),
+        ("max_prompt_length", -5),
+        ("max_response_length", 0),
+        ("rollout_batch_size", 1),
+    ],
+)
+def test_a_setting_that_cannot_be_trained_with_is_refused_by_the_checks(
+    name: str, value: Any
+) -> None:
+    bad = VeRLConfig(**{name: value})
+    with pytest.raises(TrainerError, match=f"bad value: {name}="):
+        VeRLTrainer().check_config(bad)
+    with pytest.raises(TrainerError, match=f"bad value: {name}="):
+        VeRLTrainer(bad).mark_validated()
+
+
+def test_a_setting_that_was_assigned_is_checked_too() -> None:
+    config = VeRLConfig()
+    config.ppo_epochs = "4"  # type: ignore[assignment]
+    with pytest.raises(TrainerError, match="ppo_epochs='4': expected an int"):
+        VeRLTrainer().check_config(config)
+
+
+def test_the_completions_of_a_prompt_are_compared_by_grpo_alone() -> None:
+    config = VeRLConfig(algorithm=VeRLAlgorithm.PPO, rollout_batch_size=1)
+    VeRLTrainer().check_config(config)
+
+
+def test_an_algorithm_that_was_assigned_by_its_name_is_the_same() -> None:
+    config = VeRLConfig()
+    config.algorithm = "ppo"  # type: ignore[assignment]
+    assert _build_verl_params(config, None)["algorithm"] == "ppo"
+
+
 def test_an_algorithm_is_given_by_its_name_too() -> None:
     assert VeRLConfig(algorithm="sft").algorithm is VeRLAlgorithm.SFT  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="dpo"):
@@ -154,6 +218,18 @@ def test_a_dict_is_merged_into_extra() -> None:
     trainer.check_config({"b": 2})
     assert trainer.verl_config.extra == {"a": 1, "b": 2}
     assert given.extra == {"a": 1}
+
+
+@without_verl
+def test_overrides_of_verl_are_added_to_those_that_the_config_has() -> None:
+    trainer = VeRLTrainer(
+        VeRLConfig(extra={"a": 1, "verl": {"trainer": {"device": "cpu", "nnodes": 2}}})
+    )
+    trainer.check_config({"verl": {"trainer.nnodes": 1, "optim.lr": 0.1}})
+    assert trainer.verl_config.extra == {
+        "a": 1,
+        "verl": {"trainer.device": "cpu", "trainer.nnodes": 1, "optim.lr": 0.1},
+    }
 
 
 def test_a_config_of_verl_replaces_the_settings() -> None:
@@ -217,6 +293,7 @@ def test_the_settings_become_one_mapping_without_what_is_empty() -> None:
         ("check_dataset", {"input": "x"}, "list or tuple"),
         ("check_dataset", [*ROWS, "x"], r"train_data\[2\].* must be a dict"),
         ("check_dataset", [*ROWS, {"output": "x"}], r"train_data\[2\].*missing required 'input'"),
+        ("check_dataset", [{1: "x", "a": "y"}], r"train_data\[0\].*missing required 'input'"),
         ("check_reward", 5, "callable or RewardSpec"),
     ],
 )
@@ -233,6 +310,21 @@ def test_bad_test_data_are_refused() -> None:
 @pytest.mark.parametrize("given", [None, reward, RewardSpec(module_path="math", func_name="sqrt")])
 def test_each_kind_of_reward_is_accepted(given: Any) -> None:
     VeRLTrainer().check_reward(given)
+
+
+def test_fine_tuning_takes_no_reward() -> None:
+    sft = VeRLConfig(algorithm=VeRLAlgorithm.SFT)
+    trainer = VeRLTrainer(sft)
+    trainer.check_reward(None)
+    with pytest.raises(TrainerError, match="the algorithm is sft"):
+        trainer.check_reward(reward)
+    trainer = VeRLTrainer()
+    trainer.check_reward(reward)
+    with pytest.raises(TrainerError, match="the algorithm is sft"):
+        trainer.check_config(sft)
+    trainer.verl_config.algorithm = "sft"  # type: ignore[assignment]
+    with pytest.raises(TrainerError, match="the algorithm is sft"):
+        trainer.mark_validated()
 
 
 def test_the_trainer_shows_class_algorithm_epochs_and_state() -> None:

@@ -16,7 +16,7 @@ from orbiter.train.verl.metrics_log import MetricsLog
 from orbiter.train.verl.overrides import overrides_of, require_setting
 from orbiter.train.verl.process import last_lines
 from orbiter.train.verl.reward_file import reward_source
-from orbiter.train.verl.rows import verl_rows, write_parquet
+from orbiter.train.verl.rows import table_of, verl_rows, write_parquet
 
 
 def reward(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None) -> float:
@@ -237,16 +237,18 @@ def test_a_row_that_verl_cannot_use_is_named(
 
 def test_rows_come_back_from_the_file(tmp_path: Path) -> None:
     rows = [{"input": "a", "extra": {"index": 0}}, {"input": "b", "extra": {"other": "x"}}]
-    write_parquet(tmp_path / "train.parquet", rows)
+    write_parquet(tmp_path / "train.parquet", table_of("train_data", rows))
     assert pyarrow.parquet.read_table(tmp_path / "train.parquet").to_pylist() == [
         {"input": "a", "extra": {"index": 0, "other": None}},
         {"input": "b", "extra": {"index": None, "other": "x"}},
     ]
 
 
-def test_a_column_of_several_types_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match="train data cannot be written as parquet"):
-        write_parquet(tmp_path / "train.parquet", [{"a": 1}, {"a": "x"}])
+@pytest.mark.parametrize("values", [[1, "x"], [{}], [2**70], [{"a": {}}], ["\ud800"], [object()]])
+def test_a_column_that_parquet_cannot_hold_is_named(values: list[Any]) -> None:
+    rows = [{"good": 1, "bad": value} for value in values]
+    with pytest.raises(TrainerError, match="train_data cannot be written as parquet: column 'bad'"):
+        table_of("train_data", rows)
 
 
 # -- rewards ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orbiter.train.states import TrainerError
-from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig
+from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig, checked
 from orbiter.train.verl.fields import FILE_LOGGER, fields_of, settings_of
 from orbiter.train.verl.installation import config_folder
 from orbiter.train.verl.overrides import overrides_of, require_setting
@@ -35,12 +35,14 @@ def compose(config: VeRLConfig, *, rows: int, tested: bool, rewarded: bool) -> C
     """Compose verl's config; the arguments are those of `settings_of`.
 
     Raises:
-        TrainerError: `extra["verl"]` has a setting that verl does not have, or a bad value.
+        TrainerError: the config has a bad value, or a setting in `extra["verl"]` that verl does
+            not have.
         ImportError: verl or hydra is missing.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    config = checked(config)
     overrides = overrides_of(config.extra)
     name = "sft_trainer_engine" if config.algorithm is VeRLAlgorithm.SFT else "ppo_trainer"
     known, _ = _files(name, ())
@@ -50,11 +52,8 @@ def compose(config: VeRLConfig, *, rows: int, tested: bool, rewarded: bool) -> C
     for key in single:
         require_setting(known, key)
     device = single.get("trainer.device", "cuda")
-    try:
-        config = replace(config, **fields_of(config.algorithm, single))
-        settings = settings_of(config, rows=rows, tested=tested, rewarded=rewarded, device=device)
-    except (TypeError, ValueError) as error:
-        raise TrainerError(f"the config has a bad value: {error}") from error
+    config = checked(config, **fields_of(config.algorithm, single))
+    settings = settings_of(config, rows=rows, tested=tested, rewarded=rewarded, device=device)
     if "trainer.logger" in single:
         single["trainer.logger"] = _with_file_logger(single["trainer.logger"])
     tree = deepcopy(base)

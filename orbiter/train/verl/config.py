@@ -1,9 +1,14 @@
 """The settings of a training by verl."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from math import inf
+from numbers import Integral, Real
+from reprlib import repr as shortened
 from typing import Any
 
+from orbiter.train.states import TrainerError
 from orbiter.train.trainer import TrainConfig
 
 
@@ -34,8 +39,8 @@ class VeRLConfig(TrainConfig):
         kl_coeff: weight of the KL divergence from the reference model: in the loss for GRPO, in the
             reward for PPO. 0 turns it off.
         clip_range: how far the ratio of new to old probabilities may leave 1; from 0 to 1.
-        gamma: discount of later rewards.
-        lam: lambda of generalized advantage estimation; for PPO.
+        gamma: discount of later rewards, from 0 to 1.
+        lam: lambda of generalized advantage estimation, from 0 to 1; for PPO.
         model_name: name or path of the model; by default the agent, if that is one.
         tokenizer_name: name or path of the tokenizer; by default that of the model.
         max_prompt_length: in tokens.
@@ -46,7 +51,8 @@ class VeRLConfig(TrainConfig):
             in. They are a record: what stands here before is replaced.
 
     Raises:
-        ValueError: for a value out of range; it names the field.
+        ValueError: for a value of another type, and for `rollout_batch_size`, `ppo_epochs` or
+            `clip_range` out of range; it names the field. Other values are checked by the trainer.
     """
 
     algorithm: VeRLAlgorithm = VeRLAlgorithm.GRPO
@@ -65,8 +71,75 @@ class VeRLConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         self.algorithm = VeRLAlgorithm(self.algorithm)
-        for name in ("rollout_batch_size", "ppo_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected at least 1")
-        if not 0 <= self.clip_range <= 1:
-            raise ValueError(f"clip_range={self.clip_range!r}: expected a number from 0 to 1")
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ValueError(f"{name}={shortened(value)}: expected {_KIND_NAMES[kind]}")
+        for name in ("rollout_batch_size", "ppo_epochs", "clip_range"):
+            require_legal(self, name)
+
+
+_KINDS: Mapping[str, type] = {
+    **dict.fromkeys(("epochs", "batch_size", "rollout_batch_size", "ppo_epochs"), Integral),
+    **dict.fromkeys(("max_prompt_length", "max_response_length"), Integral),
+    **dict.fromkeys(("learning_rate", "kl_coeff", "clip_range", "gamma", "lam"), Real),
+    **dict.fromkeys(("output_dir", "model_name", "tokenizer_name"), str),
+    **dict.fromkeys(("extra", "rewards", "composed"), dict),
+}
+_KIND_NAMES: Mapping[type, str] = {
+    Integral: "an int",
+    Real: "a number",
+    str: "a str",
+    dict: "a dict",
+}
+
+_Rule = tuple[Callable[[Any], bool], str]
+_AT_LEAST_1: _Rule = (lambda value: bool(value >= 1), "an int of at least 1")
+_SHARE: _Rule = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+_RULES: Mapping[str, _Rule] = {
+    "epochs": _AT_LEAST_1,
+    "batch_size": _AT_LEAST_1,
+    "learning_rate": (lambda value: 0 < value < inf, "a finite number above 0"),
+    "rollout_batch_size": _AT_LEAST_1,
+    "ppo_epochs": _AT_LEAST_1,
+    "kl_coeff": (lambda value: 0 <= value < inf, "a finite number of at least 0"),
+    "clip_range": _SHARE,
+    "gamma": _SHARE,
+    "lam": _SHARE,
+    "max_prompt_length": _AT_LEAST_1,
+    "max_response_length": _AT_LEAST_1,
+}
+"""Setting -> a test for legal values of its kind, and their description."""
+
+
+def require_legal(config: VeRLConfig, name: str) -> None:
+    """Require a setting with a legal value.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    is_legal, expected = _RULES[name]
+    value = getattr(config, name)
+    if not is_legal(value):
+        raise ValueError(f"{name}={shortened(value)}: expected {expected}")
+
+
+def checked(config: VeRLConfig, **changes: Any) -> VeRLConfig:
+    """A copy of the config with changes, if all its values are legal; fields may have been set.
+
+    Raises:
+        TrainerError: naming the first bad field.
+    """
+    try:
+        config = replace(config, **changes)
+        for name in _RULES:
+            require_legal(config, name)
+    except ValueError as error:
+        raise TrainerError(f"the config has a bad value: {error}") from error
+    if config.algorithm is VeRLAlgorithm.GRPO and config.rollout_batch_size < 2:
+        raise TrainerError(
+            f"the config has a bad value: rollout_batch_size={config.rollout_batch_size}: grpo "
+            "compares the completions to a prompt, expected at least 2"
+        )
+    return config

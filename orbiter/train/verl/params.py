@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orbiter.train.verl.config import VeRLConfig
+from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig
 from orbiter.train.verl.reward import RewardSpec
 
 _ALWAYS = (
@@ -29,7 +29,7 @@ def _build_verl_params(config: VeRLConfig, reward_spec: RewardSpec | None) -> di
         reward_spec: becomes `reward_fn`, the name of a callable, or `reward_module` and
             `reward_func`.
     """
-    params: dict[str, Any] = {"algorithm": config.algorithm.value}
+    params: dict[str, Any] = {"algorithm": VeRLAlgorithm(config.algorithm).value}
     params |= {name: getattr(config, name) for name in _ALWAYS}
     params |= {name: value for name in _UNLESS_EMPTY if (value := getattr(config, name))}
     if reward_spec is not None:

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orbiter.train.states import TrainerError
 from orbiter.train.verl.config import VeRLAlgorithm
+
+if TYPE_CHECKING:
+    from pyarrow import Table
 
 _SFT_COLUMNS = ("tools", "enable_thinking", "images", "videos")
 _RL_COLUMNS = ("agent_name", "ability", "images", "videos", "audios")
@@ -14,22 +17,38 @@ _RL_COLUMNS = ("agent_name", "ability", "images", "videos", "audios")
 _OWN_SOURCE = "orbiter"
 
 
-def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as one file.
+def table_of(name: str, rows: Sequence[Mapping[str, Any]]) -> "Table":
+    """Rows as a table that parquet can hold.
+
+    Args:
+        name: of the data, for messages.
+        rows: not empty.
 
     Raises:
-        TrainerError: for values that a column of parquet cannot hold together.
+        TrainerError: naming the first column that parquet cannot hold.
     """
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        table = pyarrow.Table.from_pylist([dict(row) for row in rows])
-    except (pyarrow.ArrowException, TypeError) as error:
-        raise TrainerError(
-            f"{path.stem} data cannot be written as parquet, where all rows have values of one "
-            f"type in each column: {error}"
-        ) from error
+    columns = {}
+    for column in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(column) for row in rows]
+        try:
+            columns[column] = pyarrow.array(values)
+            empty = pyarrow.table({column: columns[column][:0]})
+            pyarrow.parquet.write_table(empty, pyarrow.BufferOutputStream())
+        except (pyarrow.ArrowException, OverflowError, TypeError, ValueError) as error:
+            raise TrainerError(
+                f"{name} cannot be written as parquet: column {column!r} has values that parquet "
+                f"cannot hold, such as values of different types or an empty dict: {error}"
+            ) from error
+    return pyarrow.table(columns)
+
+
+def write_parquet(path: Path, table: "Table") -> None:
+    """Write a table as one file."""
+    import pyarrow.parquet
+
     pyarrow.parquet.write_table(table, path)
 
 

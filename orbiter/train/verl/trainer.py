@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orbiter.train._log_throttle import quiet_logger
 from orbiter.train.states import TrainerError, TrainerState
@@ -14,14 +14,18 @@ from orbiter.train.trainer import TrainConfig, Trainer, TrainMetrics
 from orbiter.train.verl import fields
 from orbiter.train.verl.completions_log import CompletionsLog
 from orbiter.train.verl.composition import Composition, compose
-from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig
+from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig, checked
 from orbiter.train.verl.installation import _check_verl_available, verl_available
 from orbiter.train.verl.launch import INSIDE, LaunchPlan, plan_launch
 from orbiter.train.verl.metrics_log import MetricsLog
+from orbiter.train.verl.overrides import overrides_of
 from orbiter.train.verl.process import last_lines, run_guarded
 from orbiter.train.verl.reward import RewardSpec
 from orbiter.train.verl.reward_file import reward_source
-from orbiter.train.verl.rows import verl_rows, write_parquet
+from orbiter.train.verl.rows import table_of, verl_rows, write_parquet
+
+if TYPE_CHECKING:
+    from pyarrow import Table
 
 __all__ = ["VeRLTrainer"]
 
@@ -103,20 +107,22 @@ class VeRLTrainer(Trainer):
             reward_fn: a function, a `RewardSpec`, or None for verl's own rewards.
 
         Raises:
-            TrainerError: for anything else, or a `RewardSpec` that leads to no function.
+            TrainerError: for anything else, a `RewardSpec` that leads to no function, or when the
+                algorithm is `sft`, which takes no reward.
             ImportError: of the module that a `RewardSpec` names.
         """
+        spec: RewardSpec | None = None
         if isinstance(reward_fn, RewardSpec):
             reward_fn.resolve()
-            self._reward_spec = reward_fn
-        elif reward_fn is None:
-            self._reward_spec = None
+            spec = reward_fn
         elif callable(reward_fn):
-            self._reward_spec = RewardSpec(callable=reward_fn)
-        else:
+            spec = RewardSpec(callable=reward_fn)
+        elif reward_fn is not None:
             raise TrainerError(
                 f"reward_fn is a {type(reward_fn).__name__}: expected a callable or RewardSpec"
             )
+        _require_fit(self._config, spec)
+        self._reward_spec = spec
 
     def check_config(self, config: Any = None) -> None:
         """Change the settings.
@@ -124,13 +130,14 @@ class VeRLTrainer(Trainer):
         Args:
             config: None keeps them, a `VeRLConfig` replaces them. A plain `TrainConfig` sets
                 `epochs`, `batch_size` and `learning_rate`, and `output_dir` unless that is empty. A
-                dict is merged into `extra`.
+                dict is merged into `extra`, and its overrides under `verl` into those that it has.
 
         Raises:
-            TrainerError: for another type, or where verl is installed, a setting in
-                `extra["verl"]` that verl does not have.
+            TrainerError: for another type, a value out of range, or where verl is installed, a
+                setting in `extra["verl"]` that verl does not have.
         """
         merged = _merged(self._config, config)
+        _require_fit(checked(merged), self._reward_spec)
         if merged.extra.get("verl") and verl_available():
             compose(merged, rows=1, tested=False, rewarded=False)
         self._config = merged
@@ -145,9 +152,13 @@ class VeRLTrainer(Trainer):
             TrainerError: in any state but CREATED, or when config, data and reward do not fit.
         """
         if self.state is TrainerState.CREATED and verl_available():
-            self._config = self._composition().config
-            self._rows_for_verl()
-            self._reward_for_verl()
+            config = self._composition().config
+            self._tables(config)
+            if self._reward_spec is not None:
+                reward_source(self._reward_spec)
+            self._config = config
+        elif self.state is TrainerState.CREATED:
+            _require_fit(checked(self._config), self._reward_spec)
         super().mark_validated()
 
     # -- training ------------------------------------------------------------------------------
@@ -179,10 +190,6 @@ class VeRLTrainer(Trainer):
                 "trainer.n_gpus_per_node in extra['verl']"
             )
         composition = self._composition()
-        if not composition.config.model_name:
-            raise TrainerError(
-                "no model: set model_name in VeRLConfig, or give check_agent a name or path"
-            )
         with _run_folder(composition.config.output_dir) as folder:
             plan = self._prepared(composition, folder)
             return await self._run(plan)
@@ -227,41 +234,50 @@ class VeRLTrainer(Trainer):
 
     def _prepared(self, composition: Composition, folder: Path) -> LaunchPlan:
         """Write what verl reads into the folder of the run."""
-        train, test = self._rows_for_verl()
-        write_parquet(folder / fields.TRAIN_FILE, train)
-        if test:
-            write_parquet(folder / fields.TEST_FILE, test)
-        reward = self._reward_for_verl()
-        if reward:
-            (folder / fields.REWARD_FILE).write_text(reward, encoding="utf-8")
+        for file, table in self._tables(composition.config).items():
+            write_parquet(folder / file, table)
+        if self._reward_spec is not None:
+            source = reward_source(self._reward_spec)
+            (folder / fields.REWARD_FILE).write_text(source, encoding="utf-8")
         return plan_launch(composition.config.algorithm, composition.tree, folder, dict(os.environ))
 
-    def _composition(self) -> Composition:
-        config = self._config
+    def _filled_in(self) -> VeRLConfig:
+        """The config with its model and reward."""
+        spec = self._reward_spec
+        config = checked(self._config, rewards={} if spec is None else spec.fingerprint())
+        _require_fit(config, spec)
         if not config.model_name and isinstance(self._agent, str | os.PathLike):
             config = replace(config, model_name=os.fspath(self._agent))
-        if self._reward_spec is not None:
-            config = replace(config, rewards=self._reward_spec.fingerprint())
-        return compose(
-            config,
+        return config
+
+    def _composition(self) -> Composition:
+        composition = compose(
+            self._filled_in(),
             rows=len(self._train_data),
             tested=bool(self._test_data),
             rewarded=self._reward_spec is not None,
         )
+        if not composition.config.model_name:
+            raise TrainerError(
+                "no model: set model_name in VeRLConfig, or give check_agent a name or path"
+            )
+        return composition
 
-    def _rows_for_verl(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        config, rewarded = self._config, self._reward_spec is not None
+    def _tables(self, config: VeRLConfig) -> dict[str, "Table"]:
+        """The data for verl, by the names of their files."""
+        rewarded = self._reward_spec is not None
         _require_batches("train_data", len(self._train_data), config)
         if self._test_data and config.algorithm is VeRLAlgorithm.SFT:
             _require_batches("test_data", len(self._test_data), config)
-        train = verl_rows(config.algorithm, "train_data", self._train_data, rewarded=rewarded)
-        test = verl_rows(config.algorithm, "test_data", self._test_data, rewarded=rewarded)
-        return train, test
-
-    def _reward_for_verl(self) -> str | None:
-        if self._reward_spec is None or self._config.algorithm is VeRLAlgorithm.SFT:
-            return None
-        return reward_source(self._reward_spec)
+        given = {
+            fields.TRAIN_FILE: ("train_data", self._train_data),
+            fields.TEST_FILE: ("test_data", self._test_data),
+        }
+        return {
+            file: table_of(name, verl_rows(config.algorithm, name, rows, rewarded=rewarded))
+            for file, (name, rows) in given.items()
+            if rows
+        }
 
     # -- evaluation ----------------------------------------------------------------------------
 
@@ -284,6 +300,11 @@ class VeRLTrainer(Trainer):
         result = _result(measured, len(rows))
         result.extra["eval_items"] = len(rows)
         return result
+
+
+def _require_fit(config: VeRLConfig, reward: RewardSpec | None) -> None:
+    if reward is not None and config.algorithm == VeRLAlgorithm.SFT:
+        raise TrainerError("reward_fn is for ppo and grpo, and the algorithm is sft")
 
 
 def _require_batches(name: str, rows: int, config: VeRLConfig) -> None:
@@ -319,9 +340,9 @@ def _merged(current: VeRLConfig, config: Any) -> VeRLConfig:
     if isinstance(config, VeRLConfig):
         return config
     if isinstance(config, dict):
-        return replace(current, extra={**current.extra, **config})
+        return checked(current, extra=_with_overrides(current.extra, config))
     if isinstance(config, TrainConfig):
-        return replace(
+        return checked(
             current,
             epochs=config.epochs,
             batch_size=config.batch_size,
@@ -333,6 +354,14 @@ def _merged(current: VeRLConfig, config: Any) -> VeRLConfig:
     )
 
 
+def _with_overrides(extra: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """`extra` with more, of which overrides of verl's settings leave other ones as they are."""
+    merged = {**extra, **more}
+    if extra.get("verl") and more.get("verl"):
+        merged["verl"] = overrides_of(extra) | overrides_of(more)
+    return merged
+
+
 def _check_rows(name: str, rows: Any) -> None:
     if not isinstance(rows, list | tuple):
         raise TrainerError(f"{name} is a {type(rows).__name__}: expected a list or tuple of rows")
@@ -340,4 +369,6 @@ def _check_rows(name: str, rows: Any) -> None:
         if not isinstance(row, dict):
             raise TrainerError(f"{name}[{index}] is a {type(row).__name__}: it must be a dict")
         if "input" not in row:
-            raise TrainerError(f"{name}[{index}] is missing required 'input' (has {sorted(row)})")
+            raise TrainerError(
+                f"{name}[{index}] is missing required 'input' (has {sorted(map(str, row))})"
+            )
