@@ -105,7 +105,7 @@ def test_the_demo_in_an_empty_folder(tmp_path: Path) -> None:
 def test_the_demo_of_trl_says_what_to_install() -> None:
     ended = demo("--backend", "trl")
     assert ended.returncode == 1
-    assert ended.stderr == "Error: this demo needs TRL: pip install 'orbiter[trl]'\n"
+    assert ended.stderr == "orbiter-mlflow: this demo needs TRL: pip install 'orbiter[trl]'\n"
     assert ended.stdout == ""
 
 
