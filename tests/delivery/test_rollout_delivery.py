@@ -189,6 +189,61 @@ def test_a_table_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
             traces_of(record, content, "key")
 
 
+def tool_results(tmp_path: Path, completion: list[dict[str, Any]]) -> list[tuple[Any, Any]]:
+    """Arguments and result of each tool span of an episode."""
+    record = replace(kept(tmp_path / "run.jsonl"), traces=[0])
+    messages = json.dumps({"prompt": "?", "completion": completion})
+    table = {
+        "columns": ["rollout", "prompt", "completion", "messages"],
+        "data": [[1, "?", "!", messages]],
+    }
+    (trace,) = traces_of(record, json.dumps(table).encode(), "key")
+    return [(one.inputs, one.outputs) for one in trace.spans if one.kind == "TOOL"]
+
+
+def turn(*calls: tuple[str | None, int]) -> dict[str, Any]:
+    called = [
+        {"type": "function", "function": {"name": "f", "arguments": given}}
+        | ({} if id_ is None else {"id": id_})
+        for id_, given in calls
+    ]
+    return {"role": "assistant", "content": "", "tool_calls": called}
+
+
+def answer(id_: str | None, content: str) -> dict[str, Any]:
+    named = {"name": "f"} if id_ is None else {"tool_call_id": id_}
+    return {"role": "tool", "content": content} | named
+
+
+def test_an_id_that_each_turn_uses_again_gives_each_call_its_own_result(tmp_path: Path) -> None:
+    episode = [turn(("1", 10)), answer("1", "ten"), turn(("1", 20)), answer("1", "twenty"), turn()]
+    assert tool_results(tmp_path, episode) == [(10, "ten"), (20, "twenty")]
+
+
+def test_results_without_ids_follow_the_calls_in_their_order(tmp_path: Path) -> None:
+    episode = [
+        turn((None, 10), (None, 20)),
+        answer(None, "ten"),
+        answer(None, "twenty"),
+        turn((None, 30)),
+        turn((None, 40)),
+        answer(None, "forty"),
+    ]
+    expected = [(10, "ten"), (20, "twenty"), (30, None), (40, "forty")]
+    assert tool_results(tmp_path, episode) == expected
+
+
+def test_ids_say_which_result_a_call_has_and_repeated_ones_do_not(tmp_path: Path) -> None:
+    swapped = [turn(("a", 10), ("b", 20)), answer("b", "twenty"), answer("a", "ten")]
+    assert tool_results(tmp_path, swapped) == [(10, "ten"), (20, "twenty")]
+    repeated = [turn(("a", 10), ("a", 20)), answer("a", "ten"), answer("a", "twenty")]
+    assert tool_results(tmp_path, repeated) == [(10, "ten"), (20, "twenty")]
+    lost = [turn(("a", 10), ("b", 20)), answer("b", "twenty"), answer("c", "of nobody")]
+    assert tool_results(tmp_path, lost) == [(10, None), (20, "twenty")]
+    without = [turn(("a", 10), ("b", 20)), answer(None, "ten"), answer(None, "twenty")]
+    assert tool_results(tmp_path, without) == [(10, "ten"), (20, "twenty")]
+
+
 def test_the_steps_of_a_resumed_run_go_on(tmp_path: Path) -> None:
     sink = MemorySink()
     first = Scene(tmp_path)

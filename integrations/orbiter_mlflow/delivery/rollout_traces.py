@@ -6,9 +6,10 @@ them, and below it a chat span for each of the agent's turns and a tool span for
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 from orbiter_mlflow import names
@@ -17,6 +18,8 @@ from orbiter_mlflow.errors import RejectedError
 
 _PREVIEW = 1000
 """Characters of a preview (mlflow/tracing/constant.py, 3.17)."""
+
+_TOOL_ROLES = ("tool", "function")
 
 Message = Mapping[str, Any]
 
@@ -135,26 +138,49 @@ def _spans(
     def below(name: str, kind: Literal["CHAT_MODEL", "TOOL"], inputs: Any, outputs: Any) -> None:
         found.append(Span(_id(f"{key}:{len(found)}", 16), root, name, kind, inputs, outputs))
 
-    results = {
-        message["tool_call_id"]: message.get("content")
-        for message in answered
-        if isinstance(message.get("tool_call_id"), str)
-    }
     turn, heard = 0, asked
-    for message in answered:
+    for at, message in enumerate(answered):
         if message.get("role") == "assistant":
             turn += 1
             answer = {"choices": [{"message": message}]}
             below(f"turn {turn}", "CHAT_MODEL", {"messages": heard}, answer)
             heard = []
-            for name, given, id_ in map(tool_call, _calls_in(message)):
-                below(name, "TOOL", given, results.get(id_))
+            in_turn = [tool_call(call) for call in _calls_in(message)]
+            results = _results([id_ for _, _, id_ in in_turn], answered[at + 1 :])
+            for (name, given, _), result in zip(in_turn, results, strict=True):
+                below(name, "TOOL", given, result)
         else:
             heard = [*heard, message]
     for call in calls:
         name, given, _ = tool_call(call)
         below(name, "TOOL", given, call.get("result") if isinstance(call, dict) else None)
     return found
+
+
+def _results(ids: Sequence[str], after: Iterable[Message]) -> list[Any]:
+    """The results of a turn's calls: contents of the tools' messages before the next turn.
+
+    A call has the result with its id; where ids are missing or repeated, results are in the order
+    of the calls.
+    """
+    answers = takewhile(lambda message: message.get("role") != "assistant", after)
+    tools = [message for message in answers if message.get("role") in _TOOL_ROLES]
+    told = [str(message.get("tool_call_id") or "") for message in tools]
+    free = [*range(len(tools))]
+    found: dict[int, int] = {}
+    for call, id_ in enumerate(ids):
+        if id_ and ids.count(id_) == told.count(id_) == 1:
+            found[call] = told.index(id_)
+            free.remove(found[call])
+    for call, id_ in enumerate(ids):
+        if call not in found:
+            match = next((at for at in free if not (id_ and told[at]) or id_ == told[at]), None)
+            if match is not None:
+                found[call] = match
+                free.remove(match)
+    return [
+        tools[found[call]].get("content") if call in found else None for call in range(len(ids))
+    ]
 
 
 def _messages(said: Any, role: str) -> list[Message]:
