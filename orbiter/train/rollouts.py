@@ -42,7 +42,8 @@ class Rollout:
     def of(cls, given: "Rollout | Mapping[str, Any]") -> "Rollout":
         """A rollout from a mapping with the names of the attributes; other names go to `extra`.
 
-        A `prompt` that is a list of chat messages, as in TRL's data, becomes `messages`.
+        A `prompt` that is a list or an array of chat messages, as in TRL's data and in parquet
+        files, becomes `messages`.
 
         Raises:
             TypeError: it is neither a rollout nor a mapping, or its `extra` is no mapping.
@@ -53,7 +54,9 @@ class Rollout:
             raise TypeError(f"a rollout is a Rollout or a mapping, not {type(given).__name__}")
         known = {name: given[name] for name in _NAMES if given.get(name) is not None}
         more = {name: value for name, value in given.items() if name not in _NAMES}
-        if isinstance(known.get("prompt"), list | tuple) and "messages" not in known:
+        prompt = known.get("prompt")
+        is_list = isinstance(prompt, list | tuple) or hasattr(prompt, "tolist")
+        if is_list and "messages" not in known:
             known["messages"] = known.pop("prompt")
         if more:
             extra = known.get("extra", {})
@@ -71,5 +74,5 @@ def usable(given: Iterable[Rollout | Mapping[str, Any]]) -> Iterator[Rollout]:
     for at, one in enumerate(given):
         try:
             yield Rollout.of(one)
-        except TypeError as error:
+        except Exception as error:  # of a user's mapping
             _logger.error("not recorded: rollout %d of a report: %s", at + 1, error)

@@ -170,6 +170,109 @@ def test_secrets_reach_no_table(trainer: Tracked) -> None:
     assert content.count("[redacted]") >= 7
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"credentials": {"pin": "hunter2"}},
+        {"password": {"old": "hunter2"}},
+        {"a": [{"secrets": [["x", {"y": "hunter2"}]]}]},
+        {"db_password": 12345678},
+        {"password": 12345678},
+        {"password": np.float64(12345678)},
+        {"argv": ["login", "--password", "hunter2"]},
+        {"argv": ("--pin-password", 12345678)},
+        {"variable": {"name": "DB_PASSWORD", "value": "hunter2"}},
+        {"name": "DB_PASSWORD", "value": 12345678},
+        {"pair": ["api_key", "hunter2"]},
+        {"pairs": [("api_key", "hunter2"), ("lr", "0.1")]},
+        {"pair": ["api_key", 12345678]},
+        {SECRET: "hunter2"},
+    ],
+    ids=str,
+)
+def test_names_paths_pairs_and_options_tell_secrets(extra: Any, trainer: Tracked) -> None:
+    call = {"name": "f", "arguments": extra}
+    trainer.report_rollouts(
+        [
+            Rollout(
+                messages=[{"role": "user", "content": "?", "meta": extra}],
+                completion=[{"role": "assistant", "content": "!", "tool_calls": [call]}],
+                tool_calls=[call],
+                extra=extra,
+            )
+        ],
+        step=1,
+    )
+    (record,) = recorded(Rollouts)
+    content = kept_files.verified(only_journal(), record.table).read_text()
+    assert "hunter2" not in content
+    assert "12345678" not in content
+    assert content.count("[redacted]") >= 4
+
+
+def test_what_is_no_secret_stays_under_a_secret_name(trainer: Tracked) -> None:
+    extra: dict[str, Any] = {
+        "password": None,
+        "secret": True,
+        "api_key": "",
+        "credentials": {},
+        "token": "<|eos|>",
+    }
+    row = row_of({"prompt": "a", "extra": extra, "argv": ["--verbose", "x"]}, trainer)
+    assert {name: row[name] for name in extra} == extra | {"credentials": "{}"}
+    assert row["argv"] == '["--verbose", "x"]'
+
+
+# -- bad rollouts ----------------------------------------------------------------------------------
+
+
+class NoLength:
+    """A value that raises when its length is asked for."""
+
+    def __len__(self) -> int:
+        raise RuntimeError(f"no length, password={SECRET}")
+
+
+def test_a_bad_rollout_is_left_out_alone(
+    trainer: Tracked, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad: Any = NoLength()
+    trainer.report_rollouts([Rollout("a"), Rollout("b", tool_calls=bad), Rollout("c")], step=1)
+    (rows,) = tables().values()
+    assert [(row["rollout"], row["prompt"]) for row in rows] == [(1, "a"), (3, "c")]
+    assert "rollout 2 of a report: no length" in caplog.text
+    assert SECRET not in caplog.text
+    assert "rollouts_per_step" not in caplog.text
+    assert left_out() == {"rollouts": 1, "texts cut": 0}
+
+
+def test_lists_of_parquet_rows_are_lists(trainer: Tracked) -> None:
+    messages = np.array([{"role": "user", "content": "2 + 2?"}], dtype=object)
+    none = np.array([], dtype=object)
+    call = np.array([{"name": "sum", "arguments": {"of": np.array(["2", "2"])}}], dtype=object)
+    trainer.report_rollouts(
+        [
+            {"messages": messages, "completion": "4", "tool_calls": call},
+            {"prompt": messages, "completion": "4", "tool_calls": none},
+            {"prompt": "2 + 2?", "messages": none, "completion": messages},
+        ],
+        step=1,
+    )
+    (rows,) = tables().values()
+    assert [row["prompt"] for row in rows] == ["2 + 2?"] * 3
+    assert rows[2]["completion"] == "2 + 2?"
+    assert json.loads(rows[0]["messages"])["prompt"] == [{"role": "user", "content": "2 + 2?"}]
+    assert json.loads(rows[0]["tool_calls"]) == [{"name": "sum", "arguments": {"of": ["2", "2"]}}]
+    assert rows[1]["tool_calls"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [({"name": "f"}, '[{"name": "f"}]'), (5, "[5]"), ("f()", '["f()"]')]
+)
+def test_what_is_no_list_of_calls_is_one_call(given: Any, kept: str, trainer: Tracked) -> None:
+    assert row_of({"prompt": "a", "tool_calls": given}, trainer)["tool_calls"] == kept
+
+
 # -- bounds ----------------------------------------------------------------------------------------
 
 

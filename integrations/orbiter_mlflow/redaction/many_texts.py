@@ -34,25 +34,19 @@ class ManyTexts:
     """
 
     def __init__(self, redactor: Redactor) -> None:
-        self._redactor = redactor
+        self.redactor = redactor
         self._harmless: set[str] = set()
 
     def text(self, text: str) -> str:
         """The text without its secrets: what `Redactor.text` returns for it."""
         for word in filterfalse(self._harmless.__contains__, text.split()):
-            if _may_be_secret(word, self._redactor):
-                return self._redactor.text(text)
+            if _may_be_secret(word, self.redactor):
+                return self.redactor.text(text)
             if len(word) <= _LONGEST:
                 if len(self._harmless) >= _REMEMBERED:
                     self._harmless.clear()
                 self._harmless.add(word)
         return text
-
-    def value(self, key: str, text: str) -> str:
-        """What `Redactor.value` returns for the text under a key."""
-        if self._redactor.is_secret_key(key):
-            return self._redactor.value(key, text)
-        return self.text(text)
 
 
 def _may_be_secret(word: str, redactor: Redactor) -> bool:

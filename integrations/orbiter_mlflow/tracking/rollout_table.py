@@ -15,11 +15,13 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from orbiter.train.hooks import Rollout
+from orbiter.train.hooks import Rollout, quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.rollout_traces import tool_call
 from orbiter_mlflow.redaction.many_texts import ManyTexts
+from orbiter_mlflow.redaction.redactor import REDACTED
 from orbiter_mlflow.text.values import read, text_of
+from orbiter_mlflow.tracking.artifact_files import reason_of
 
 __all__ = ["MAX_TEXT", "Table", "table_of"]
 
@@ -29,6 +31,8 @@ MAX_CHARACTERS = 32 << 20
 """Characters of all texts of a table; the rollouts behind them are left out."""
 _MAX_DEPTH = 20
 _MAX_INT = 2**63
+
+_logger = quiet_logger(__name__)
 
 _OURS = (names.ROLLOUT, names.PROMPT, names.COMPLETION, names.TOKENS, names.TOOL_CALLS)
 
@@ -40,18 +44,20 @@ class Table:
     Attributes:
         content: JSON with `columns` and `data`.
         rows: how many rollouts it has.
+        unreadable: how many rollouts raised an error.
         cut: how many texts were cut.
         totals: the sum of the rewards of each row.
     """
 
     content: bytes
     rows: int
+    unreadable: int
     cut: int
     totals: tuple[float, ...]
 
 
 def table_of(rollouts: Sequence[Rollout], at_most: int, texts: ManyTexts) -> Table:
-    """The table of a report.
+    """The table of a report. A rollout that cannot be read is logged and left out.
 
     Args:
         rollouts: all of the report.
@@ -61,17 +67,23 @@ def table_of(rollouts: Sequence[Rollout], at_most: int, texts: ManyTexts) -> Tab
     clean = _Cleaner(texts)
     count = min(len(rollouts), at_most)
     rows: list[dict[str, Any]] = []
+    unreadable = 0
     for at in (row * len(rollouts) // count for row in range(count)):
         if clean.characters >= MAX_CHARACTERS:
             break
-        rows.append({names.ROLLOUT: at + 1} | clean.row(rollouts[at]))
+        try:
+            rows.append({names.ROLLOUT: at + 1} | clean.row(rollouts[at]))
+        except Exception as error:  # of a user's object
+            unreadable += 1
+            shown = texts.text(reason_of(error))
+            _logger.error("not recorded: rollout %d of a report: %s", at + 1, shown)
     columns = _columns(rows)
     table = {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
     totals = tuple(
         sum(value for name, value in row.items() if names.is_reward(name) and value is not None)
         for row in rows
     )
-    return Table(to_json(table), len(rows), clean.cut, totals)
+    return Table(to_json(table), len(rows), unreadable, clean.cut, totals)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -93,12 +105,13 @@ class _Cleaner:
 
     def __init__(self, texts: ManyTexts) -> None:
         self._texts = texts
+        self._redactor = texts.redactor
         self._known: dict[str, str] = {}  # the completions of a group have the same prompt
         self.characters = self.cut = 0
 
     def row(self, rollout: Rollout) -> dict[str, Any]:
         """The row of a rollout, without its number."""
-        prompt = self._said(rollout.messages or rollout.prompt)
+        prompt = self._said(rollout.prompt if _is_empty(rollout.messages) else rollout.messages)
         completion = self._said(rollout.completion)
         row: dict[str, Any] = {
             names.PROMPT: _as_text(prompt),
@@ -106,24 +119,26 @@ class _Cleaner:
         }
         row |= self._rewards(rollout.rewards)
         if rollout.tokens is not None:
-            row[names.TOKENS] = self._cell(names.TOKENS, rollout.tokens)
+            row[names.TOKENS] = _cell(self._named(names.TOKENS, rollout.tokens, 0))
         extra = rollout.extra if isinstance(rollout.extra, Mapping) else {"extra": rollout.extra}
-        for key, value in extra.items():
-            name = self.text(str(key))
+        for name, value in self._mapping(extra, 0).items():
             taken = name in _OURS or name == names.MESSAGES or names.is_reward(name)
-            row[f"extra/{name}" if taken else name] = self._cell(str(key), value)
-        if rollout.tool_calls:
-            row[names.TOOL_CALLS] = _json([self.value(one) for one in rollout.tool_calls])
+            row[f"extra/{name}" if taken else name] = _cell(value)
+        if not _is_empty(rollout.tool_calls):
+            calls = _as_list(rollout.tool_calls)
+            row[names.TOOL_CALLS] = _json(
+                self.value([rollout.tool_calls] if calls is None else calls)
+            )
         if not (isinstance(prompt, str) and isinstance(completion, str)):
             row[names.MESSAGES] = _json({"prompt": prompt, "completion": completion})
         return row
 
-    def text(self, text: str, key: str = "") -> str:
+    def text(self, text: str) -> str:
         """A text without secrets, and without what no store takes."""
-        if not key and (known := self._known.get(text)) is not None:
+        if (known := self._known.get(text)) is not None:
             self.characters += len(known)
             return known
-        shown = self._texts.value(key, text) if key else self._texts.text(text)
+        shown = self._texts.text(text)
         if len(shown) > MAX_TEXT:
             half, left_out = MAX_TEXT // 2, len(shown) - MAX_TEXT // 2 * 2
             shown = f"{shown[:half]}\n... ({left_out} characters left out) ...\n{shown[-half:]}"
@@ -132,23 +147,20 @@ class _Cleaner:
             # Lone surrogates stop readers of JSON, NUL the databases.
             shown = shown.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
         self.characters += len(shown)
-        if not key:
-            self._known[text] = shown
+        self._known[text] = shown
         return shown
 
-    def value(self, value: Any, key: str = "", depth: int = 0) -> Any:
-        """A value as JSON, its texts without secrets."""
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """A value as JSON, without secrets: by the names in it, and by its texts."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
-            return self.text(str.__str__(value), key)
-        if isinstance(value, Mapping) and depth < _MAX_DEPTH:
-            return {
-                self.text(str(name)): self.value(one, str(name), depth + 1)
-                for name, one in value.items()
-            }
-        if isinstance(value, list | tuple) and depth < _MAX_DEPTH:
-            return [self.value(one, key, depth + 1) for one in value]
+            return self.text(str.__str__(value))
+        if depth < _MAX_DEPTH:
+            if isinstance(value, Mapping):
+                return self._mapping(value, depth + 1)
+            if (items := _as_list(value)) is not None:
+                return self._list(items, depth + 1)
         whole = _whole(value)
         if whole is not None:
             self.characters += 8
@@ -157,12 +169,48 @@ class _Cleaner:
         if isinstance(found, float) and math.isfinite(found):
             self.characters += 8
             return found
-        return self.text(found if isinstance(found, str) else text_of(value), key)
+        return self.text(found if isinstance(found, str) else text_of(value))
 
-    def _cell(self, key: str, value: Any) -> Any:
-        """A value of a column: a scalar, or the JSON of anything else."""
-        found = self.value(value, key)
-        return _json(found) if isinstance(found, list | dict) else found
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        called = value.get("name", value.get("key"))  # {"name": "API_KEY", "value": "x"}
+        found = {}
+        for given, one in value.items():
+            key = str(given)
+            shown = self.text(key)
+            by_name = key == "value" and isinstance(called, str)
+            name = str.__str__(called) if by_name else key
+            if (shown != key and self._redactor.text(key) != key) or self._is_secret(name, one):
+                found[shown] = REDACTED
+            else:
+                found[shown] = self._named(key, one, depth)
+        return found
+
+    def _list(self, items: Sequence[Any], depth: int) -> list[Any]:
+        first = items[0] if len(items) == 2 else None
+        if isinstance(first, str) and isinstance(items[1], str | int | float):
+            name = str.__str__(first)
+            if not isinstance(items[1], bool) and self._redactor.is_pair(name, str(items[1])):
+                return [self.text(name), REDACTED]
+        found = []
+        before: list[str] = []
+        for item in items:  # ["--api-key", "x"], as of a command line
+            word = str.__str__(item) if isinstance(item, str) else ""
+            secret = self._redactor.follows_as_secret(before, word)
+            found.append(REDACTED if secret else self.value(item, depth))
+            before = [*before[-3:], word] if isinstance(item, str) else []
+        return found
+
+    def _named(self, key: str, value: Any, depth: int) -> Any:
+        """A value under a name: a secret as a whole if the name says so."""
+        return REDACTED if self._is_secret(key, value) else self.value(value, depth)
+
+    def _is_secret(self, key: str, value: Any) -> bool:
+        if not self._redactor.is_secret_key(key):
+            return False
+        if isinstance(value, str):
+            text = str.__str__(value)
+            return self._redactor.value(key, text) == REDACTED
+        return not (isinstance(value, bool) or _is_empty(value))
 
     def _rewards(self, rewards: Any) -> dict[str, float | None]:
         if not isinstance(rewards, Mapping):
@@ -180,12 +228,27 @@ class _Cleaner:
         """A text, or chat messages."""
         if isinstance(said, str):
             return self.text(str.__str__(said))
-        if not isinstance(said, Sequence):
+        messages = [said] if isinstance(said, Mapping) else _as_list(said)
+        if messages is None:
             return self.text(text_of(said))
         return [
             self.value(one) if isinstance(one, Mapping) else {"content": self.text(text_of(one))}
-            for one in said
+            for one in messages
         ]
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)
+
+
+def _as_list(value: Any) -> Sequence[Any] | None:
+    """The items of a list, a tuple, or an array of objects, which lists in parquet files become."""
+    if isinstance(value, list | tuple):
+        return value
+    if getattr(getattr(value, "dtype", None), "kind", None) in ("O", "U") and value.shape:
+        found: list[Any] = value.tolist()
+        return found
+    return None
 
 
 def _whole(value: Any) -> int | None:
@@ -216,6 +279,11 @@ def _content(message: Mapping[str, Any]) -> str:
     for name, given, _ in map(tool_call, calls if isinstance(calls, list) else ()):
         shown.append(f"[calls {name}({_json(given)})]")
     return "\n".join(shown)
+
+
+def _cell(value: Any) -> Any:
+    """A value of a column: a scalar, or the JSON of anything else."""
+    return _json(value) if isinstance(value, list | dict) else value
 
 
 def _json(value: Any) -> str:

@@ -68,7 +68,7 @@ class RunRollouts:
         self._writer.append(Rollouts(*where, phase, step, number, now(), rows))
         self._shown.add_rollouts(f"{folder}/{file}")
         self._count(left_out, table.cut)
-        if left_out:
+        if left_out > table.unreadable:
             _logger.warning(
                 "not all rollouts of a step are kept (%d a step at most): the setting "
                 "rollouts_per_step; the run's tag %s counts the others",
