@@ -530,6 +530,85 @@ def test_many_texts_lose_no_shape(shape: Shape) -> None:
     assert ManyTexts(redactor).text(text) == redactor.text(text)
 
 
+PROSE = (
+    "The model predicts one unit after another, and each is scored by its rank in a list of ten."
+)
+ALONE = ("token", "password", "login", "bearer", "mysql", "secret:", "machine", "name", "value")
+APART = st.sampled_from((" ", "\n", "  ", "\n\n", "\t", "\n    ", ", ", "\r\n"))
+EXAMPLES = [shape.example.replace("«", "").replace("»", "") for shape in SHAPES]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(
+                st.sampled_from((PROSE, *PROSE.split()[:4])),
+                st.sampled_from((*ALONE, *PIECES)),
+                st.sampled_from([piece for one in EXAMPLES for piece in one.split()]),
+                st.sampled_from(EXAMPLES),
+            ),
+            APART,
+        ),
+        max_size=8,
+    ),
+    st.integers(0, 20),
+    st.integers(0, 20),
+)
+def test_secrets_among_prose_are_found_as_in_the_whole_text(
+    pieces: list[tuple[str, str]], before: int, after: int
+) -> None:
+    mine = Redactor(("internal_*",))
+    mixed = "".join(part for piece in pieces for part in piece)
+    text = " ".join((*[PROSE] * before, mixed, *[PROSE] * after))
+    assert ManyTexts(mine).text(text) == mine.text(text)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
+@pytest.mark.parametrize("prose", [f"{PROSE} " * 20, f"{PROSE}\n" * 20, "a\n" * 900, "b " * 900])
+def test_no_shape_is_lost_in_a_long_text(prose: str, shape: Shape) -> None:
+    example = shape.example.replace("«", "").replace("»", "")
+    for text in (f"{prose}{example} {prose}", f"{prose}\n{example}\n{prose}"):
+        assert ManyTexts(redactor).text(text) == redactor.text(text)
+    assert redactor.text(text) != text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api_key: " + "Optional[str] | " * 6 + "= 'hunter2'",
+        "<password " + "a='b' " * 48 + ">hunter2</password>",
+        "mysql " + "--o " * 45 + "-phunter2",
+        "wandb login " + "--o " * 8 + "0123456789abcdef",
+        "machine\n\n\nhost\n\n\nlogin me\n\n\npassword\n\n\nhunter2",
+        'name\n\n:\n\n"HF_TOKEN"\n\n,\n\n\n\n"value"\n\n:\n\n"hunter2"',
+        "pairs = (\n\n\n'password',\n\n\n'" + "hunter2 " * 400 + "')",
+        "password = '" + "hunter2\n" * 900 + "'",
+        "login " + "x" * 190 + " -p hunter2",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_the_longest_patterns_are_found_among_prose(text: str) -> None:
+    long = f"{PROSE * 60}\n{text}\n{PROSE * 60}"
+    assert redactor.text(long) != long
+    assert ManyTexts(redactor).text(long) == redactor.text(long)
+
+
+def test_a_word_that_names_a_secret_does_not_slow_prose_down() -> None:
+    prose = f"With x = 3: f('a', b) - so \"it\" holds. {PROSE}"
+    text = " ".join((*[prose] * 40, "Which token comes next?", *[prose] * 40))
+    many = ManyTexts(redactor)
+    assert many.text(text) == text
+    began = time.process_time()
+    for _ in range(20):
+        many.text(text)
+    quick = time.process_time() - began
+    began = time.process_time()
+    for _ in range(20):
+        redactor.text(text)
+    assert quick < (time.process_time() - began) / 2
+
+
 def test_many_texts_without_secrets_are_quick() -> None:
     many = ManyTexts(redactor)
     text = " ".join(f"Step {n}: we add {n} and {n + 1}, a non-uniform pattern." for n in range(200))

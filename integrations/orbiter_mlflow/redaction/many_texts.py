@@ -3,9 +3,15 @@
 `Redactor.text` takes some 0.6 ms for a thousand characters. A text needs it only if one of its
 words may be part of a secret: the name of one, or something that looks like one. Words are judged
 once. No secret is missed that `Redactor.text` finds: each shape has such a word.
+
+In prose such a word (`token`) mostly stands alone. So only its surroundings are searched first, for
+what makes it a secret: the whole pattern of a shape, or a name with its operator. None reaches
+farther than the surroundings; where one is found, `Redactor.text` gets the whole text, because a
+secret may be as long as the text.
 """
 
 import re
+from collections.abc import Iterable
 from itertools import filterfalse
 
 from orbiter_mlflow.redaction.key_names import names_secret_in_url
@@ -20,6 +26,18 @@ _REMEMBERED = 50_000
 _LONGEST = 64
 """Characters of a word that is remembered."""
 
+_BEFORE = 8
+"""Words before a suspicious one that a pattern may begin with; two, in `machine host password`."""
+_AFTER = 12
+"""Words behind it that a pattern may take; ten, in a `login` with options."""
+_AFTER_CHARACTERS = 400
+"""Characters behind it that a pattern may take; 345, in an element with attributes."""
+
+_NEAR = 1000
+"""Characters before a suspicious word that mostly have as many words."""
+
+_WORDS = re.compile(rf"(?:\s*+\S++){{0,{_AFTER + 1}}}+")
+_REST_OF_WORD = re.compile(r"\S*+")
 _KEYS = re.compile(r"[\w.\-]+")
 _SHORT_OPTION = "-u"
 _OPTION = re.compile(r"(?<![\w-])(?:-[uU]|--user|--proxy-user)")
@@ -39,14 +57,52 @@ class ManyTexts:
 
     def text(self, text: str) -> str:
         """The text without its secrets: what `Redactor.text` returns for it."""
-        for word in filterfalse(self._harmless.__contains__, text.split()):
-            if _may_be_secret(word, self.redactor):
-                return self.redactor.text(text)
-            if len(word) <= _LONGEST:
-                if len(self._harmless) >= _REMEMBERED:
-                    self._harmless.clear()
-                self._harmless.add(word)
+        unknown = filterfalse(self._harmless.__contains__, text.split())
+        suspicious = {word for word in unknown if not self._found_harmless(word)}
+        if not suspicious:
+            return text
+        parts = _surroundings(text, suspicious)
+        if parts is None or any(map(self.redactor.may_redact, parts)):
+            return self.redactor.text(text)
         return text
+
+    def _found_harmless(self, word: str) -> bool:
+        if _may_be_secret(word, self.redactor):
+            return False
+        if len(word) <= _LONGEST:
+            if len(self._harmless) >= _REMEMBERED:
+                self._harmless.clear()
+            self._harmless.add(word)
+        return True
+
+
+def _surroundings(text: str, suspicious: Iterable[str]) -> list[str] | None:
+    """The parts of a text around suspicious words; None if they are longer than the text."""
+    parts: list[str] = []
+    left = len(text)
+    for word in suspicious:
+        at = text.find(word)
+        while at >= 0:
+            end = at + len(word)
+            parts.append(text[_begin(text, at) : _end(text, end)])
+            left -= len(parts[-1])
+            if left < 0:
+                return None
+            at = text.find(word, end)
+    return parts
+
+
+def _begin(text: str, at: int) -> int:
+    for near in (max(0, at - _NEAR), 0):
+        words = text[near:at].rsplit(None, _BEFORE)
+        if len(words) > _BEFORE:
+            return near + len(words[0])
+    return 0
+
+
+def _end(text: str, at: int) -> int:
+    last = max(_WORDS.match(text, at).end(), at + _AFTER_CHARACTERS)  # type: ignore[union-attr]
+    return _REST_OF_WORD.match(text, min(last, len(text))).end()  # type: ignore[union-attr]
 
 
 def _may_be_secret(word: str, redactor: Redactor) -> bool:

@@ -62,6 +62,27 @@ class Redactor:
         """
         return self._clean(text, lambda secret: REDACTED)
 
+    def may_redact(self, text: str) -> bool:
+        """Whether `text` may find a secret that begins in it, whatever follows.
+
+        It looks for a whole pattern, or a secret's name with its operator, but at no value: where
+        that ends, and whether it is harmless, may depend on what follows.
+        """
+        if hide_userinfo(text, REDACTED) != text:
+            return True
+        return any(self._begins(shape, text) for shape in shapes_for(text))
+
+    def _begins(self, shape: Shape, text: str) -> bool:
+        at = 0
+        while found := shape.pattern.search(text, at):
+            if shape.value is None or self._is_key_of(shape, found["key"]):
+                return True
+            at = found.start() + 1  # what overlaps counts too: `text` may have begun elsewhere
+        return False
+
+    def _is_key_of(self, shape: Shape, key: str) -> bool:
+        return self.is_secret_key(key) or (shape.names is not None and shape.names(key))
+
     def lines(self, lines: Sequence[str]) -> list[str]:
         """As `text`, for lines that belong together; their number stays the same.
 
@@ -109,8 +130,8 @@ class Redactor:
         while found := shape.pattern.search(text, at):
             at = found.end()
             if shape.value is not None:
-                key, known = found["key"], shape.names
-                if not (self.is_secret_key(key) or (known is not None and known(key))):
+                key = found["key"]
+                if not self._is_key_of(shape, key):
                     continue
                 value = shape.value.match(text, at)
                 if value is None or _harmless(key, value[0], shape.prose):
