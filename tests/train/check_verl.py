@@ -18,8 +18,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import hydra
 import pytest
 import yaml
+from hydra import initialize_config_dir, version
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -32,6 +34,7 @@ from orbiter.train import (
     VeRLConfig,
     VeRLTrainer,
 )
+from orbiter.train.verl import composition
 from orbiter.train.verl.composition import compose
 from orbiter.train.verl.launch import INSIDE
 from orbiter.train.verl.overrides import leaves
@@ -229,6 +232,18 @@ def test_an_override_wins_and_the_field_takes_its_value() -> None:
     assert at(config, "actor_rollout_ref.model.override_config.attn_implementation") == "eager"
     assert at(config, "trainer.logger") == ["tensorboard", "file"]
     assert composed(config) == config
+
+
+def test_the_config_is_composed_inside_an_application_of_hydra(own_folder: Path) -> None:
+    (own_folder / "conf").mkdir()
+    (own_folder / "conf" / "app.yaml").write_text("size: 3\n")
+    composition._files.cache_clear()
+    with initialize_config_dir(str(own_folder / "conf"), version_base="1.2"):
+        assert at(composed(VeRLConfig()), "trainer.total_epochs") == 1
+        assert hydra.compose("app") == {"size": 3}
+        assert str(version.getbase()) == "1.2"
+    composition._files.cache_clear()
+    composed(VeRLConfig())
 
 
 def test_an_override_may_choose_another_engine() -> None:

@@ -3,7 +3,8 @@
 verl is not imported for this: its config files and hydra are enough.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from functools import lru_cache
@@ -66,6 +67,22 @@ def compose(config: VeRLConfig, *, rows: int, tested: bool, rewarded: bool) -> C
     return Composition(replace(config, composed=composed), tree)
 
 
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Hydra as if nobody had initialized it; what a `@hydra.main` around us has comes back."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.version import VersionBase
+
+    around, base = GlobalHydra.instance(), VersionBase.instance()
+    hydra, version = around.hydra, base.version_base
+    around.clear()
+    try:
+        yield
+    finally:
+        around.hydra, base.version_base = hydra, version
+        GlobalHydra.set_instance(around)
+
+
 def _with_file_logger(loggers: Any) -> list[Any]:
     """The loggers that somebody has chosen, with the one that metrics are read from."""
     chosen = [loggers] if isinstance(loggers, str) else list(loggers or ())
@@ -88,7 +105,7 @@ def _files(
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(config_folder()), version_base=None):
+    with _own_hydra(), initialize_config_dir(str(config_folder()), version_base=None):
         try:
             tree = compose(name, [f"{group}={choice}" for group, choice in choices])
         except HydraException as error:
