@@ -64,6 +64,16 @@ def test_a_file_that_a_resumed_job_starts_anew_is_read_from_its_beginning(tmp_pa
     assert [entry.step for entry in log.read()] == [9]
 
 
+def test_a_file_that_is_shorter_is_a_new_one_even_if_it_begins_alike(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    log = MetricsLog(file)
+    entries = [(step, {"train/loss": 0.5}) for step in range(1, 20)]
+    file.write_text(lines(*entries))
+    assert len(list(log.read())) == 19
+    file.write_text(lines(*entries[:12]))
+    assert len(list(log.read())) == 12
+
+
 def test_a_nan_which_verl_writes_as_null_is_a_nan(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_text(lines((1, {"train/loss": None})))
@@ -73,7 +83,10 @@ def test_a_nan_which_verl_writes_as_null_is_a_nan(tmp_path: Path) -> None:
 
 def test_a_broken_line_costs_no_other(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
-    file.write_text('{"step": 1}\nnonsense\n[]\n' + lines((2, {"train/loss": 1.0})))
+    file.write_text(
+        '{"step": 1}\nnonsense\n[]\n{"step": Infinity, "data": {}}\n'
+        + lines((2, {"train/loss": 1.0}))
+    )
     assert [entry.step for entry in MetricsLog(file).read()] == [2]
 
 
@@ -272,7 +285,15 @@ def test_the_reward_of_a_script_is_loaded_from_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "my script.py"
-    script.write_text("def reward(**given):\n    return 0.5\n")
+    script.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Weights:\n"
+        "    exact: float = 0.5\n"
+        "def reward(**given):\n"
+        "    return Weights().exact\n"
+    )
     main = runpy.run_path(str(script))
     module = sys.modules["__main__"]
     monkeypatch.setattr(module, "__file__", str(script), raising=False)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +39,8 @@ class MetricsLog:
         try:
             with self._path.open("rb") as file:
                 head = file.read(_HEAD)
-                if not head.startswith(self._head):
+                size = file.seek(0, os.SEEK_END)
+                if size < self._offset or not head.startswith(self._head):
                     self._offset = 0
                 file.seek(self._offset)
                 fresh = file.read()
@@ -57,7 +59,7 @@ def _parsed(line: bytes) -> Entry | None:
     try:
         found = json.loads(line)
         step, data = int(found["step"]), dict(found["data"])
-    except (KeyError, TypeError, ValueError):  # cut short by a full disk or a kill
+    except (KeyError, OverflowError, TypeError, ValueError):  # cut short by a full disk or a kill
         return None
     train: dict[str, Any] = {}
     validation: dict[str, Any] = {}

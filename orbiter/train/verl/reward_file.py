@@ -15,6 +15,8 @@ _WAY_OUT = (
     "verl runs rewards in processes of its own: define it at the top of a module, or give "
     "RewardSpec(module_path=..., func_name=...)"
 )
+_SCRIPT = "orbiter_reward_script"
+"""The name of a script's module in the processes of verl."""
 
 
 def reward_source(spec: RewardSpec) -> str:
@@ -31,8 +33,8 @@ def reward_source(spec: RewardSpec) -> str:
     if Path(module).is_absolute():
         lines += [
             "from importlib.util import module_from_spec, spec_from_file_location",
-            f"spec = spec_from_file_location({Path(module).stem!r}, {module!r})",
-            "module = module_from_spec(spec)",
+            f"spec = spec_from_file_location({_SCRIPT!r}, {module!r})",
+            "module = sys.modules[spec.name] = module_from_spec(spec)",  # as dataclasses need it
             "spec.loader.exec_module(module)",
         ]
     else:
