@@ -9,6 +9,7 @@ from types import CodeType
 from typing import Any
 
 _DIGITS = 16
+_UNASSIGNED = type("Unassigned", (), {})()
 
 
 def source_digest(function: Any) -> str:
@@ -27,18 +28,16 @@ def source_digest(function: Any) -> str:
         bound.append(sorted(getattr(plain, "__dict__", {}).items()))
         plain = type(plain)
     bound += [getattr(plain, "__defaults__", None), getattr(plain, "__kwdefaults__", None)]
-    bound += [
-        cell.cell_contents for cell in getattr(plain, "__closure__", None) or () if _full(cell)
-    ]
+    bound += [_contents(cell) for cell in getattr(plain, "__closure__", None) or ()]
     text = "\n".join([_source_of(plain), *map(_described, bound)])
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:_DIGITS]
 
 
-def _full(cell: Any) -> bool:
+def _contents(cell: Any) -> Any:
     try:
-        return cell.cell_contents is not None
+        return cell.cell_contents
     except ValueError:  # not assigned yet
-        return False
+        return _UNASSIGNED
 
 
 def _source_of(plain: Any) -> str:
