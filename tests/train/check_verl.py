@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ import yaml
 from hydra import initialize_config_dir, version
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from omegaconf import OmegaConf
 
 from logged import params_and_tags
 from orbiter.train import (
@@ -234,6 +236,27 @@ def test_an_override_wins_and_the_field_takes_its_value() -> None:
     assert composed(config) == config
 
 
+def test_an_environment_variable_is_recorded_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "hidden")
+    path = "actor_rollout_ref.model.override_config.token"
+    names = {"trainer.project_name": "${oc.env:SECRET}", path: ["a ${oc.env:SECRET}"]}
+    made = compose(VeRLConfig(extra={"verl": names}), rows=9, tested=False, rewarded=True)
+    assert {name: at(made.config, name) for name in names} == names
+    assert "hidden" not in str(made.config)
+    assert OmegaConf.select(made.tree, "trainer.project_name") == "hidden"
+    with pytest.raises(TrainerError, match="NO_SUCH"):
+        composed(VeRLConfig(extra={"verl": {"trainer.project_name": "${oc.env:NO_SUCH}"}}))
+
+
+def test_a_fine_tuning_that_keeps_nothing_saves_nothing() -> None:
+    assert at(composed(fine_tuning()), "checkpoint.save_contents") == []
+    everything = ["model", "optimizer", "extra"]
+    assert at(composed(fine_tuning()), "checkpoint.load_contents") == everything
+    elsewhere = {**ON_CPU, "trainer.default_local_dir": "there"}
+    for kept in (fine_tuning(output_dir="out"), fine_tuning(extra={"verl": elsewhere})):
+        assert at(composed(kept), "checkpoint.save_contents") == everything
+
+
 def test_the_config_is_composed_inside_an_application_of_hydra(own_folder: Path) -> None:
     (own_folder / "conf").mkdir()
     (own_folder / "conf" / "app.yaml").write_text("size: 3\n")
@@ -388,6 +411,7 @@ async def test_the_launch_of_reinforcement_learning_is_planned(
     assert config["trainer"]["rollout_data_dir"] == str(own_folder / "said")
     forwarded = config["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"]
     assert forwarded["VERL_FILE_LOGGER_PATH"] == str(folder / "metrics.jsonl")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 async def test_verl_reads_config_data_and_reward_and_what_it_writes_is_read(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orbiter.train import TrainerError, TrainMetrics, VeRLTrainer
+from orbiter.train import TrainerError, TrainMetrics, VeRLAlgorithm, VeRLConfig, VeRLTrainer
 from orbiter.train.rollouts import Rollout
 from orbiter.train.verl.launch import LaunchPlan, Phase
 
@@ -73,6 +73,17 @@ async def test_metrics_and_completions_are_reported(own_folder: Path) -> None:
     assert result == TrainMetrics(loss=2.0, steps=2)
     trainer.check_dataset([{"input": "a"}], [{"input": "b"}])
     assert await trainer.evaluate() == TrainMetrics(loss=3.0, steps=1, extra={"eval_items": 1})
+
+
+async def test_an_evaluation_counts_the_rows_that_fine_tuning_has_measured(
+    own_folder: Path,
+) -> None:
+    trainer = Recording()
+    trainer.check_config(VeRLConfig(algorithm=VeRLAlgorithm.SFT, batch_size=2))
+    trainer.check_dataset([{"input": "a"}], [{"input": "b"}] * 5)
+    assert (await trainer.evaluate()).extra == {"eval_items": 5}
+    await trainer._run(plan(own_folder, "0"))
+    assert await trainer.evaluate() == TrainMetrics(loss=3.0, steps=4, extra={"eval_items": 4})
 
 
 async def test_what_came_before_an_error_is_reported(own_folder: Path) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+_DESTINATIONS = ("trainer.default_local_dir", "trainer.default_hdfs_dir")
+"""Settings of verl by which checkpoints are kept without an `output_dir`."""
+
+
 class Composition(NamedTuple):
     """What verl is to run with.
 
@@ -54,17 +58,44 @@ def compose(config: VeRLConfig, *, rows: int, tested: bool, rewarded: bool) -> C
         require_setting(known, key)
     device = single.get("trainer.device", "cuda")
     config = checked(config, **fields_of(config.algorithm, single))
-    settings = settings_of(config, rows=rows, tested=tested, rewarded=rewarded, device=device)
+    saved = bool(config.output_dir) or not single.keys().isdisjoint(_DESTINATIONS)
+    settings = settings_of(
+        config, rows=rows, tested=tested, rewarded=rewarded, saved=saved, device=device
+    )
     if "trainer.logger" in single:
         single["trainer.logger"] = _with_file_logger(single["trainer.logger"])
     tree = deepcopy(base)
+    from_environment = {
+        key: escaped for key, value in single.items() if (escaped := _escaped(value)) != value
+    }
     try:
-        for key, value in (settings | single).items():
-            OmegaConf.update(tree, key, value, merge=False, force_add=True)
+        _update(tree, settings | single)
         composed: Any = OmegaConf.to_container(tree, resolve=True)
+        if from_environment:  # maybe a secret: recorded by the variable's name
+            recorded = deepcopy(tree)
+            _update(recorded, from_environment)
+            composed = OmegaConf.to_container(recorded, resolve=True)
     except OmegaConfBaseException as error:
         raise TrainerError(f"verl's config cannot be composed: {error}") from error
     return Composition(replace(config, composed=composed), tree)
+
+
+def _update(tree: "DictConfig", settings: Mapping[str, Any]) -> None:
+    from omegaconf import OmegaConf
+
+    for key, value in settings.items():
+        OmegaConf.update(tree, key, value, merge=False, force_add=True)
+
+
+def _escaped(value: Any) -> Any:
+    """A value whose references to environment variables are not resolved."""
+    if isinstance(value, str):
+        return value.replace("${", "\\${") if "oc.env" in value else value
+    if isinstance(value, Mapping):
+        return {key: _escaped(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_escaped, value))
+    return value
 
 
 @contextmanager

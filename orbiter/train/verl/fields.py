@@ -14,6 +14,8 @@ FILE_LOGGER = "file"
 """verl's logger that metrics are read from."""
 
 _LOGGERS = ["console", FILE_LOGGER]
+_ALL = ["model", "optimizer", "extra"]
+"""What is loaded from a checkpoint; by default verl loads what it saves."""
 
 _SFT = {
     "epochs": "trainer.total_epochs",
@@ -57,7 +59,7 @@ _ON_CPU = {
 
 
 def settings_of(
-    config: VeRLConfig, *, rows: int, tested: bool, rewarded: bool, device: str
+    config: VeRLConfig, *, rows: int, tested: bool, rewarded: bool, saved: bool, device: str
 ) -> dict[str, Any]:
     """The settings of verl, by dotted names, that follow from a config and its data.
 
@@ -66,6 +68,7 @@ def settings_of(
         rows: of the training data.
         tested: whether there are test data: then verl validates before RL, and after each epoch.
         rewarded: whether there is a reward function.
+        saved: whether checkpoints are kept.
         device: where verl is to run.
     """
     settings = {leaf: getattr(config, field) for field, leaf in _LEAVES[config.algorithm].items()}
@@ -87,14 +90,15 @@ def settings_of(
             "data.max_length": longest,
             "data.max_token_len_per_gpu": max(8192, longest),
         }
+        if not saved:  # verl always saves at the end
+            settings |= {"checkpoint.save_contents": [], "checkpoint.load_contents": _ALL}
         return settings | (_ON_CPU if device == "cpu" else {})
     settings["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"] = max(16384, longest)
-    return settings | _reinforced(config, each_epoch, tested, rewarded)
+    settings["trainer.save_freq"] = each_epoch if saved else -1
+    return settings | _reinforced(config, tested, rewarded)
 
 
-def _reinforced(
-    config: VeRLConfig, each_epoch: int, tested: bool, rewarded: bool
-) -> dict[str, Any]:
+def _reinforced(config: VeRLConfig, tested: bool, rewarded: bool) -> dict[str, Any]:
     grpo = config.algorithm is VeRLAlgorithm.GRPO
     settings = {
         "algorithm.adv_estimator": "grpo" if grpo else "gae",
@@ -106,7 +110,6 @@ def _reinforced(
         "actor_rollout_ref.rollout.tensor_model_parallel_size": 1,
         "data.val_files": TEST_FILE if tested else TRAIN_FILE,  # verl requires some
         "trainer.n_gpus_per_node": 1,
-        "trainer.save_freq": each_epoch if config.output_dir else -1,
         "trainer.val_before_train": tested,
         "trainer.validation_data_dir": VALIDATION if tested else None,
     }

@@ -37,7 +37,7 @@ def leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def require_setting(known: Mapping[str, Any], name: str) -> None:
-    """Require a setting that verl has; where its own config has an empty mapping, any name is one.
+    """Require a setting that verl has; below an empty one, null or {}, any name is one.
 
     Args:
         known: all of verl's settings, nested.

@@ -289,7 +289,8 @@ class VeRLTrainer(Trainer):
 
         Returns:
             The number of rows as `steps` and as `eval_items` in `extra`. By default, after a
-            training with test data, also the metrics of verl's last validation.
+            training with test data, also the metrics of verl's last validation; then the rows are
+            those that verl has measured, which for `sft` are full batches.
 
         Raises:
             TrainerError: for data that are no list or tuple of rows.
@@ -297,8 +298,11 @@ class VeRLTrainer(Trainer):
         measured = self._validation if test_data is None else {}
         rows = self._test_data if test_data is None else test_data
         _check_rows("test_data", rows)
-        result = _result(measured, len(rows))
-        result.extra["eval_items"] = len(rows)
+        count = len(rows)
+        if measured and self._config.algorithm == VeRLAlgorithm.SFT:
+            count -= count % self._config.batch_size
+        result = _result(measured, count)
+        result.extra["eval_items"] = count
         return result
 
 
@@ -330,7 +334,8 @@ def _run_folder(output_dir: str) -> Iterator[Path]:
             yield Path(temporary).resolve()
         return
     folder = Path(output_dir).resolve() / _FOLDER
-    folder.mkdir(exist_ok=True, parents=True)
+    folder.parent.mkdir(exist_ok=True, parents=True)
+    folder.mkdir(mode=0o700, exist_ok=True)  # config and log may have secrets
     yield folder
 
 
