@@ -286,13 +286,15 @@ MESSAGES = "messages"
 """The column with prompt and completion as chat messages, in JSON."""
 _REWARD = "reward/"
 _ROLLOUTS = "rollouts"
-_ROLLOUTS_FILE = re.compile(r"step-(-?\d+)(?:\.(\d+))?(?:\.life-(\d+))?\.json")
+_ROLLOUTS_FILE = re.compile(r"step-(-?\d+)(?:\.(\d+))?(?:\.from--?\d+)?(?:\.life-(\d+))?\.json")
 STEP = "orbiter.step"
 """Tag of a trace: the step of a rollout."""
 PHASE = "orbiter.phase"
 """Tag of a trace: `train` or `eval`."""
 ROLLOUT_NUMBER = "orbiter.rollout"
 """Tag of a trace: the rollout's number in its report, which its table has too."""
+COMPLETION_TOKENS = "orbiter.tokens"
+"""Tag of a trace: how many tokens the completion has."""
 
 
 def reward_column(name: str) -> str:
@@ -315,23 +317,39 @@ def rollouts_folder(phase: str = "") -> str:
     return f"{_ROLLOUTS}/{phase}" if phase else _ROLLOUTS
 
 
-def rollouts_file(step: int, number: int, life: int = 1) -> str:
+def rollouts_file(step: int, number: int, life: int = 1, reported: int | None = None) -> str:
     """The name of a table of rollouts.
 
     Args:
         step: the step of the rollouts.
         number: counts the reports of the step, from 1.
         life: of the run.
+        reported: the step by the count of that life, if several of its steps may become this one.
     """
     again = "" if number == 1 else f".{number}"
+    own = "" if reported is None else f".from-{reported}"
     later = "" if life == 1 else f".life-{life}"
-    return f"step-{step}{again}{later}.json"
+    return f"step-{step}{again}{own}{later}.json"
 
 
 def rollouts_file_parts(name: str) -> tuple[int, int, int] | None:
     """Step, number and life of a table of rollouts; None for a file of another name."""
     found = _ROLLOUTS_FILE.fullmatch(name)
     return None if found is None else (int(found[1]), int(found[2] or 1), int(found[3] or 1))
+
+
+_TRACES_OF = "traces of "
+
+
+def skipped(lane: str, count: int) -> str:
+    """The text of the tag about missing entries of a lane, for those without an endpoint."""
+    what = _TRACES_OF if lane == _ROLLOUTS else ""  # the tables are in the store
+    return f"{what}{count} skipped: the server has no endpoint for them"
+
+
+def lacks_tables(missing: str) -> bool:
+    """Whether the text of `ROLLOUTS_MISSING` tells of more than traces."""
+    return any(not part.startswith(_TRACES_OF) for part in missing.split("; "))
 
 
 def trace_name(phase: str, step: int) -> str:

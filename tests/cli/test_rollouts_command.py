@@ -7,7 +7,7 @@ import pytest
 
 from journals import done
 from orbiter.train import Rollout
-from orbiter_mlflow.runs.rollouts import StoredRollout, pairs
+from orbiter_mlflow.runs.rollouts import StoredRollout, pairs, steps_of
 from trainers import stored, tracked
 
 HOSTILE = "::error::x\x1b[31m ##[error]z\rend"
@@ -127,3 +127,35 @@ def test_pairs_put_the_largest_fall_first() -> None:
         ("b", (1.0, 0.0), -1.0),
         ("a", (1.0, 0.5), -0.5),
     ]
+
+
+def test_a_rollout_without_the_reward_is_neither_worst_nor_best(uri: str) -> None:
+    def rewarded(prompt: str, completion: str, **rewards: float) -> Rollout:
+        return Rollout(prompt, completion, rewards=rewards)
+
+    some = [rewarded("a", "none"), rewarded("a", "less", r=-2), rewarded("b", "more", r=-1)]
+    reported(uri, "mine", (1, [*some, rewarded("b", "other", s=5)]))
+    for way, shown in {"--worst": ["-2", "-1"], "--best": ["-1", "-2"]}.items():
+        code, output = done("rollouts", "mine", way, "4", "--by", "r")
+        assert code == 0, output
+        assert re.findall(r"^#\d+  r (\S+)", output, re.MULTILINE) == shown
+        assert "none" not in output
+    other = [rewarded("a", "good", r=1), rewarded("b", "unrewarded")]
+    reported(uri, "other", (1, other))
+    code, output = done("rollouts", "mine", "other", "--by", "r")
+    assert re.findall(r"^r .*", output, re.MULTILINE) == ["r -2 -> 1 (+3)"]
+    reported(uri, "bare", (1, [rewarded("a", "nobody rewards")]))
+    assert "nobody rewards" in done("rollouts", "bare")[1]
+
+
+def test_a_step_that_two_lives_of_a_run_have_is_that_of_the_later_one() -> None:
+    class Store:
+        def artifacts(self, run_id: str, folder: str) -> list[str]:
+            files = ("0.json", "300.json", "300.2.json", "300.2.life-3.json", "300.life-3.json")
+            return [f"{folder}/step-{one}" for one in (*files, "300.life-2.json")]
+
+    store: Any = Store()
+    assert steps_of(store, "run", "eval") == {
+        0: ["rollouts/eval/step-0.json"],
+        300: ["rollouts/eval/step-300.life-3.json", "rollouts/eval/step-300.2.life-3.json"],
+    }

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from gate_runs import Shelf
 from orbiter.train import TrainMetrics
+from orbiter_mlflow import names
 from orbiter_mlflow.cli.main import commands
 from orbiter_mlflow.delivery.spool_folder import default_spool
 from orbiter_mlflow.gate import example_tables
@@ -141,6 +142,25 @@ async def test_rollouts_of_the_newest_evaluation_are_judged_prompt_by_prompt(
     code, _, report = check(sqlite_uri, other, baseline=f'run = "{before}"', more=ROLLOUTS)
     assert code == 3
     assert "only 0 of 201 are in all of them" in report["examples"][0]["reason"]
+
+
+async def test_a_run_that_lacks_rollouts_is_not_judged_by_older_ones(
+    sqlite_uri: str, check: Check
+) -> None:
+    run_id, other = await talked(sqlite_uri, 150), await talked(sqlite_uri, 150)
+    client = MlflowClient(sqlite_uri)
+    for life in ("", ".2"):
+        tag = f"{names.ROLLOUTS_MISSING}{life}"
+        client.set_tag(run_id, tag, "not delivered yet: rollouts/eval/step-3.json")
+        code, _, report = check(sqlite_uri, run_id, baseline=f'run = "{other}"', more=ROLLOUTS)
+        assert code == 3
+        reason = report["examples"][0]["reason"]
+        assert f"rollouts are missing (tag {tag}: not delivered yet: rollouts/eval" in reason
+        assert "orbiter-mlflow sync" in reason
+        client.delete_tag(run_id, tag)
+    client.set_tag(run_id, names.ROLLOUTS_MISSING, names.skipped("rollouts", 2))  # traces alone
+    code, out, _ = check(sqlite_uri, run_id, baseline=f'run = "{other}"', more=ROLLOUTS)
+    assert code == 0, out
 
 
 def test_a_run_without_rollouts_of_an_evaluation_is_not_judged(shelf: Shelf, check: Check) -> None:

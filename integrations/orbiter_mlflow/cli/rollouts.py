@@ -15,6 +15,7 @@ from orbiter_mlflow.runs.rollouts import (
     PromptPair,
     StoredRollout,
     pairs,
+    ranked,
     rewards_of,
     rollouts_at,
     steps_of,
@@ -101,13 +102,16 @@ def _show(
         click.echo(_headline(one, its_rollouts, phase, at))
     click.echo()
     if other is None:
-        ordered = sorted(read[0], key=lambda one: one.reward(by), reverse=best is not None)
+        ordered = _ordered(read[0], by, best is not None)
         lines = _of_one(ordered[:count], full)
     else:
         before, after = read
         paired = pairs(before, after, by)
         if not paired:
-            raise click.ClickException(f"the runs have no prompt in common at step {at}")
+            reward = f" with the reward {by!r}" if by else ""
+            raise click.ClickException(
+                plain(f"the runs have no prompt in common at step {at}{reward}")
+            )
         lines = _of_two((paired[::-1] if best else paired)[:count], by, full, found)
     for line in lines:
         click.echo(line.encode() + b"\n", nl=False)
@@ -147,6 +151,11 @@ def _require_reward(read: Sequence[Sequence[StoredRollout]], by: str | None) -> 
         near = did_you_mean(by, known)
         there = near or f"; there are {', '.join(known) or 'none'}"
         raise click.UsageError(plain(f"no rollout has the reward {by!r}{there}"))
+
+
+def _ordered(found: Sequence[StoredRollout], by: str | None, best: bool) -> Sequence[StoredRollout]:
+    """The rollouts that have the reward, in order; all as they are where none has any."""
+    return ranked(found, by)[:: -1 if best else 1] if by or rewards_of(found) else found
 
 
 def _headline(run: "StoredRun", found: Sequence[StoredRollout], phase: str, step: int) -> str:

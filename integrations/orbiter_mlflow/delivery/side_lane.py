@@ -205,8 +205,7 @@ class SideLane(Lane[LaneAck]):
         if self.ack.refused:
             parts.append(f"{self.ack.refused} refused by the store")
         if self.ack.skipped:
-            what = "traces of " if self.name == "rollouts" else ""
-            parts.append(f"{what}{self.ack.skipped} skipped: the server has no endpoint for them")
+            parts.append(names.skipped(self.name, self.ack.skipped))
         return "; ".join(parts)[: names.MAX_TAG_VALUE]
 
     def _sink(self) -> Sink:

@@ -66,6 +66,7 @@ def _table(store: "RunStore", expected: ExamplesPolicy, run: GateRun) -> Example
     id_column, score, slices = expected.id_column, expected.score_column, expected.slices
     try:
         if expected.rollouts:
+            _require_all_rollouts(store, run.run_id)
             steps = steps_of(store, run.run_id, names.EVAL)
             if not steps:
                 return (
@@ -89,3 +90,15 @@ def _table(store: "RunStore", expected: ExamplesPolicy, run: GateRun) -> Example
         return f"its table {path} {error}"
     except StoreError as error:
         return f"its table {path} cannot be read: {error}"
+
+
+def _require_all_rollouts(store: "RunStore", run_id: str) -> None:
+    """Raise if tables of rollouts are missing: the newest one there may be of an older policy."""
+    for tag, text in store.get(run_id).tags.items():
+        of_a_life = tag == names.ROLLOUTS_MISSING or tag.startswith(f"{names.ROLLOUTS_MISSING}.")
+        if of_a_life and names.lacks_tables(text):
+            raise CannotCompareError(
+                f"may not be that of the newest evaluation, because rollouts are missing (tag "
+                f"{tag}: {text}): deliver them with orbiter-mlflow sync on the machine of the "
+                "training, or delete the tag to compare what is there"
+            )

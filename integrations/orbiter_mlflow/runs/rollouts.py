@@ -11,7 +11,15 @@ from orbiter_mlflow.errors import StoreError
 if TYPE_CHECKING:
     from orbiter_mlflow.runs.store import RunStore
 
-__all__ = ["PromptPair", "StoredRollout", "pairs", "rewards_of", "rollouts_at", "steps_of"]
+__all__ = [
+    "PromptPair",
+    "StoredRollout",
+    "pairs",
+    "ranked",
+    "rewards_of",
+    "rollouts_at",
+    "steps_of",
+]
 
 _MAX_BYTES = 256 << 20
 """A larger table is not read."""
@@ -34,14 +42,16 @@ class StoredRollout:
     rewards: Mapping[str, float]
     tokens: float | None = None
 
-    def reward(self, by: str | None) -> float:
-        """The reward of that name, 0 where it is missing; without a name the sum of all."""
-        return sum(self.rewards.values()) if by is None else self.rewards.get(by, 0.0)
+    def reward(self, by: str | None) -> float | None:
+        """The reward of that name, without a name the sum of all; None where it is missing."""
+        if by is not None:
+            return self.rewards.get(by)
+        return sum(self.rewards.values()) if self.rewards else None
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPair:
-    """The rollouts of two runs with the same prompt, those with the lowest reward first."""
+    """The rollouts of two runs with the same prompt that have the reward, the lowest first."""
 
     prompt: str
     before: tuple[StoredRollout, ...]
@@ -60,6 +70,9 @@ class PromptPair:
 def steps_of(store: "RunStore", run_id: str, phase: str) -> dict[int, list[str]]:
     """The paths of a run's tables by their step, in ascending order.
 
+    Where a resumed run repeats a step, its latest life counts: the rollouts of the policy that the
+    training goes on with.
+
     Raises:
         StoreError: the store cannot be read.
     """
@@ -68,7 +81,12 @@ def steps_of(store: "RunStore", run_id: str, phase: str) -> dict[int, list[str]]
         parts = names.rollouts_file_parts(path.rpartition("/")[2])
         if parts is not None:
             found.setdefault(parts[0], []).append((parts, path))
-    return {step: [path for _, path in sorted(found[step])] for step in sorted(found)}
+    return {step: _of_last_life(found[step]) for step in sorted(found)}
+
+
+def _of_last_life(tables: Sequence[tuple[tuple[int, int, int], str]]) -> list[str]:
+    last = max(life for (_, _, life), _ in tables)
+    return [path for (_, _, life), path in sorted(tables) if life == last]
 
 
 def rollouts_at(store: "RunStore", run_id: str, paths: Iterable[str]) -> list[StoredRollout]:
@@ -101,7 +119,10 @@ def rewards_of(rollouts: Iterable[StoredRollout]) -> dict[str, float]:
 def pairs(
     before: Sequence[StoredRollout], after: Sequence[StoredRollout], by: str | None
 ) -> list[PromptPair]:
-    """The prompts of both runs, the one whose mean reward fell most first."""
+    """The prompts of both runs, the one whose mean reward fell most first.
+
+    A prompt for which a run has no rollout with the reward is left out.
+    """
     found = []
     groups = _by_prompt(before, by), _by_prompt(after, by)
     for prompt in groups[0]:
@@ -110,16 +131,19 @@ def pairs(
     return sorted(found, key=lambda pair: pair.change(by))
 
 
+def ranked(rollouts: Iterable[StoredRollout], by: str | None) -> list[StoredRollout]:
+    """The rollouts that have the reward, the lowest first."""
+    found = [(reward, one) for one in rollouts if (reward := one.reward(by)) is not None]
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+
+
 def _by_prompt(
     rollouts: Sequence[StoredRollout], by: str | None
 ) -> dict[str, tuple[StoredRollout, ...]]:
     found: dict[str, list[StoredRollout]] = {}
-    for one in rollouts:
+    for one in ranked(rollouts, by):
         found.setdefault(one.prompt, []).append(one)
-    return {
-        prompt: tuple(sorted(group, key=lambda one: one.reward(by)))
-        for prompt, group in found.items()
-    }
+    return {prompt: tuple(group) for prompt, group in found.items()}
 
 
 def _rollout(row: Mapping[str, Any]) -> StoredRollout:
@@ -139,4 +163,4 @@ def _rollout(row: Mapping[str, Any]) -> StoredRollout:
 
 
 def _mean(rollouts: Sequence[StoredRollout], by: str | None) -> float:
-    return sum(one.reward(by) for one in rollouts) / len(rollouts)
+    return sum(one.reward(by) or 0.0 for one in rollouts) / len(rollouts)
