@@ -22,6 +22,7 @@ from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.ack import read_ack, read_lane_ack
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.records import Close, Metrics, Record, Rollouts, Status, Tags
+from orbiter_mlflow.delivery.resumption.rewriting import Resumption
 from orbiter_mlflow.delivery.rollout_traces import traces_of
 from orbiter_mlflow.delivery.side_lane import SideLane, nothing_waits, side_lanes
 from orbiter_mlflow.errors import HeldError, RejectedError, TransientError, UnsupportedError
@@ -277,6 +278,27 @@ def test_the_steps_of_a_resumed_run_go_on(tmp_path: Path) -> None:
     assert json.loads(run.tags[names.LOGGED_TABLES])[0]["path"] == [*run.artifacts][1]
 
 
+def test_evaluations_of_a_resumed_run_before_its_training_keep_tables_of_their_own(
+    tmp_path: Path,
+) -> None:
+    resumed = Resumption(number=2, after_step=100)
+    table = json.dumps([{"path": "rollouts/eval/step-5.json", "type": "table"}])
+    sent = [
+        resumed.rewrite(kept(tmp_path / "run.jsonl", step, number, "eval"))
+        for step, number in ((0, 1), (5, 1), (5, 2), (100, 1))
+    ]
+    assert [(one.step, one.name) for one in sent if isinstance(one, Rollouts)] == [
+        (100, "step-100.from-0.life-2.json"),
+        (100, "step-100.from-5.life-2.json"),
+        (100, "step-100.2.from-5.life-2.json"),
+        (100, "step-100.life-2.json"),
+    ]
+    tags = resumed.rewrite(Tags({names.LOGGED_TABLES: table}))
+    assert isinstance(tags, Tags)
+    assert "rollouts/eval/step-100.from-5.life-2.json" in tags.values[names.LOGGED_TABLES]
+    assert names.rollouts_file_parts("step-100.2.from-5.life-2.json") == (100, 2, 2)
+
+
 def test_an_old_journal_without_rollouts_is_read(tmp_path: Path) -> None:
     for version in (1, 2):
         folder = tmp_path / str(version)
@@ -342,6 +364,9 @@ async def test_people_find_rollouts_as_traces_and_tables(
     (span,) = plain.data.spans
     assert span.span_type == "CHAT_MODEL"
     assert span.inputs == {"messages": [{"role": "user", "content": "0 + 0?"}]}
+    assert plain.info.tags["orbiter.tokens"] == "0"
+    assert "orbiter.tokens" not in episode.info.tags
+    assert plain.info.token_usage is None  # nobody counted the tokens of the prompt
     assert [(one.name, one.span_type) for one in episode.data.spans] == [
         ("rollout", "AGENT"),
         ("turn 1", "CHAT_MODEL"),

@@ -55,7 +55,6 @@ class RolloutTrace:
         tags: among them the name.
         rewards: name -> value.
         reward_ids: ids of their assessments, 32 hexadecimal digits each.
-        tokens: of the completion; None where it is unknown.
         spans: the root first.
     """
 
@@ -66,7 +65,6 @@ class RolloutTrace:
     tags: Mapping[str, str]
     rewards: Mapping[str, float]
     reward_ids: Mapping[str, str]
-    tokens: int | None
     spans: Sequence[Span]
 
 
@@ -106,6 +104,8 @@ def _trace(record: Rollouts, row: Mapping[str, Any], key: str) -> RolloutTrace:
         if names.is_reward(name) and value is not None
     }
     tokens = row.get(names.TOKENS)
+    # A tag, not MLflow's usage: without the tokens of the prompt it would show 0 of them.
+    counted = {names.COMPLETION_TOKENS: str(tokens)} if isinstance(tokens, int | float) else {}
     last = answered[-1] if answered else {}
     return RolloutTrace(
         id=_id(key, 32),
@@ -117,10 +117,10 @@ def _trace(record: Rollouts, row: Mapping[str, Any], key: str) -> RolloutTrace:
             names.STEP: str(record.step),
             names.PHASE: record.phase,
             names.ROLLOUT_NUMBER: str(row[names.ROLLOUT]),
+            **counted,
         },
         rewards=rewards,
         reward_ids={name: _id(f"{key}:reward:{name}", 32) for name in rewards},
-        tokens=int(tokens) if isinstance(tokens, int | float) else None,
         spans=_spans(key, asked, answered, calls),
     )
 

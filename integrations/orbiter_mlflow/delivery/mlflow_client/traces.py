@@ -86,12 +86,6 @@ def _spans(trace: RolloutTrace) -> Iterator[dict[str, Any]]:
             SpanAttributeKey.INPUTS: span.inputs,
             SpanAttributeKey.OUTPUTS: span.outputs,
         }
-        if at == 0 and trace.tokens is not None:
-            attributes[SpanAttributeKey.CHAT_USAGE] = {
-                "input_tokens": 0,
-                "output_tokens": trace.tokens,
-                "total_tokens": trace.tokens,
-            }
         # The microseconds keep the spans in their order.
         began = trace.time * 10**6 + at * 1000
         ended = trace.time * 10**6 + (at + 1 if at else len(trace.spans)) * 1000

@@ -94,9 +94,8 @@ class Resumption:
         if isinstance(record, Params) and self.keeps_config:
             return Params({})
         if isinstance(record, Rollouts):
-            step = self._step(record.step)
-            file = names.rollouts_file(step, record.number, self.number)
-            return replace(record, step=step, name=file)
+            file = self._rollouts_file(record.step, record.number)
+            return replace(record, step=self._step(record.step), name=file)
         if isinstance(record, Artifact) and self.number > 1:
             return replace(record, folder=_folder(record.folder, self.number))
         return record
@@ -127,6 +126,12 @@ class Resumption:
             return max(step, self.after_step)
         return min(step + self.shift, MAX_STEP)
 
+    def _rollouts_file(self, step: int, number: int) -> str:
+        moved = self._step(step)
+        # Before training, all steps become one.
+        reported = step if moved != step and self.shift is None else None
+        return names.rollouts_file(moved, number, self.number, reported)
+
     def _with_own_tables(self, tags: dict[str, str]) -> dict[str, str]:
         """The tags, with the tables of rollouts by the names that they have in the run."""
         if names.LOGGED_TABLES not in tags:
@@ -136,8 +141,7 @@ class Resumption:
             folder, _, file = table["path"].rpartition("/")
             parts = names.rollouts_file_parts(file)
             if parts is not None and folder.startswith(f"{names.rollouts_folder()}/"):
-                file = names.rollouts_file(self._step(parts[0]), parts[1], self.number)
-                table["path"] = f"{folder}/{file}"
+                table["path"] = f"{folder}/{self._rollouts_file(parts[0], parts[1])}"
         return tags | {names.LOGGED_TABLES: json.dumps(tables)}
 
 
