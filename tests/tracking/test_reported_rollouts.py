@@ -298,10 +298,12 @@ def test_a_long_text_is_cut_in_its_middle(
     trainer: Tracked, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollout_table, "MAX_TEXT", 10)
-    row = row_of({"prompt": "short", "completion": "a" * 20 + "z" * 20}, trainer)
-    assert row["completion"] == "aaaaa\n... (30 characters left out) ...\nzzzzz"
+    long = "a" * 20 + "z" * 20
+    trainer.report_rollouts([{"prompt": long, "completion": n} for n in "12"], step=1)
+    (rows,) = tables().values()
+    assert [row["prompt"] for row in rows] == ["aaaaa\n... (30 characters left out) ...\nzzzzz"] * 2
     assert "are cut" in caplog.text
-    assert left_out() == {"rollouts": 0, "texts cut": 1}
+    assert left_out() == {"rollouts": 0, "texts cut": 2}
 
 
 def test_rollouts_beyond_the_size_of_a_table_are_counted(

@@ -106,7 +106,9 @@ class _Cleaner:
     def __init__(self, texts: ManyTexts) -> None:
         self._texts = texts
         self._redactor = texts.redactor
-        self._known: dict[str, str] = {}  # the completions of a group have the same prompt
+        self._known: dict[
+            str, tuple[str, bool]
+        ] = {}  # the completions of a group have the same prompt
         self.characters = self.cut = 0
 
     def row(self, rollout: Rollout) -> dict[str, Any]:
@@ -135,20 +137,23 @@ class _Cleaner:
 
     def text(self, text: str) -> str:
         """A text without secrets, and without what no store takes."""
-        if (known := self._known.get(text)) is not None:
-            self.characters += len(known)
-            return known
-        shown = self._texts.text(text)
-        if len(shown) > MAX_TEXT:
+        if text not in self._known:
+            self._known[text] = self._shortened(self._texts.text(text))
+        shown, cut = self._known[text]
+        self.characters += len(shown)
+        self.cut += cut
+        return shown
+
+    def _shortened(self, shown: str) -> tuple[str, bool]:
+        """A text as it is written, and whether it was cut."""
+        cut = len(shown) > MAX_TEXT
+        if cut:
             half, left_out = MAX_TEXT // 2, len(shown) - MAX_TEXT // 2 * 2
             shown = f"{shown[:half]}\n... ({left_out} characters left out) ...\n{shown[-half:]}"
-            self.cut += 1
         if not shown.isascii() or "\x00" in shown:
             # Lone surrogates stop readers of JSON, NUL the databases.
             shown = shown.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-        self.characters += len(shown)
-        self._known[text] = shown
-        return shown
+        return shown, cut
 
     def value(self, value: Any, depth: int = 0) -> Any:
         """A value as JSON, without secrets: by the names in it, and by its texts."""
