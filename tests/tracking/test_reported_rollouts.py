@@ -333,10 +333,13 @@ def test_zero_rollouts_a_step_keeps_none(caplog: pytest.LogCaptureFixture) -> No
         ([3.0, 1.0], 1, [1]),
         ([3.0, 1.0], 0, []),
         ([0.0] * 9, 3, [0, 4, 8]),
+        ([-1.0, None, -2.0, None, -3.0], 2, [0, 4]),
+        ([-1.0, None, -2.0, None, -3.0], 4, [0, 1, 2, 4]),
+        ([None, None], 1, [0]),
     ],
 )
 def test_the_worst_the_best_and_some_between_become_traces(
-    totals: list[float], count: int, rows: list[int]
+    totals: list[float | None], count: int, rows: list[int]
 ) -> None:
     assert spread(totals, count) == rows
 

@@ -46,14 +46,14 @@ class Table:
         rows: how many rollouts it has.
         unreadable: how many rollouts raised an error.
         cut: how many texts were cut.
-        totals: the sum of the rewards of each row.
+        totals: the sum of the rewards of each row; None where it has none.
     """
 
     content: bytes
     rows: int
     unreadable: int
     cut: int
-    totals: tuple[float, ...]
+    totals: tuple[float | None, ...]
 
 
 def table_of(rollouts: Sequence[Rollout], at_most: int, texts: ManyTexts) -> Table:
@@ -79,11 +79,13 @@ def table_of(rollouts: Sequence[Rollout], at_most: int, texts: ManyTexts) -> Tab
             _logger.error("not recorded: rollout %d of a report: %s", at + 1, shown)
     columns = _columns(rows)
     table = {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
-    totals = tuple(
-        sum(value for name, value in row.items() if names.is_reward(name) and value is not None)
-        for row in rows
-    )
+    totals = tuple(map(_total, rows))
     return Table(to_json(table), len(rows), unreadable, clean.cut, totals)
+
+
+def _total(row: Mapping[str, Any]) -> float | None:
+    rewards = [one for name, one in row.items() if names.is_reward(name) and one is not None]
+    return sum(rewards) if rewards else None
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -100,11 +100,16 @@ class RunRollouts:
         self._writer.append(Tags({names.ROLLOUTS_LEFT_OUT: json.dumps(self._left_out)}))
 
 
-def spread(totals: Sequence[float], count: int) -> list[int]:
-    """The rows that become traces: the worst, the best, and others at even distances of rank."""
-    ranked = sorted(range(len(totals)), key=lambda row: (totals[row], row))
+def spread(totals: Sequence[float | None], count: int) -> list[int]:
+    """The rows that become traces: the worst, the best, and others at even distances of rank.
+
+    Rows without a reward (None) have no rank; they become traces where there are too few others.
+    """
+    rewarded = [(total, row) for row, total in enumerate(totals) if total is not None]
+    ranked = [row for _, row in sorted(rewarded)]
     if count >= len(ranked):
-        return [*range(len(ranked))]
+        others = [row for row, total in enumerate(totals) if total is None]
+        return sorted((*ranked, *others[: count - len(ranked)]))
     if count < 2:
         return ranked[:count]
     return sorted(ranked[at * (len(ranked) - 1) // (count - 1)] for at in range(count))
