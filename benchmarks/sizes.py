@@ -12,6 +12,7 @@ class Sizes:
         steps: calls of `log` in the tracking benchmark, of `METRICS` metrics each.
         rounds: runs of each of its contenders; the rows are medians.
         client_rounds: runs of each row of the benchmark of MLflow's own clients.
+        landing_steps: steps in those of its rows that show the landing rate.
         reports: calls of `report` in the latency benchmark.
         report_rounds: repetitions of that benchmark.
         loop_seconds: length of the CPU-bound loop.
@@ -33,6 +34,7 @@ class Sizes:
     steps: int = 1_000
     rounds: int = 3
     client_rounds: int = 3
+    landing_steps: int = 5_000
     reports: int = 5_000
     report_rounds: int = 3
     loop_seconds: float = 5.0
@@ -59,6 +61,7 @@ QUICK = Sizes(
     steps=30,
     rounds=1,
     client_rounds=1,
+    landing_steps=60,
     reports=500,
     report_rounds=1,
     loop_seconds=0.5,
