@@ -18,7 +18,7 @@ from big_configs import (
     wide_config,
 )
 from configs import class_members, class_of, configs, texts, thorough, trees
-from logged import log_to, params_and_tags
+from logged import log_to, params_and_tags, run_with
 from orbiter.train import TrainConfig
 from orbiter_mlflow import load_config, names
 from orbiter_mlflow.config.codec.equality import same
@@ -48,7 +48,7 @@ def examples(count: int) -> list[Any]:
     @given(anything)
     @settings(thorough, max_examples=count)
     def collect(config: Any) -> None:
-        _, tags = params_and_tags(config)
+        tags = run_with(config).tags
         assert names.CONFIG_UNENCODABLE not in tags
         assume(names.CONFIG_REDACTED not in tags)
         found.append(config)
