@@ -276,3 +276,8 @@ def test_errors_of_cloud_libraries_are_classified_by_their_status() -> None:
         found = classified_artifact(error)
     assert isinstance(found, HeldError)
     assert isinstance(classified_artifact(RuntimeError("unheard of")), TransientError)
+
+
+def test_a_store_that_mlflow_does_not_have_is_named() -> None:
+    with pytest.raises(RejectedError, match="no store for the tracking URI 'nonsense://x'"):
+        MLflowSink("nonsense://x")

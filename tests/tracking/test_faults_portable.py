@@ -20,8 +20,10 @@ from scripts import PRELUDE
 # What the interpreter itself and mlflow load on this system, and their own Windows branches do not
 # show, comes first.
 LIKE_WINDOWS = """
-import asyncio, concurrent.futures, multiprocessing.util, os, signal, subprocess, sys, tempfile
+import asyncio, concurrent.futures, multiprocessing.util, os, shutil, signal, subprocess, sys
+import tempfile
 {first}
+shutil._use_fd_functions = False  # as decided when it was imported; Python 3.13 uses O_NONBLOCK
 for name in (
     "chown", "fchmod", "fchown", "fork", "forkpty", "getegid", "geteuid", "getgid", "getpgid",
     "getuid", "killpg", "lchown", "pidfd_open", "posix_fallocate", "register_at_fork", "setsid",

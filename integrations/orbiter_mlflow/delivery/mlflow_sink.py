@@ -95,15 +95,14 @@ class MLflowSink:
 
     def __init__(self, tracking_uri: str) -> None:
         self._repositories: dict[str, Any] = {}
+        client: MlflowClient | None = None
         try:
             with opening(tracking_uri):
-                self._client = MlflowClient(tracking_uri)
-                self._client.search_experiments(
-                    max_results=1, view_type=entities.ViewType.ACTIVE_ONLY
-                )
+                client = self._client = MlflowClient(tracking_uri)
+                client.search_experiments(max_results=1, view_type=entities.ViewType.ACTIVE_ONLY)
         except Exception as error:
             found = classified(error)
-            if isinstance(found, RejectedError) and (page := self._redirection()):
+            if isinstance(found, RejectedError) and client and (page := self._redirection()):
                 raise TransientError(page) from error
             raise found from error
 
