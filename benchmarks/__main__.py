@@ -25,6 +25,7 @@ from benchmarks import (
     rollouts,
     slowdown,
     tracking,
+    trl,
     whole_process,
 )
 from benchmarks.results import Result
@@ -42,6 +43,7 @@ _BENCHMARKS = {
         imports,
         redelivery,
         rollouts,
+        trl,
         outage,
         whole_process,
         encoding,

@@ -13,6 +13,8 @@ class Sizes:
         rounds: runs of each of its contenders; the rows are medians.
         client_rounds: runs of each row of the benchmark of MLflow's own clients.
         landing_steps: steps in those of its rows that show the landing rate.
+        trl_steps: steps of each training by TRL.
+        trl_rounds: trainings of each row of that benchmark.
         reports: calls of `report` in the latency benchmark.
         report_rounds: repetitions of that benchmark.
         loop_seconds: length of the CPU-bound loop.
@@ -35,6 +37,8 @@ class Sizes:
     rounds: int = 3
     client_rounds: int = 3
     landing_steps: int = 5_000
+    trl_steps: int = 60
+    trl_rounds: int = 5
     reports: int = 5_000
     report_rounds: int = 3
     loop_seconds: float = 5.0
@@ -62,6 +66,8 @@ QUICK = Sizes(
     rounds=1,
     client_rounds=1,
     landing_steps=60,
+    trl_steps=10,
+    trl_rounds=1,
     reports=500,
     report_rounds=1,
     loop_seconds=0.5,
