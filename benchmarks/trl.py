@@ -15,6 +15,13 @@ NAME = "trl"
 NOTHING, OURS, TRANSFORMERS = "report_to none", "TRLTrainer, with rollouts", "report_to mlflow"
 COMPLETIONS, GROUP, TOKENS = 64, 8, 32
 """Completions of a step, those to a prompt, and the tokens of each."""
+_SAME: dict[str, Any] = {
+    "num_generations": GROUP,
+    "max_completion_length": TOKENS,
+    "learning_rate": 1e-4,
+    "logging_steps": 1,
+}
+"""Settings of each way, which TRL calls as we do."""
 WARM_UP = 5
 """Steps that do not count: the first ones compile and allocate."""
 COLUMNS = (
@@ -75,10 +82,7 @@ def _train_ours(_way: str, rows: list[dict[str, str]], reward: Any, steps: int) 
             method="grpo",
             max_steps=steps,
             batch_size=COMPLETIONS,
-            num_generations=GROUP,
-            max_completion_length=TOKENS,
-            learning_rate=1e-4,
-            logging_steps=1,
+            **_SAME,
             args={"disable_tqdm": True},
         )
     )
@@ -101,10 +105,7 @@ def _train_plain(way: str, rows: list[dict[str, str]], reward: Any, steps: int) 
             output_dir="out",
             max_steps=steps,
             per_device_train_batch_size=COMPLETIONS,
-            num_generations=GROUP,
-            max_completion_length=TOKENS,
-            learning_rate=1e-4,
-            logging_steps=1,
+            **_SAME,
             save_strategy="no",
             bf16=False,
             dataloader_pin_memory=False,
@@ -117,32 +118,9 @@ def _train_plain(way: str, rows: list[dict[str, str]], reward: Any, steps: int) 
 
 
 def _agent() -> tuple[Any, Any]:
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from orbiter_mlflow.cli.demo_model import tiny_agent
 
-    ids = {token: number for number, token in enumerate(["<pad>", "<eos>", *"0123456789+="])}
-    characters = Tokenizer(models.WordLevel(ids, unk_token="<pad>"))  # noqa: S106  no password
-    characters.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    characters.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=characters,
-        pad_token="<pad>",  # noqa: S106
-        eos_token="<eos>",  # noqa: S106
-    )
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(ids),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=1,
-    )
-    return Qwen2ForCausalLM(config), tokenizer
+    return tiny_agent(0, width=128, positions=128)
 
 
 def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:

@@ -18,7 +18,7 @@ _TRAIN = "train_"
 _LOSS_OF_SUMMARY = "train_loss"
 
 
-class ReportCallback(TrainerCallback):  # type: ignore[misc]
+class ReportCallback(TrainerCallback):  # type: ignore[misc]  # untyped here
     """Reports what a Hugging Face loop logs to a trainer of ours, by global step.
 
         transformers_trainer.add_callback(ReportCallback(self))
@@ -69,7 +69,7 @@ def training_metrics(logs: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-class StopCallback(TrainerCallback):  # type: ignore[misc]
+class StopCallback(TrainerCallback):  # type: ignore[misc]  # untyped here
     """Ends a Hugging Face loop after its present step, with a checkpoint.
 
         stop = StopCallback()

@@ -27,6 +27,7 @@ from orbiter.train.trl.rows import first_row, require_rows
         ({"batch_size": 0}, "batch_size=0: expected an int of at least 1"),
         ({"batch_size": True}, "batch_size=True"),
         ({"learning_rate": float("nan")}, "learning_rate=nan: expected a finite number above 0"),
+        ({"temperature": 10**400}, "expected a finite number above 0"),
         ({"max_steps": 0}, "max_steps=0: expected an int of at least 1, or -1"),
         ({"max_length": 0}, "max_length=0"),
         ({"args": {1: 2}}, "args={1: 2}: expected a dict with names"),

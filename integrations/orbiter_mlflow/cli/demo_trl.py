@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from orbiter.train import TRLConfig, TRLTrainer
+from orbiter_mlflow.cli.demo_model import tiny_agent
 from orbiter_mlflow.cli.demo_result import Result, settings_of_run, train_one
 from orbiter_mlflow.mixin import MLflowTrainerMixin
 from orbiter_mlflow.settings import MLflowSettings
@@ -89,7 +90,7 @@ async def train_all(
             trainer = DemoTRLTrainer(config, mlflow=own)
 
             def check(trainer: DemoTRLTrainer = trainer, seed: int = seed) -> None:
-                model, tokenizer = _made(seed)
+                model, tokenizer = tiny_agent(seed)
                 model.load_state_dict(weights[seed])
                 trainer.check_agent((model, tokenizer))
                 trainer.check_dataset(sums(), sums())
@@ -137,40 +138,9 @@ async def _pretrained(seed: int) -> dict[str, Any]:
             args={"disable_tqdm": True, "logging_strategy": "no"},
         )
     )
-    trainer.check_agent(_made(seed))
+    trainer.check_agent(tiny_agent(seed))
     trainer.check_dataset(examples)
     trainer.mark_validated()
     await trainer.train()
     found: dict[str, Any] = trainer.model.state_dict()
     return found
-
-
-def _made(seed: int) -> tuple[Any, Any]:
-    """A model of two layers and some 80,000 parameters, with a tokenizer of digits."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-
-    ids = {token: number for number, token in enumerate(("<pad>", "<eos>", *"0123456789+="))}
-    plain = Tokenizer(models.WordLevel(ids, unk_token="<pad>"))  # noqa: S106  no password
-    plain.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    plain.decoder = decoders.Fuse()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=plain,
-        pad_token="<pad>",  # noqa: S106
-        eos_token="<eos>",  # noqa: S106
-    )
-    torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=len(ids),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=32,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=1,
-    )
-    return Qwen2ForCausalLM(config), tokenizer

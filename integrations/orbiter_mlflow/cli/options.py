@@ -6,7 +6,8 @@ A setting comes from the command line, else from the environment.
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
+from orbiter_mlflow.errors import RunNotFoundError, StoreError
 from orbiter_mlflow.gate.options import TRACKING_URI, Option
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings, resolve
-from orbiter_mlflow.text.escaping import message
+from orbiter_mlflow.text.escaping import message, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from orbiter_mlflow.runs.model import StoredRun
+    from orbiter_mlflow.runs.store import RunStore
 
 _WIDTH = 120
 """Columns of a table where there is no terminal: a CI log scrolls."""
@@ -87,6 +92,34 @@ def store_settings(tracking_uri: str | None, experiment: str | None = None) -> M
     return settings_from(
         {name: text for name, text in options.items() if text is not None} | {"run_id": None}
     )
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Errors of reading a store, as those of a command.
+
+    Raises:
+        click.UsageError: no run, or several, have the name that was given.
+        click.ClickException: the store cannot be read.
+    """
+    try:
+        yield
+    except RunNotFoundError as error:
+        raise click.UsageError(plain(str(error))) from error
+    except StoreError as error:
+        raise click.ClickException(plain(str(error))) from error
+
+
+def opened_runs(
+    tracking_uri: str | None, experiment: str | None, texts: Iterable[str]
+) -> tuple["RunStore", list["StoredRun"]]:
+    """The store, and the runs that are given by id, its start, or name; raises `store_errors`."""
+    from orbiter_mlflow.runs.store import RunStore
+
+    with store_errors():
+        settings = store_settings(tracking_uri, experiment)
+        store = RunStore(settings.tracking_uri)
+        return store, [store.find(text, experiment=settings.experiment) for text in texts]
 
 
 def unexpected_error(error: BaseException) -> str:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orbiter_mlflow import names
-from orbiter_mlflow.cli.options import store_options, store_settings
-from orbiter_mlflow.errors import RunNotFoundError, StoreError
+from orbiter_mlflow.cli.options import opened_runs, store_errors, store_options
 from orbiter_mlflow.runs.rollouts import (
     PromptPair,
     StoredRollout,
@@ -21,6 +20,7 @@ from orbiter_mlflow.runs.rollouts import (
     steps_of,
 )
 from orbiter_mlflow.text.escaping import plain
+from orbiter_mlflow.text.shortening import without_middle
 from orbiter_mlflow.text.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -65,57 +65,42 @@ def rollouts(
     """
     if worst is not None and best is not None:
         raise click.UsageError("--worst and --best exclude each other")
-    try:
-        _show(run, other, step, phase, worst, best, by, full, tracking_uri, experiment)
-    except RunNotFoundError as error:
-        raise click.UsageError(plain(str(error))) from error
-    except StoreError as error:
-        raise click.ClickException(plain(str(error))) from error
+    with store_errors():
+        texts = [run] if other is None else [run, other]
+        store, found = opened_runs(tracking_uri, experiment, texts)
+        tables = [steps_of(store, one.run_id, phase) for one in found]
+        at = _step(found, tables, step, phase)
+        read = [
+            rollouts_at(store, one.run_id, paths[at])
+            for one, paths in zip(found, tables, strict=True)
+        ]
+        _require_reward(read, by)
+        for one, its_rollouts in zip(found, read, strict=True):
+            click.echo(_headline(one, its_rollouts, phase, at))
+        click.echo()
+        count = best or worst or 5
+        if other is None:
+            lines = _of_one(_ordered(read[0], by, best is not None)[:count], full)
+        else:
+            before, after = read
+            paired = _paired(before, after, by, at)
+            lines = _of_two((paired[::-1] if best else paired)[:count], by, full, found)
+        for line in lines:
+            click.echo(line.encode() + b"\n", nl=False)
+        _print_link(store, found[-1], phase, at)
 
 
-def _show(
-    run: str,
-    other: str | None,
-    step: int | None,
-    phase: str,
-    worst: int | None,
-    best: int | None,
-    by: str | None,
-    full: bool,
-    tracking_uri: str | None,
-    experiment: str | None,
-) -> None:
-    from orbiter_mlflow.runs.store import RunStore
-
-    settings = store_settings(tracking_uri, experiment)
-    store = RunStore(settings.tracking_uri)
-    texts = [run] if other is None else [run, other]
-    found = [store.find(text, experiment=settings.experiment) for text in texts]
-    tables = [steps_of(store, one.run_id, phase) for one in found]
-    at = _step(found, tables, step, phase)
-    read = [
-        rollouts_at(store, one.run_id, paths[at]) for one, paths in zip(found, tables, strict=True)
-    ]
-    _require_reward(read, by)
-    count = best or worst or 5
-    for one, its_rollouts in zip(found, read, strict=True):
-        click.echo(_headline(one, its_rollouts, phase, at))
-    click.echo()
-    if other is None:
-        ordered = _ordered(read[0], by, best is not None)
-        lines = _of_one(ordered[:count], full)
-    else:
-        before, after = read
-        paired = pairs(before, after, by)
-        if not paired:
-            reward = f" with the reward {by!r}" if by else ""
-            raise click.ClickException(
-                plain(f"the runs have no prompt in common at step {at}{reward}")
-            )
-        lines = _of_two((paired[::-1] if best else paired)[:count], by, full, found)
-    for line in lines:
-        click.echo(line.encode() + b"\n", nl=False)
-    _print_link(store, found[-1], phase, at)
+def _paired(
+    before: Sequence[StoredRollout], after: Sequence[StoredRollout], by: str | None, step: int
+) -> list[PromptPair]:
+    """The prompts of both runs; there is at least one."""
+    found = pairs(before, after, by)
+    if not found:
+        reward = f" with the reward {by!r}" if by else ""
+        raise click.ClickException(
+            plain(f"the runs have no prompt in common at step {step}{reward}")
+        )
+    return found
 
 
 def _step(
@@ -195,9 +180,8 @@ def _facts(one: StoredRollout) -> str:
 
 def _text(title: str, text: str, full: bool) -> Iterator[str]:
     yield plain(f"  {title}")
-    if not full and len(text) > _SHOWN:
-        half, left_out = _SHOWN // 2, len(text) - _SHOWN // 2 * 2
-        text = f"{text[:half]}\n... ({left_out} characters, --full shows them) ...\n{text[-half:]}"
+    if not full:
+        text = without_middle(text, _SHOWN, "characters, --full shows them")
     for line in text.splitlines() or [""]:
         yield f"{_INDENT}{plain(line)}".rstrip()
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from orbiter_mlflow import names
-from orbiter_mlflow.cli.options import NoAnswerError, console, store_options, store_settings
+from orbiter_mlflow.cli.options import NoAnswerError, console, opened_runs, store_options
 from orbiter_mlflow.config.codec.markers import REDACTED, TEXT
 from orbiter_mlflow.config.codec.splitting import join_value
-from orbiter_mlflow.errors import ConfigError, RunNotFoundError, StoreError
+from orbiter_mlflow.errors import ConfigError, StoreError
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.text.escaping import plain
 
@@ -54,13 +54,13 @@ def reproduce(
     """
     if check:
         try:
-            store, (found,) = _opened(tracking_uri, experiment, [run])
+            store, (found,) = opened_runs(tracking_uri, experiment, [run])
             sys.exit(_check(store, found))
         except click.UsageError:
             raise
         except click.ClickException as error:
             raise NoAnswerError(error.message) from error
-    store, (found,) = _opened(tracking_uri, experiment, [run])
+    store, (found,) = opened_runs(tracking_uri, experiment, [run])
     try:
         config = _config(found, output_format)
     except ConfigError as error:
@@ -192,7 +192,7 @@ def diff(
 
     if len(runs) < 2:
         raise click.UsageError("one run has nothing to differ from: give two or more")
-    store, found = _opened(tracking_uri, experiment, runs)
+    store, found = opened_runs(tracking_uri, experiment, runs)
     lists: Mapping[str, str | None] = {}
     if packages_differ(found):
         lists = {run.run_id: _requirements(store, run) for run in found}
@@ -227,18 +227,3 @@ def _requirements(store: "RunStore", run: StoredRun) -> str | None:
     except StoreError as error:
         raise click.ClickException(plain(str(error))) from error
     return None if content is None else content.decode("utf-8", "replace")
-
-
-def _opened(
-    tracking_uri: str | None, experiment: str | None, texts: Iterable[str]
-) -> tuple["RunStore", list[StoredRun]]:
-    from orbiter_mlflow.runs.store import RunStore
-
-    try:
-        settings = store_settings(tracking_uri, experiment)
-        store = RunStore(settings.tracking_uri)
-        return store, [store.find(text, experiment=settings.experiment) for text in texts]
-    except RunNotFoundError as error:
-        raise click.UsageError(plain(str(error))) from error
-    except StoreError as error:
-        raise click.ClickException(plain(str(error))) from error

@@ -101,8 +101,13 @@ def _begin(text: str, at: int) -> int:
 
 
 def _end(text: str, at: int) -> int:
-    last = max(_WORDS.match(text, at).end(), at + _AFTER_CHARACTERS)  # type: ignore[union-attr]
-    return _REST_OF_WORD.match(text, min(last, len(text))).end()  # type: ignore[union-attr]
+    last = max(_end_of(_WORDS, text, at), at + _AFTER_CHARACTERS)
+    return _end_of(_REST_OF_WORD, text, min(last, len(text)))
+
+
+def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return at if found is None else found.end()
 
 
 def _may_be_secret(word: str, redactor: Redactor) -> bool:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-__all__ = ["cut_note", "json_within", "shortened"]
+__all__ = ["cut_note", "json_within", "shortened", "without_middle"]
 
 _ROOM = 32
 """Characters: more than the note needs, so that no text is cut twice."""
@@ -17,6 +17,18 @@ def shortened(text: str, length: int) -> str:
 def cut_note(characters: int | str) -> str:
     """The end of a text that was cut: how many characters it had."""
     return f"... ({characters} characters)"
+
+
+def without_middle(text: str, length: int, what: str) -> str:
+    """Cut the middle of a text longer than `length` characters, and say how many were there.
+
+    Args:
+        what: stands behind the number: "characters", and what may be said of them.
+    """
+    if len(text) <= length:
+        return text
+    half = length // 2
+    return f"{text[:half]}\n... ({len(text) - 2 * half} {what}) ...\n{text[-half:]}"
 
 
 def json_within(entries: Mapping[str, object], limit: int, *, at_most: int | None = None) -> str:

@@ -20,6 +20,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery.rollout_traces import tool_call
 from orbiter_mlflow.redaction.many_texts import ManyTexts
 from orbiter_mlflow.redaction.redactor import REDACTED
+from orbiter_mlflow.text.shortening import without_middle
 from orbiter_mlflow.text.values import read, text_of
 from orbiter_mlflow.tracking.artifact_files import reason_of
 
@@ -108,9 +109,8 @@ class _Cleaner:
     def __init__(self, texts: ManyTexts) -> None:
         self._texts = texts
         self._redactor = texts.redactor
-        self._known: dict[
-            str, tuple[str, bool]
-        ] = {}  # the completions of a group have the same prompt
+        # The completions of a group have the same prompt.
+        self._known: dict[str, tuple[str, bool]] = {}
         self.characters = self.cut = 0
 
     def row(self, rollout: Rollout) -> dict[str, Any]:
@@ -149,9 +149,7 @@ class _Cleaner:
     def _shortened(self, shown: str) -> tuple[str, bool]:
         """A text as it is written, and whether it was cut."""
         cut = len(shown) > MAX_TEXT
-        if cut:
-            half, left_out = MAX_TEXT // 2, len(shown) - MAX_TEXT // 2 * 2
-            shown = f"{shown[:half]}\n... ({left_out} characters left out) ...\n{shown[-half:]}"
+        shown = without_middle(shown, MAX_TEXT, "characters left out")
         if not shown.isascii() or "\x00" in shown:
             # Lone surrogates stop readers of JSON, NUL the databases.
             shown = shown.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")

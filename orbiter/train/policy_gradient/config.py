@@ -1,12 +1,22 @@
 """The settings of the reference backend and their legal values."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from reprlib import repr as shortened
 from typing import Any
 
+from orbiter.train.legal_values import (
+    A_DICT,
+    A_STR,
+    ABOVE_0,
+    INT_FROM_0,
+    INT_FROM_1,
+    NUMBER_FROM_0,
+    Rule,
+    is_real,
+    or_none,
+    require_legal,
+)
 from orbiter.train.states import TrainerError
 from orbiter.train.trainer import TrainConfig
 
@@ -41,39 +51,22 @@ class PolicyGradientConfig(TrainConfig):
     report_every: int = 10
 
 
-def _is_int(value: Any, least: int) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
-
-
-def _is_real(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int past what a float can hold
-        return False
-
-
-_SETTINGS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "epochs": (lambda value: _is_int(value, 1), "an int of at least 1"),
-    "batch_size": (lambda value: _is_int(value, 1), "an int of at least 1"),
-    "learning_rate": (lambda value: _is_real(value) and value > 0, "a finite number above 0"),
-    "output_dir": (lambda value: isinstance(value, str), "a str"),
-    "extra": (lambda value: isinstance(value, dict), "a dict"),
-    "seed": (lambda value: _is_int(value, 0), "an int of at least 0"),
-    "entropy_coef": (lambda value: _is_real(value) and value >= 0, "a finite number of at least 0"),
-    "weight_decay": (lambda value: _is_real(value) and value >= 0, "a finite number of at least 0"),
-    "max_grad_norm": (
-        lambda value: value is None or (_is_real(value) and value > 0),
-        "a finite number above 0, or None for no clipping",
-    ),
+_RULES: Mapping[str, Rule] = {
+    "epochs": INT_FROM_1,
+    "batch_size": INT_FROM_1,
+    "learning_rate": ABOVE_0,
+    "output_dir": A_STR,
+    "extra": A_DICT,
+    "seed": INT_FROM_0,
+    "entropy_coef": NUMBER_FROM_0,
+    "weight_decay": NUMBER_FROM_0,
+    "max_grad_norm": or_none(ABOVE_0, "no clipping"),
     "baseline_decay": (
-        lambda value: _is_real(value) and 0 <= value < 1,
+        lambda value: is_real(value) and 0 <= value < 1,
         "a number from 0 to below 1",
     ),
-    "report_every": (lambda value: _is_int(value, 1), "an int of at least 1"),
+    "report_every": INT_FROM_1,
 }
-"""Setting -> a test for legal values, and their description."""
 
 
 def checked(config: Any) -> PolicyGradientConfig:
@@ -87,8 +80,5 @@ def checked(config: Any) -> PolicyGradientConfig:
             f"config={shortened(config)} ({type(config).__name__}): "
             "expected a PolicyGradientConfig, a mapping of its fields for check_config, or None"
         )
-    for name, (is_legal, expected) in _SETTINGS.items():
-        value = getattr(config, name)
-        if not is_legal(value):
-            raise TrainerError(f"config {name}={shortened(value)}: expected {expected}")
+    require_legal(config, _RULES)
     return config

@@ -1,12 +1,22 @@
 """The settings of a TRL training and their legal values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from math import isfinite
-from numbers import Integral, Real
 from reprlib import repr as shortened
 from typing import Any, Literal, get_args
 
+from orbiter.train.legal_values import (
+    A_DICT,
+    A_STR,
+    ABOVE_0,
+    INT_FROM_0,
+    INT_FROM_1,
+    NUMBER_FROM_0,
+    Rule,
+    is_int,
+    or_none,
+    require_legal,
+)
 from orbiter.train.states import TrainerError
 from orbiter.train.trainer import TrainConfig
 
@@ -78,64 +88,38 @@ ONLY_FOR: Mapping[str, tuple[Method, ...]] = {
 """Settings that some methods do not have."""
 
 
-def _is_int(value: Any, least: int) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
-
-
-def _is_real(value: Any, least: float) -> bool:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return False
-    return isfinite(value) and float(value) >= least
-
-
-_Rule = tuple[Callable[[Any], bool], str]
-_AT_LEAST_1: _Rule = (lambda value: _is_int(value, 1), "an int of at least 1")
-_AT_LEAST_0: _Rule = (lambda value: _is_int(value, 0), "an int of at least 0")
-_NAMED: _Rule = (
+_NAMED: Rule = (
     lambda value: isinstance(value, dict) and all(isinstance(key, str) for key in value),
     "a dict with names",
 )
 
-_RULES: Mapping[str, _Rule] = {
-    "epochs": _AT_LEAST_1,
-    "batch_size": _AT_LEAST_1,
-    "learning_rate": (
-        lambda value: _is_real(value, 0) and value > 0,
-        "a finite number above 0",
-    ),
-    "output_dir": (lambda value: isinstance(value, str), "a str"),
-    "extra": (lambda value: isinstance(value, dict), "a dict"),
+_RULES: Mapping[str, Rule] = {
+    "epochs": INT_FROM_1,
+    "batch_size": INT_FROM_1,
+    "learning_rate": ABOVE_0,
+    "output_dir": A_STR,
+    "extra": A_DICT,
     "method": (lambda value: value in get_args(Method), f"one of {', '.join(get_args(Method))}"),
-    "seed": _AT_LEAST_0,
+    "seed": INT_FROM_0,
     "max_steps": (
-        lambda value: value == -1 or _is_int(value, 1),
+        lambda value: value == -1 or is_int(value, 1),
         "an int of at least 1, or -1 for as many as the epochs have",
     ),
-    "gradient_accumulation_steps": _AT_LEAST_1,
-    "max_length": (
-        lambda value: value is None or _is_int(value, 1),
-        "an int of at least 1, or None for no limit",
-    ),
-    "beta": (
-        lambda value: value is None or _is_real(value, 0),
-        "a finite number of at least 0, or None for TRL's default",
-    ),
-    "num_generations": (lambda value: _is_int(value, 2), "an int of at least 2"),
-    "max_completion_length": _AT_LEAST_1,
-    "temperature": (
-        lambda value: _is_real(value, 0) and value > 0,
-        "a finite number above 0",
-    ),
-    "logging_steps": _AT_LEAST_1,
-    "eval_steps": _AT_LEAST_0,
-    "save_steps": _AT_LEAST_0,
+    "gradient_accumulation_steps": INT_FROM_1,
+    "max_length": or_none(INT_FROM_1, "no limit"),
+    "beta": or_none(NUMBER_FROM_0, "TRL's default"),
+    "num_generations": (lambda value: is_int(value, 2), "an int of at least 2"),
+    "max_completion_length": INT_FROM_1,
+    "temperature": ABOVE_0,
+    "logging_steps": INT_FROM_1,
+    "eval_steps": INT_FROM_0,
+    "save_steps": INT_FROM_0,
     "lora": (
         lambda value: value is None or _NAMED[0](value),
         "a dict with settings of peft.LoraConfig, or None",
     ),
     "args": _NAMED,
 }
-"""Setting -> a test for legal values, and their description."""
 
 
 def checked(config: Any) -> TRLConfig:
@@ -149,10 +133,7 @@ def checked(config: Any) -> TRLConfig:
             f"config={shortened(config)} ({type(config).__name__}): "
             "expected a TRLConfig, a mapping of its fields for check_config, or None"
         )
-    for name, (is_legal, expected) in _RULES.items():
-        value = getattr(config, name)
-        if not is_legal(value):
-            raise TrainerError(f"config {name}={shortened(value)}: expected {expected}")
+    require_legal(config, _RULES)
     defaults = {one.name: one.default for one in fields(config) if one.default is not MISSING}
     for name, methods in ONLY_FOR.items():
         value = getattr(config, name)

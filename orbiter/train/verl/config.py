@@ -1,13 +1,13 @@
 """The settings of a training by verl."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import inf
 from numbers import Integral, Real
 from reprlib import repr as shortened
 from typing import Any
 
+from orbiter.train.legal_values import ABOVE_0, INT_FROM_1, NUMBER_FROM_0, Rule
 from orbiter.train.states import TrainerError
 from orbiter.train.trainer import TrainConfig
 
@@ -76,7 +76,7 @@ class VeRLConfig(TrainConfig):
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise ValueError(f"{name}={shortened(value)}: expected {_KIND_NAMES[kind]}")
         for name in ("rollout_batch_size", "ppo_epochs", "clip_range"):
-            require_legal(self, name)
+            _require_legal(self, name)
 
 
 _KINDS: Mapping[str, type] = {
@@ -93,27 +93,25 @@ _KIND_NAMES: Mapping[type, str] = {
     dict: "a dict",
 }
 
-_Rule = tuple[Callable[[Any], bool], str]
-_AT_LEAST_1: _Rule = (lambda value: bool(value >= 1), "an int of at least 1")
-_SHARE: _Rule = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_SHARE: Rule = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
-_RULES: Mapping[str, _Rule] = {
-    "epochs": _AT_LEAST_1,
-    "batch_size": _AT_LEAST_1,
-    "learning_rate": (lambda value: 0 < value < inf, "a finite number above 0"),
-    "rollout_batch_size": _AT_LEAST_1,
-    "ppo_epochs": _AT_LEAST_1,
-    "kl_coeff": (lambda value: 0 <= value < inf, "a finite number of at least 0"),
+_RULES: Mapping[str, Rule] = {
+    "epochs": INT_FROM_1,
+    "batch_size": INT_FROM_1,
+    "learning_rate": ABOVE_0,
+    "rollout_batch_size": INT_FROM_1,
+    "ppo_epochs": INT_FROM_1,
+    "kl_coeff": NUMBER_FROM_0,
     "clip_range": _SHARE,
     "gamma": _SHARE,
     "lam": _SHARE,
-    "max_prompt_length": _AT_LEAST_1,
-    "max_response_length": _AT_LEAST_1,
+    "max_prompt_length": INT_FROM_1,
+    "max_response_length": INT_FROM_1,
 }
 """Setting -> a test for legal values of its kind, and their description."""
 
 
-def require_legal(config: VeRLConfig, name: str) -> None:
+def _require_legal(config: VeRLConfig, name: str) -> None:
     """Require a setting with a legal value.
 
     Raises:
@@ -134,7 +132,7 @@ def checked(config: VeRLConfig, **changes: Any) -> VeRLConfig:
     try:
         config = replace(config, **changes)
         for name in _RULES:
-            require_legal(config, name)
+            _require_legal(config, name)
     except ValueError as error:
         raise TrainerError(f"the config has a bad value: {error}") from error
     if config.algorithm is VeRLAlgorithm.GRPO and config.rollout_batch_size < 2:

@@ -52,7 +52,8 @@ class RewardSpec:
                 raise TrainerError(f"Cannot find {self.func_name!r} in module {self.module_path!r}")
         if not callable(found):
             raise TrainerError(f"The reward function {found!r} is not callable")
-        return found  # type: ignore[no-any-return]
+        function: Callable[..., Any] = found
+        return function
 
     def fingerprint(self) -> dict[str, str]:
         """The function's name with the digest of its source."""

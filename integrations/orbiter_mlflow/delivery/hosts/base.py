@@ -51,7 +51,7 @@ class Host(ABC):
     def appended(self) -> None:  # noqa: B027  most hosts have nothing to do then
         """Called after each appended record; must not take longer than reading the clock."""
 
-    def look(self) -> None:  # noqa: B027
+    def look(self) -> None:  # noqa: B027  nor here
         """Look at the journals now, because one has grown by `retry.FULL` bytes."""
 
     @abstractmethod
