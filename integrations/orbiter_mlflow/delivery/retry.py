@@ -18,8 +18,8 @@ WAITED_FOR = 1.0
 SYNC = 30.0
 """How long `sync` keeps trying a store that cannot be reached, by default."""
 HTTP_RETRIES, HTTP_TIMEOUT = 0, 30
-"""Retries of MLflow's own client, and its timeout, in a process that does nothing but deliver: the
-drain decides how often to try. What the user has set takes precedence."""
+"""Retries of MLflow's own client, and its timeout in seconds, in a process that does nothing but
+deliver: the drain decides how often to try. A timeout that the user has set takes precedence."""
 
 
 def delay(failures: int, rng: random.Random) -> float:

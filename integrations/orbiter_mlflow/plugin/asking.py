@@ -32,8 +32,13 @@ class Asking:
         self._within = within
         self._silent_since = -_AGAIN
 
-    def ask(self, question: Callable[[], _T]) -> _T:
+    def ask(self, question: Callable[[], _T], late: Callable[[_T], None] | None = None) -> _T:
         """Return the answer, or raise MLflow's own refusal.
+
+        Args:
+            question: calls the store.
+            late: gets an answer that came after all, for which nobody waited any more. MLflow
+                repeats a request for minutes.
 
         Raises:
             NoAnswerError: none came in time, or the store is in trouble; a request that is under
@@ -43,17 +48,27 @@ class Asking:
         answer: list[_T] = []
         error: list[Exception] = []
         done = threading.Event()
+        left = threading.Event()
+        one_at_a_time = threading.Lock()
         context = contextvars.copy_context()
 
         def run() -> None:
             try:
-                answer.append(context.run(question))
+                got = context.run(question)
             except Exception as raised:
                 error.append(raised)
+            else:
+                with one_at_a_time:
+                    answer.append(got)
+                if left.is_set() and late is not None:
+                    context.run(late, got)
             done.set()
 
         threading.Thread(target=run, name="orbiter-question", daemon=True).start()
         done.wait(min(_LITTLE, self._within) if silent else self._within)
+        with one_at_a_time:
+            if not answer:
+                left.set()
         if answer:
             self._silent_since = -_AGAIN
             return answer[0]

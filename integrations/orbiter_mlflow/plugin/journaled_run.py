@@ -7,6 +7,7 @@ the store answered when the first write came, what it had before.
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +41,9 @@ from orbiter_mlflow.delivery.records import (
 )
 from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.plugin import entities
+
+_OFTEN = 0.1
+"""Seconds between two looks for something that may take minutes."""
 
 
 class JournaledRun:
@@ -230,6 +234,14 @@ class JournaledRun:
         """The id in the store, waited for up to `within` seconds."""
         if self.real_id() is None and (writer := self._writing()) is not None:
             writer.wait_run_id(within)
+        return self.real_id()
+
+    def delivered_id(self) -> str | None:
+        """The id in the store, waited for until delivery tells it; None where the journal is gone
+        before."""
+        for writer in (self._writer, *self._closed):
+            while writer is not None and writer.run_id() is None and writer.path.exists():
+                time.sleep(_OFTEN)
         return self.real_id()
 
     @property

@@ -7,6 +7,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +32,7 @@ from orbiter_mlflow.delivery.mlflow_client.uids import runs_with_uid
 from orbiter_mlflow.delivery.process_identity import this_process
 from orbiter_mlflow.delivery.records import Head, Record
 from orbiter_mlflow.delivery.run_writer import RunWriter
-from orbiter_mlflow.plugin import artifact_repository, entities, provisional
+from orbiter_mlflow.plugin import artifact_repository, entities, late_run, provisional
 from orbiter_mlflow.plugin.asking import Asking, NoAnswerError, is_missing
 from orbiter_mlflow.plugin.journaled_run import JournaledRun
 from orbiter_mlflow.settings import MLflowSettings, from_environment
@@ -89,11 +90,15 @@ class Runs:
             tags = [*(tag for tag in tags if tag.key != MLFLOW_PARENT_RUN_ID)]
             tags.append(RunTag(MLFLOW_PARENT_RUN_ID, parent_id))
         marked = [*tags, RunTag(names.UID, uid)]
+        made: Future[JournaledRun] = Future()
         try:
             if self._offline or (parent is not None and parent_id is None):
                 raise NoAnswerError
-            run = self.ask(
-                lambda: self.inner.create_run(experiment_id, user_id, start_time, marked, run_name)
+            run = self._asking.ask(
+                lambda: self.inner.create_run(experiment_id, user_id, start_time, marked, run_name),
+                late=lambda run: late_run.delete(
+                    self.inner, str(run.info.run_id), made, lambda: self._with_uid(uid)
+                ),
             )
             real_id = str(run.info.run_id)
         except NoAnswerError:
@@ -116,6 +121,7 @@ class Runs:
             writer = open_writer(self.settings, head, ack)
         except OSError as error:
             if real_id is None:
+                made.cancel()
                 raise MlflowException(
                     f"the run cannot be created: the store does not answer, and no journal can be "
                     f"written in {self.settings.spool_dir} ({error.strerror})"
@@ -126,6 +132,7 @@ class Runs:
         )
         with self._lock:
             self._runs[journaled.run_id] = journaled
+        made.set_result(journaled)
         artifact_repository.offer(self, journaled)
         return run
 
@@ -255,10 +262,11 @@ class Runs:
 
     def _of_uid(self, uid: str) -> str | None:
         """The id of the run that was created under a provisional id."""
-        if not _UID.fullmatch(uid):
-            return None
+        return next(iter(self._with_uid(uid)), None) if _UID.fullmatch(uid) else None
+
+    def _with_uid(self, uid: str) -> list[str]:
         client = MlflowClient(self.settings.tracking_uri)
-        return next(iter(runs_with_uid(client, uid, view_type=ViewType.ALL)), None)
+        return runs_with_uid(client, uid, view_type=ViewType.ALL)
 
     # -- journals ------------------------------------------------------------------------------
 

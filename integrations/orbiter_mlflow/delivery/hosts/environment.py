@@ -10,11 +10,13 @@ from pathlib import Path
 
 from orbiter_mlflow.delivery import retry
 
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
 DELIVERY_DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retry.HTTP_RETRIES),
+    _RETRIES: str(retry.HTTP_RETRIES),
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(retry.HTTP_TIMEOUT),
 }
-"""Variables of a process that does nothing but deliver; those that the user sets win."""
+"""Variables of a command that reads or delivers; those that the user sets win."""
 
 _NOT_FOR_DELIVERY = frozenset(
     {
@@ -68,7 +70,9 @@ class Environment:
 def for_delivery() -> dict[str, str]:
     """The environment for a process that delivers for this one."""
     own = {name: text for name, text in os.environ.items() if name not in _NOT_FOR_DELIVERY}
-    return DELIVERY_DEFAULTS | own
+    # Not even the user's number of retries: while MLflow repeats one request for minutes, the
+    # journals for other stores would wait.
+    return DELIVERY_DEFAULTS | own | {_RETRIES: str(retry.HTTP_RETRIES)}
 
 
 def apply(changes: Mapping[str, str | None]) -> None:
