@@ -5,7 +5,9 @@ same functions and so with the same exceptions.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from mlflow.entities import Dataset as DatasetEntity
@@ -18,7 +20,13 @@ from mlflow.utils import validation
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.records import Dataset, Metrics, Params, Record, Tags, Update
 
+_read = attrgetter(
+    "key", "value", "timestamp", "step", "model_id", "dataset_name", "dataset_digest"
+)
+_made: Callable[[Any], MetricPoint] = partial(tuple.__new__, MetricPoint)
+"""As `MetricPoint._make` does, in half the time."""
 _ABOUT = MetricPoint._fields[4:]
+_NOTHING_ELSE = [None] * len(_ABOUT)
 _MOST_KEYS = 10_000
 _good_keys: set[str] = set()
 """Keys of metrics that MLflow has taken; checking one takes longer than all else here."""
@@ -30,17 +38,28 @@ def checked_metric(metric: Metric, path: str = "") -> MetricPoint:
     Raises:
         MlflowException: it does not.
     """
-    key, value, time, step = metric.key, metric.value, metric.timestamp, metric.step
-    plain = type(value) is float and type(step) is int and type(time) is int and time >= 0
-    if not plain or key not in _good_keys:
-        validation._validate_metric(key, value, time, step, path=path)
-        validation._validate_length_limit("Metric name", validation.MAX_ENTITY_KEY_LENGTH, key)
+    point = _made(_read(metric))
+    if not _is_known_good(point):
+        validation._validate_metric(*point[:4], path=path)
+        validation._validate_length_limit(
+            "Metric name", validation.MAX_ENTITY_KEY_LENGTH, point.key
+        )
         if len(_good_keys) >= _MOST_KEYS:
             _good_keys.clear()
-        _good_keys.add(key)
-        value, time, step = float(value), int(time), int(step)
-    return MetricPoint(
-        key, value, time, step, metric.model_id, metric.dataset_name, metric.dataset_digest
+        _good_keys.add(point.key)
+        value, time, step = float(point.value), int(point.time), int(point.step)
+        point = point._replace(value=value, time=time, step=step)
+    return point
+
+
+def _is_known_good(point: MetricPoint) -> bool:
+    """Whether MLflow needs not be asked for a point."""
+    return (
+        point[0] in _good_keys
+        and type(point[1]) is float
+        and type(point[2]) is int
+        and type(point[3]) is int
+        and point[2] >= 0
     )
 
 
@@ -70,8 +89,11 @@ def checked_batch(
     Raises:
         MlflowException: it does not.
     """
+    points = [_made(_read(one)) for one in metrics]
+    if not all(_is_known_good(one) for one in points):
+        points = [checked_metric(one, f"metrics[{index}]") for index, one in enumerate(metrics)]
     checked = (
-        [checked_metric(one, f"metrics[{index}]") for index, one in enumerate(metrics)],
+        points,
         [checked_param(one, f"params[{index}]") for index, one in enumerate(params)],
         [checked_tag(one, f"tags[{index}]") for index, one in enumerate(tags)],
     )
@@ -83,7 +105,12 @@ def checked_batch(
 def metric_records(points: Sequence[MetricPoint]) -> Iterator[Metrics]:
     """Records of some points, in their order: one for neighbours that differ only in key and
     value."""
-    values: dict[str, float] = {}
+    if len({point[2:] for point in points}) == 1:  # as a rule
+        values = {point[0]: point[1] for point in points}
+        if len(values) == len(points):
+            yield _metrics(points[0][2:], values)
+            return
+    values = {}
     at: tuple[Any, ...] = ()
     for point in points:
         here = point[2:]
@@ -194,8 +221,10 @@ def require_same(run_id: str, known: Mapping[str, str], param: Param) -> None:
 
 def _metrics(at: tuple[Any, ...], values: dict[str, float]) -> Metrics:
     time, step, *about = at
+    if about == _NOTHING_ELSE:
+        return Metrics(step, time, values)
     of = {name: text for name, text in zip(_ABOUT, about, strict=True) if text is not None}
-    return Metrics(step, time, values, of or None)
+    return Metrics(step, time, values, of)
 
 
 def _encodable(entity: Any) -> Any:
