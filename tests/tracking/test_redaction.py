@@ -609,6 +609,32 @@ def test_a_word_that_names_a_secret_does_not_slow_prose_down() -> None:
     assert quick < (time.process_time() - began) / 2
 
 
+def test_secrets_in_a_long_text_are_looked_for_where_they_begin() -> None:
+    prose = f"With x = 3: f('a', b) - so \"it\" holds. {PROSE}\n"
+    secrets = f"The token: hunter2pass1 is {prose} and password = 'two\nlines', too."
+    text = f"{prose * 200}{secrets}{prose * 200}"
+    many = ManyTexts(redactor)
+    began = time.process_time()
+    shown = many.text(text)
+    quick = time.process_time() - began
+    began = time.process_time()
+    assert shown == redactor.text(text)
+    assert quick < (time.process_time() - began) / 3
+    assert "hunter2" not in shown
+    assert "lines'" not in shown
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=[shape.name for shape in SHAPES])
+def test_a_secret_is_found_by_the_part_in_which_it_begins(shape: Shape) -> None:
+    before, _, rest = shape.example.partition("«")
+    secret, _, after = rest.partition("»")
+    text = f"{PROSE}\n{before}{secret}{after}\n{PROSE}"
+    begin = text.index(before + secret)
+    shown = redactor.text(text)
+    assert redactor.text_near(text, [(begin, begin + len(before) + len(secret))]) == shown
+    assert redactor.text_near(text, [(0, begin)]) == text
+
+
 def test_many_texts_without_secrets_are_quick() -> None:
     many = ManyTexts(redactor)
     text = " ".join(f"Step {n}: we add {n} and {n + 1}, a non-uniform pattern." for n in range(200))

@@ -6,8 +6,8 @@ once. No secret is missed that `Redactor.text` finds: each shape has such a word
 
 In prose such a word (`token`) mostly stands alone. So only its surroundings are searched first, for
 what makes it a secret: the whole pattern of a shape, or a name with its operator. None reaches
-farther than the surroundings; where one is found, `Redactor.text` gets the whole text, because a
-secret may be as long as the text.
+farther than the surroundings. Secrets are looked for only where something is found, to their ends,
+because a secret may be as long as the text.
 """
 
 import re
@@ -61,10 +61,12 @@ class ManyTexts:
         suspicious = {word for word in unknown if not self._found_harmless(word)}
         if not suspicious:
             return text
-        parts = _surroundings(text, suspicious)
-        if parts is None or any(map(self.redactor.may_redact, parts)):
-            return self.redactor.text(text)
-        return text
+        parts = [
+            (begin, end)
+            for begin, end in _surroundings(text, suspicious)
+            if self.redactor.may_redact(text[begin:end])
+        ]
+        return self.redactor.text_near(text, parts) if parts else text
 
     def _found_harmless(self, word: str) -> bool:
         if _may_be_secret(word, self.redactor):
@@ -76,19 +78,28 @@ class ManyTexts:
         return True
 
 
-def _surroundings(text: str, suspicious: Iterable[str]) -> list[str] | None:
-    """The parts of a text around suspicious words; None if they are longer than the text."""
-    parts: list[str] = []
+def _surroundings(text: str, suspicious: Iterable[str]) -> list[tuple[int, int]]:
+    """Begin and end of the parts of a text around suspicious words; what overlaps is one part.
+
+    The whole text where they are longer than it.
+    """
+    around = []
     left = len(text)
     for word in suspicious:
         at = text.find(word)
         while at >= 0:
             end = at + len(word)
-            parts.append(text[_begin(text, at) : _end(text, end)])
-            left -= len(parts[-1])
+            around.append((_begin(text, at), _end(text, end)))
+            left -= around[-1][1] - around[-1][0]
             if left < 0:
-                return None
+                return [(0, len(text))]
             at = text.find(word, end)
+    parts: list[tuple[int, int]] = []
+    for begin, end in sorted(around):
+        if parts and begin <= parts[-1][1]:
+            parts[-1] = parts[-1][0], max(parts[-1][1], end)
+        else:
+            parts.append((begin, end))
     return parts
 
 

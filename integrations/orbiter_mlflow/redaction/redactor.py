@@ -5,12 +5,12 @@ is the table of what secrets look like, `key_names` has the rules for the names 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from orbiter_mlflow.redaction.key_names import is_special_token, names_secret
-from orbiter_mlflow.redaction.shapes import Shape, shapes_for
+from orbiter_mlflow.redaction.shapes import SHAPES, Shape, shapes_for
 from orbiter_mlflow.text.urls import hide_userinfo
 
 __all__ = ["REDACTED", "Redactor"]
@@ -60,7 +60,27 @@ class Redactor:
 
         Finds the userinfo of URLs, and all of `shapes.SHAPES`.
         """
-        return self._clean(text, lambda secret: REDACTED)
+        return self._clean(text, _as_one)
+
+    def text_near(self, text: str, parts: Sequence[tuple[int, int]]) -> str:
+        """As `text`, if all secrets begin in some parts of the text. They may end anywhere.
+
+        Args:
+            text: the text.
+            parts: (begin, end) of each, in order and apart; whole words.
+        """
+        shapes = {shape.name: shape for at, end in parts for shape in shapes_for(text[at:end])}
+        found = [
+            (begin, end, shown)
+            for begin, end in parts
+            if (shown := hide_userinfo(text[begin:end], REDACTED)) != text[begin:end]
+        ]
+        text, parts = _replaced(text, found, parts)
+        for shape in SHAPES:  # in the order of the table
+            if shape.name in shapes:
+                found = [(*span, REDACTED) for span in self._secrets(shape, text, parts)]
+                text, parts = _replaced(text, found, parts)
+        return text
 
     def may_redact(self, text: str) -> bool:
         """Whether `text` may find a secret that begins in it, whatever follows.
@@ -121,28 +141,62 @@ class Redactor:
     def _clean(self, text: str, replace: Callable[[str], str]) -> str:
         text = hide_userinfo(text, REDACTED)
         for shape in shapes_for(text):
-            text = self._without(shape, text, replace)
+            spans = self._secrets(shape, text, [(0, len(text))])
+            found = [(start, end, replace(text[start:end])) for start, end in spans]
+            text, _ = _replaced(text, found, ())
         return text
 
-    def _without(self, shape: Shape, text: str, replace: Callable[[str], str]) -> str:
-        parts: list[str] = []
-        done = at = 0
-        while found := shape.pattern.search(text, at):
-            at = found.end()
-            if shape.value is not None:
-                key = found["key"]
-                if not self._is_key_of(shape, key):
-                    continue
-                value = shape.value.match(text, at)
-                if value is None or _harmless(key, value[0], shape.prose):
-                    continue
-                found = value
-            start, end = found.span("secret" if "secret" in found.re.groupindex else 0)
-            if not text.startswith(REDACTED, start):
-                parts += text[done:start], replace(text[start:end])
-                done = end
-            at = max(at, end)
-        return "".join((*parts, text[done:])) if parts else text
+    def _secrets(
+        self, shape: Shape, text: str, parts: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, int]]:
+        """Where secrets of a shape are, of those that begin in some parts."""
+        at = 0
+        for begin, stop in parts:
+            at = max(at, begin)
+            while found := shape.pattern.search(text, at, stop):
+                at = found.end()
+                if shape.value is not None:
+                    key = found["key"]
+                    if not self._is_key_of(shape, key):
+                        continue
+                    value = shape.value.match(text, at)
+                    if value is None or _harmless(key, value[0], shape.prose):
+                        continue
+                    found = value
+                elif stop < len(text):  # the secret may go on
+                    found = shape.pattern.match(text, found.start()) or found
+                start, end = found.span("secret" if "secret" in found.re.groupindex else 0)
+                if not text.startswith(REDACTED, start):
+                    yield start, end
+                at = max(at, end)
+
+
+def _as_one(secret: str) -> str:
+    return REDACTED
+
+
+def _replaced(
+    text: str, found: Sequence[tuple[int, int, str]], parts: Sequence[tuple[int, int]]
+) -> tuple[str, Sequence[tuple[int, int]]]:
+    """A text with some spans replaced, and where its parts are then."""
+    if not found:
+        return text, parts
+    pieces: list[str] = []
+    done = 0
+    for start, end, shown in found:
+        pieces += text[done:start], shown
+        done = end
+
+    def moved(at: int) -> int:
+        by = 0
+        for start, end, shown in found:
+            if at < end:
+                return min(at, start) + by + (len(shown) if at > start else 0)
+            by += len(shown) - (end - start)
+        return at + by
+
+    after = [(moved(begin), moved(end)) for begin, end in parts]
+    return "".join((*pieces, text[done:])), after
 
 
 def _line_by_line(secret: str) -> str:
