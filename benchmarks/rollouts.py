@@ -28,7 +28,7 @@ COLUMNS = (
 NOTE = (
     "Steps of {count:,} rollouts with completions of {characters:,} characters each, {mb:.1f} MB "
     "a step; medians of {rounds}. Call, metric and table: from a training to a delivery process. "
-    "Traces: one turn of the delivery, and then the same upload, `log_spans` and `start_trace` "
+    "Traces: one turn of the delivery, and then the same upload, `start_trace` and `log_spans` "
     "of the same contents by MLflow's own store."
 )
 
@@ -130,9 +130,9 @@ def _bare(uri: str, run_id: str, file: Path, traces: list[Any]) -> float:
     infos = [sending._info(trace, location, run_id) for trace in traces]
     start = time.perf_counter()
     client.log_artifact(run_id, str(file), "again")
-    store.log_spans(experiment_id, spans)
     for info in infos:
         store.start_trace(info)
+    store.log_spans(experiment_id, spans)
     return time.perf_counter() - start
 
 
