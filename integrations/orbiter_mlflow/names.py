@@ -83,7 +83,8 @@ ARTIFACTS_MISSING = "orbiter.artifacts.missing"
 ROLLOUTS_MISSING = "orbiter.rollouts.missing"
 """Which rollouts of a run that has ended are not in the store, or not yet, and why."""
 ROLLOUTS_LEFT_OUT = "orbiter.rollouts.left_out"
-"""JSON object of what is in no table of rollouts: `rollouts` and `texts cut` -> how many."""
+"""JSON object of what was reported and is not kept: `rollouts` in no table, `texts cut`, `traces`
+that `traces_per_minute` allows for no longer -> how many."""
 DESCRIBED = "orbiter.description"
 """Marks our description in a journal, by its checksum; earlier versions wrote it to the store."""
 

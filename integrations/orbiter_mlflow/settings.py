@@ -86,6 +86,8 @@ class MLflowSettings(BaseModel):
     """How many rollouts of a report its table holds at most; 0 keeps none."""
     traces_per_step: int = Field(default=8, ge=0)
     """How many rollouts of a report become traces at most: the worst, the best, some between."""
+    traces_per_minute: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    """How many rollouts of a run become traces on average, more than 0; 64 may come at once."""
     ranks: Literal["zero", "all"] = "zero"
     """Whether only rank 0 of a distributed training tracks, or every process."""
     enabled: bool = True

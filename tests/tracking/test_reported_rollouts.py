@@ -13,6 +13,7 @@ from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.records import Rollouts, Tags
 from orbiter_mlflow.tracking import rollout_table
 from orbiter_mlflow.tracking.rollouts import spread
+from orbiter_mlflow.tracking.trace_budget import AT_ONCE, TraceBudget
 from trainers import Tracked, journals, only_journal, recorded, tracked
 
 QUIET: dict[str, Any] = {
@@ -243,7 +244,7 @@ def test_a_bad_rollout_is_left_out_alone(
     assert "rollout 2 of a report: no length" in caplog.text
     assert SECRET not in caplog.text
     assert "rollouts_per_step" not in caplog.text
-    assert left_out() == {"rollouts": 1, "texts cut": 0}
+    assert left_out() == {"rollouts": 1, "texts cut": 0, "traces": 0}
 
 
 def test_lists_of_parquet_rows_are_lists(trainer: Tracked) -> None:
@@ -291,7 +292,7 @@ def test_more_rollouts_than_the_setting_allows_are_counted(
     assert [row["rollout"] for row in rows] == [1, 3, 6, 8]
     assert [row["prompt"] for row in rows] == ["0", "2", "5", "7"]
     assert "rollouts_per_step" in caplog.text
-    assert left_out() == {"rollouts": 6, "texts cut": 0}
+    assert left_out() == {"rollouts": 6, "texts cut": 0, "traces": 0}
 
 
 def test_a_long_text_is_cut_in_its_middle(
@@ -303,7 +304,7 @@ def test_a_long_text_is_cut_in_its_middle(
     (rows,) = tables().values()
     assert [row["prompt"] for row in rows] == ["aaaaa\n... (30 characters left out) ...\nzzzzz"] * 2
     assert "are cut" in caplog.text
-    assert left_out() == {"rollouts": 0, "texts cut": 2}
+    assert left_out() == {"rollouts": 0, "texts cut": 2, "traces": 0}
 
 
 def test_rollouts_beyond_the_size_of_a_table_are_counted(
@@ -350,6 +351,36 @@ def test_the_setting_says_how_many_become_traces() -> None:
     trainer.report_rollouts(rollouts, step=1)
     (record,) = recorded(Rollouts)
     assert record.traces == [0, 7]
+
+
+def test_short_steps_have_fewer_traces_and_whole_tables(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = validated(traces_per_minute=0.01)
+    rollouts = [{"prompt": "a", "rewards": {"r": n}} for n in range(30)]
+    for step in range(10):
+        trainer.report_rollouts(rollouts, step=step)
+    assert [len(record.traces) for record in recorded(Rollouts)] == [8] * 8 + [0] * 2
+    assert [len(rows) for rows in tables().values()] == [30] * 10
+    assert caplog.text.count("traces_per_minute") == 1
+    trainer._tracked.close()
+    assert left_out() == {"rollouts": 0, "texts cut": 0, "traces": 16}
+
+
+def test_a_run_has_some_traces_at_once_and_then_so_many_a_minute() -> None:
+    seconds = 0.0
+    budget = TraceBudget(60, 8, lambda: seconds)
+    assert sum(budget.take(8) for _ in range(20)) == AT_ONCE
+    granted = []
+    for _ in range(20):
+        seconds += 2.5
+        granted.append(budget.take(8))
+    assert granted == [2, 3] * 10
+    seconds += 3600
+    assert sum(budget.take(8) for _ in range(20)) == AT_ONCE
+
+
+def test_a_report_may_have_as_many_traces_as_the_setting_says() -> None:
+    budget = TraceBudget(60, 1000, lambda: 0.0)
+    assert [budget.take(1000), budget.take(1000)] == [1000, 0]
 
 
 # -- where nothing is kept -------------------------------------------------------------------------

@@ -36,6 +36,7 @@ GIVEN: dict[str, Any] = {
     "progress": 500,
     "rollouts_per_step": 64,
     "traces_per_step": 2,
+    "traces_per_minute": 1.5,
     "ranks": "all",
     "enabled": False,
 }
@@ -59,6 +60,7 @@ FROM_ENVIRONMENT = {
     "ORBITER_MLFLOW_PROGRESS": "500",
     "ORBITER_MLFLOW_ROLLOUTS_PER_STEP": "64",
     "ORBITER_MLFLOW_TRACES_PER_STEP": "2",
+    "ORBITER_MLFLOW_TRACES_PER_MINUTE": "1.5",
     "ORBITER_MLFLOW_RANKS": "all",
     "ORBITER_MLFLOW_ENABLED": "false",
 }

@@ -20,6 +20,7 @@ from orbiter_mlflow.text.clock import now
 from orbiter_mlflow.tracking.artifact_files import reason_of
 from orbiter_mlflow.tracking.rollout_table import MAX_TEXT, table_of
 from orbiter_mlflow.tracking.shown_tables import ShownTables
+from orbiter_mlflow.tracking.trace_budget import TraceBudget
 
 __all__ = ["RunRollouts"]
 
@@ -44,8 +45,10 @@ class RunRollouts:
         self._texts = ManyTexts(redactor)
         self._at_most = settings.rollouts_per_step
         self._traces = settings.traces_per_step
+        self._per_minute = settings.traces_per_minute
+        self._budget = TraceBudget(self._per_minute, self._traces)
         self._reports: dict[tuple[str, int], int] = {}
-        self._left_out = {"rollouts": 0, "texts cut": 0}
+        self._left_out = {"rollouts": 0, "texts cut": 0, "traces": 0}
         self._lock = threading.RLock()  # a garbage collection may bring the end of the run
 
     def reported(self, rollouts: Sequence[Rollout], step: int, phase: str) -> None:
@@ -58,16 +61,18 @@ class RunRollouts:
             kept = kept_files.keep_content(self._writer.path, table.content, "", None)
         except OSError as error:
             _logger.warning("the rollouts of a step are not kept: %s", reason_of(error))
-            self._count(len(rollouts), 0)
+            self._count(rollouts=len(rollouts))
             return
         with self._lock:
             number = self._reports[phase, step] = self._reports.get((phase, step), 0) + 1
+            wanted = min(self._traces, table.rows)
+            traces = self._budget.take(wanted)
         folder, file = names.rollouts_folder(phase), names.rollouts_file(step, number)
         where = (kept.file, file, folder, kept.size, kept.sha256)
-        rows = spread(table.totals, self._traces)
+        rows = spread(table.totals, traces)
         self._writer.append(Rollouts(*where, phase, step, number, now(), rows))
         self._shown.add_rollouts(f"{folder}/{file}")
-        self._count(left_out, table.cut)
+        self._count(rollouts=left_out, texts=table.cut, traces=wanted - traces)
         if left_out > table.unreadable:
             _logger.warning(
                 "not all rollouts of a step are kept (%d a step at most): the setting "
@@ -88,13 +93,21 @@ class RunRollouts:
         if any(self._left_out.values()):
             self._write()
 
-    def _count(self, rollouts: int, texts: int) -> None:
+    def _count(self, rollouts: int = 0, texts: int = 0, traces: int = 0) -> None:
         with self._lock:
             first = not any(self._left_out.values())
+            fewer_traces = traces and not self._left_out["traces"]
             self._left_out["rollouts"] += rollouts
             self._left_out["texts cut"] += texts
-        if first and (rollouts or texts):
+            self._left_out["traces"] += traces
+        if first and (rollouts or texts or traces):
             self._write()
+        if fewer_traces:
+            _logger.warning(
+                "the steps are short: fewer of their rollouts become traces (%g a minute: the "
+                "setting traces_per_minute); the tables have all",
+                self._per_minute,
+            )
 
     def _write(self) -> None:
         self._writer.append(Tags({names.ROLLOUTS_LEFT_OUT: json.dumps(self._left_out)}))
