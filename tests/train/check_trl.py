@@ -367,12 +367,25 @@ def program(folder: Path, uri: str) -> Path:
     return file
 
 
+LAUNCHERS = {
+    "torchrun": ("torch.distributed.run", "--nproc-per-node=2", "--standalone"),
+    "accelerate": (
+        *("accelerate.commands.launch", "--multi_gpu", "--num_processes=2"),
+        *("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"),
+        *("--main_process_port=0",),
+    ),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_of_two_processes_the_first_tracks_and_all_end_together(
-    sqlite_uri: str, own_folder: Path
+    launcher: str, sqlite_uri: str, own_folder: Path
 ) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     started = subprocess.Popen(
-        [*command, "--standalone", str(program(own_folder, sqlite_uri)), "100000"],
+        [
+            *(sys.executable, "-m", *LAUNCHERS[launcher]),
+            *(str(program(own_folder, sqlite_uri)), "100000"),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         stderr=subprocess.PIPE,
         text=True,
