@@ -81,13 +81,14 @@ def fresh(
             output.seek(0)
             text = output.read().decode(errors="replace")
             raise RuntimeError(f"{where}{args} ended with {code}:\n{text[-4000:]}")
-    _await_end(delivery)
+    await_end(delivery)
     value: T = json.loads(result.read_text())
     result.unlink()
     return Ended(value, seconds)
 
 
-def _await_end(pid: int | None, within: float = 60.0) -> None:
+def await_end(pid: int | None, within: float = 60.0) -> None:
+    """Wait until a process has ended, as long as that is allowed."""
     deadline = time.monotonic() + within
     while pid is not None and _stat(pid)[:1] not in ([], ["Z"]) and time.monotonic() < deadline:
         time.sleep(0.02)

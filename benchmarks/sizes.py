@@ -13,8 +13,9 @@ class Sizes:
         rounds: runs of each of its contenders; the rows are medians.
         client_rounds: runs of each row of the benchmark of MLflow's own clients.
         landing_steps: steps in those of its rows that show the landing rate.
-        trl_steps: steps of each training by TRL.
-        trl_rounds: trainings of each row of that benchmark.
+        trl_rounds: trainings by TRL of each row of that benchmark.
+        trl_turns: turns of each training.
+        trl_seconds: length of a turn.
         reports: calls of `report` in the latency benchmark.
         report_rounds: repetitions of that benchmark.
         loop_seconds: length of the CPU-bound loop.
@@ -37,8 +38,9 @@ class Sizes:
     rounds: int = 3
     client_rounds: int = 3
     landing_steps: int = 5_000
-    trl_steps: int = 60
-    trl_rounds: int = 5
+    trl_rounds: int = 3
+    trl_turns: int = 10
+    trl_seconds: float = 2.0
     reports: int = 5_000
     report_rounds: int = 3
     loop_seconds: float = 5.0
@@ -66,8 +68,9 @@ QUICK = Sizes(
     rounds=1,
     client_rounds=1,
     landing_steps=60,
-    trl_steps=10,
     trl_rounds=1,
+    trl_turns=2,
+    trl_seconds=2.0,
     reports=500,
     report_rounds=1,
     loop_seconds=0.5,

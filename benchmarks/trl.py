@@ -1,18 +1,22 @@
 """What tracking costs a training by TRL: the same GRPO, reported in three ways."""
 
+import contextlib
 import importlib.util
 import statistics
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import fresh, medians, memory_mb, percentile
+from benchmarks.processes import percentile
 from benchmarks.results import Check, Column, Result
 from benchmarks.sizes import Sizes
 from benchmarks.stores import Stores
+from benchmarks.turns import Loop
+from orbiter_mlflow import MLflowSettings
 
 NAME = "trl"
 NOTHING, OURS, TRANSFORMERS = "report_to none", "TRLTrainer, with rollouts", "report_to mlflow"
+BASE, AGAIN = ("-", NOTHING), ("-", f"{NOTHING}, again")
 COMPLETIONS, GROUP, TOKENS = 64, 8, 32
 """Completions of a step, those to a prompt, and the tokens of each."""
 _SAME: dict[str, Any] = {
@@ -22,53 +26,51 @@ _SAME: dict[str, Any] = {
     "logging_steps": 1,
 }
 """Settings of each way, which TRL calls as we do."""
-WARM_UP = 5
+_ENDLESS = 1_000_000
+WARM_UP = 8
 """Steps that do not count: the first ones compile and allocate."""
 COLUMNS = (
     Column("store", "store"),
     Column("way", "reported by"),
-    Column("step_ms", "step p50 ms", ",.1f"),
+    Column("step_ms", "mean step ms", ",.1f"),
     Column("p90_ms", "p90 ms", ",.1f"),
     Column("ratio", "relative to none", ".3f"),
     Column("peak_mb", "peak RSS MB", ",.0f"),
 )
 NOTE = (
-    "GRPO on one CPU thread, {steps} steps of {completions} completions with {tokens} tokens, each "
-    "step logged; medians of {rounds} rounds, in each of which the rows follow one another in "
-    "fresh processes. A step is the time from one call of the reward function to the next, so it "
-    "has all that is done for reporting. Ours keeps the completions too, as a table and 8 traces a "
-    "step; MLflow's callback of transformers has metrics and params only. Ratios are medians of "
-    "the rounds' ratios."
+    "GRPO on one CPU thread, a step with {completions} completions of {tokens} tokens, each step "
+    "logged; {rounds} fresh processes for each row. Those of one round take {turns} turns of "
+    "{seconds:g} s each: the others are stopped meanwhile, with their delivery processes. A step "
+    "is the time from one call of the reward function to the next, so it has all that is done for "
+    "reporting. Ours keeps the completions too: a table a step, and one trace a second after the "
+    "first 64; MLflow's callback of transformers has metrics and params only. Ratios are medians "
+    "over all turns, of mean steps. There are two trainings without reports, and the ratios are "
+    "relative to both: how far their own are from 1 shows how exact they are."
 )
 
 
-def measure(way: str, uri: str, steps: int) -> dict[str, float]:
-    """Train once; runs in a process of its own."""
+def train(file: str, way: str, uri: str, traces_per_minute: float) -> None:
+    """Train until somebody ends it; runs in a process of its own, as a loop of `turns`."""
     import os
     import time
 
     os.environ["HF_HUB_OFFLINE"] = "1"  # else TRL sends telemetry
     os.environ["MLFLOW_TRACKING_URI"] = uri
+    os.environ["ORBITER_MLFLOW_TRACES_PER_MINUTE"] = str(traces_per_minute)
     import torch
 
     torch.set_num_threads(1)
-    called: list[int] = []
-
-    def reward(completions: list[str], **_: Any) -> list[float]:
-        called.append(time.perf_counter_ns())
-        return [float(one.count("7")) for one in completions]
-
     rows = [{"prompt": f"{a}+{b}="} for a in range(8) for b in range(8)]
-    (_train_ours if way == OURS else _train_plain)(way, rows, reward, steps)
-    times = [after - before for before, after in pairwise(called)][WARM_UP:]
-    return {
-        "step_ms": percentile(times, 50) / 1e6,
-        "p90_ms": percentile(times, 90) / 1e6,
-        "peak_mb": memory_mb("VmHWM"),
-    }
+    with Path(file).open("a", buffering=1) as times:
+
+        def reward(completions: list[str], **_: Any) -> list[float]:
+            times.write(f"{time.monotonic_ns()}\n")
+            return [float(one.count("7")) for one in completions]
+
+        (_train_ours if way == OURS else _train_plain)(way, rows, reward)
 
 
-def _train_ours(_way: str, rows: list[dict[str, str]], reward: Any, steps: int) -> None:
+def _train_ours(_way: str, rows: list[dict[str, str]], reward: Any) -> None:
     import asyncio
 
     from orbiter.train import TRLConfig, TRLTrainer
@@ -80,7 +82,7 @@ def _train_ours(_way: str, rows: list[dict[str, str]], reward: Any, steps: int) 
     trainer = Tracked(
         TRLConfig(
             method="grpo",
-            max_steps=steps,
+            max_steps=_ENDLESS,
             batch_size=COMPLETIONS,
             **_SAME,
             args={"disable_tqdm": True},
@@ -93,7 +95,7 @@ def _train_ours(_way: str, rows: list[dict[str, str]], reward: Any, steps: int) 
     asyncio.run(trainer.train())
 
 
-def _train_plain(way: str, rows: list[dict[str, str]], reward: Any, steps: int) -> None:
+def _train_plain(way: str, rows: list[dict[str, str]], reward: Any) -> None:
     import trl
     from datasets import Dataset
 
@@ -103,7 +105,7 @@ def _train_plain(way: str, rows: list[dict[str, str]], reward: Any, steps: int) 
         reward_funcs=[reward],
         args=trl.GRPOConfig(
             output_dir="out",
-            max_steps=steps,
+            max_steps=_ENDLESS,
             per_device_train_batch_size=COMPLETIONS,
             **_SAME,
             save_strategy="no",
@@ -125,55 +127,96 @@ def _agent() -> tuple[Any, Any]:
 
 def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
     note = NOTE.format(
-        steps=sizes.trl_steps, completions=COMPLETIONS, tokens=TOKENS, rounds=sizes.trl_rounds
+        seconds=sizes.trl_seconds,
+        completions=COMPLETIONS,
+        tokens=TOKENS,
+        rounds=sizes.trl_rounds,
+        turns=sizes.trl_turns,
     )
-    raw: list[dict[str, Any]] = []
     if importlib.util.find_spec("trl") is None:
         say("skipped: TRL is not installed (pip install 'orbiter[bench]')")
         return Result(NAME, "Tracking a training by TRL", note, COLUMNS, [], [], [])
+    turns: dict[tuple[str, str], list[list[int]]] = {}
+    peaks: dict[tuple[str, str], float] = {}
     with stores.server() as server:
-        for turn in range(1, sizes.trl_rounds + 1):
-            for store, way in _rows(sizes.stores):
-                uri = server if store == "server" else stores.sqlite()
-                row = fresh(measure, stores.folder, way, uri, sizes.trl_steps).value
-                raw.append({"store": store, "way": way, "round": turn, **row})
-                say(f"round {turn}: {store}, {way}: {row['step_ms']:.1f} ms a step")
+        for number in range(sizes.trl_rounds):
+            say(f"round {number + 1} of {sizes.trl_rounds}")
+            _round(stores.folder / f"trl-{number}", stores, server, sizes, turns, peaks)
     rows = [
-        medians(_of(raw, store, way)) | {"ratio": _ratio(raw, (store, way), ("-", NOTHING))}
+        {"store": store, "way": way, "peak_mb": peaks[store, way]}
+        | _steps(turns[store, way])
+        | {"ratio": _ratio(turns, (store, way))}
         for store, way in _rows(sizes.stores)
     ]
-    checks = [check for store in sizes.stores for check in _checks(raw, store)]
+    checks = [check for store in sizes.stores for check in _checks(turns, peaks, store)]
+    raw = [
+        {"store": store, "way": way, "steps_ms": [[step / 1e6 for step in one] for one in found]}
+        for (store, way), found in turns.items()
+    ]
     return Result(NAME, "Tracking a training by TRL", note, COLUMNS, list(rows), checks, list(raw))
 
 
+def _round(
+    folder: Path,
+    stores: Stores,
+    server: str,
+    sizes: Sizes,
+    turns: dict[tuple[str, str], list[list[int]]],
+    peaks: dict[tuple[str, str], float],
+) -> None:
+    """Add the turns of a process for each row, and its memory."""
+    folder.mkdir()
+    ways = list(_rows(sizes.stores))
+    # The default, by the time that a training runs: it is stopped for most of each minute.
+    traces = MLflowSettings(spool_dir=folder).traces_per_minute / len(ways)
+    loops: dict[tuple[str, str], Loop] = {}
+    with contextlib.ExitStack() as running:
+        for number, (store, way) in enumerate(ways):
+            uri = server if store == "server" else stores.sqlite()
+            loop = Loop(train, folder / f"{number}", way, uri, traces, warm_up=WARM_UP)
+            running.callback(loop.end)
+            loops[store, way] = loop
+        for turn in range(sizes.trl_turns):
+            for key in list(loops) if turn % 2 else list(reversed(loops)):
+                turns.setdefault(key, []).append(loops[key].turn(sizes.trl_seconds))
+        for key, loop in loops.items():
+            peaks[key] = loop.peak_mb()
+
+
 def _rows(stores: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    yield "-", NOTHING
+    yield BASE
+    yield AGAIN
     for store in stores:
         yield store, OURS
         yield store, TRANSFORMERS
 
 
-def _of(raw: list[dict[str, Any]], store: str, way: str) -> list[dict[str, Any]]:
-    return [row for row in raw if (row["store"], row["way"]) == (store, way)]
+def _steps(turns: list[list[int]]) -> dict[str, float]:
+    times = [step / 1e6 for turn in turns for step in turn]
+    return {"step_ms": statistics.mean(times), "p90_ms": percentile(times, 90)}
 
 
-def _ratio(raw: list[dict[str, Any]], one: tuple[str, str], other: tuple[str, str]) -> float:
-    """Median of the rounds' ratios: the load of the machine changes between rounds."""
-    pairs = zip(_of(raw, *one), _of(raw, *other), strict=True)
-    return float(statistics.median(a["step_ms"] / b["step_ms"] for a, b in pairs))
+def _ratio(
+    turns: Mapping[tuple[str, str], list[list[int]]],
+    one: tuple[str, str],
+    others: Sequence[tuple[str, str]] = (BASE, AGAIN),
+) -> float:
+    """Median over the turns: something else may have disturbed one of them."""
+    found = []
+    for mine, *theirs in zip(turns[one], *map(turns.__getitem__, others), strict=True):
+        if mine and all(theirs):
+            found.append(statistics.mean(mine) / statistics.mean(map(statistics.mean, theirs)))
+    return float(statistics.median(found))
 
 
-def _checks(raw: list[dict[str, Any]], store: str) -> Iterator[Check]:
-    ours, nothing = (store, OURS), ("-", NOTHING)
-    yield Check(f"{store}: a step, relative to none", _ratio(raw, ours, nothing), "<=", 1.01)
-    yield Check(
-        f"{store}: a step, relative to transformers' own callback",
-        _ratio(raw, ours, (store, TRANSFORMERS)),
-        "<=",
-        1,
-    )
-    more = statistics.median(
-        a["peak_mb"] - b["peak_mb"]
-        for a, b in zip(_of(raw, *ours), _of(raw, *nothing), strict=True)
-    )
+def _checks(
+    turns: Mapping[tuple[str, str], list[list[int]]],
+    peaks: Mapping[tuple[str, str], float],
+    store: str,
+) -> Iterator[Check]:
+    ours = (store, OURS)
+    yield Check(f"{store}: a step, relative to none", _ratio(turns, ours), "<=", 1.01)
+    other = _ratio(turns, ours, [(store, TRANSFORMERS)])
+    yield Check(f"{store}: a step, relative to transformers' own callback", other, "<=", 1)
+    more = peaks[ours] - peaks[BASE]
     yield Check(f"{store}: memory of tracking, MB", more, "<=", 20)
