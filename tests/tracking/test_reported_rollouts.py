@@ -354,6 +354,7 @@ def test_the_setting_says_how_many_become_traces() -> None:
 
 
 def test_short_steps_have_fewer_traces_and_whole_tables(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     trainer = validated(traces_per_minute=0.01)
     rollouts = [{"prompt": "a", "rewards": {"r": n}} for n in range(30)]
     for step in range(10):

@@ -48,7 +48,7 @@ class RunRollouts:
         self._per_minute = settings.traces_per_minute
         self._budget = TraceBudget(self._per_minute, self._traces)
         self._reports: dict[tuple[str, int], int] = {}
-        self._left_out = {"rollouts": 0, "texts cut": 0, "traces": 0}
+        self._left_out = dict.fromkeys(("rollouts", "texts cut", "traces"), 0)
         self._lock = threading.RLock()  # a garbage collection may bring the end of the run
 
     def reported(self, rollouts: Sequence[Rollout], step: int, phase: str) -> None:
@@ -94,16 +94,15 @@ class RunRollouts:
             self._write()
 
     def _count(self, rollouts: int = 0, texts: int = 0, traces: int = 0) -> None:
+        new = {"rollouts": rollouts, "texts cut": texts, "traces": traces}
         with self._lock:
-            first = not any(self._left_out.values())
-            fewer_traces = traces and not self._left_out["traces"]
-            self._left_out["rollouts"] += rollouts
-            self._left_out["texts cut"] += texts
-            self._left_out["traces"] += traces
-        if first and (rollouts or texts or traces):
+            first = [name for name, count in new.items() if count and not self._left_out[name]]
+            for name, count in new.items():
+                self._left_out[name] += count
+        if first:
             self._write()
-        if fewer_traces:
-            _logger.warning(
+        if "traces" in first:
+            _logger.info(
                 "the steps are short: fewer of their rollouts become traces (%g a minute: the "
                 "setting traces_per_minute); the tables have all",
                 self._per_minute,
