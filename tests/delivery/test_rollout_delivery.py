@@ -6,7 +6,9 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import mlflow
@@ -21,6 +23,7 @@ from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.ack import read_ack, read_lane_ack
 from orbiter_mlflow.delivery.drain import Drain
+from orbiter_mlflow.delivery.mlflow_client.traces import send
 from orbiter_mlflow.delivery.records import Close, Metrics, Record, Rollouts, Status, Tags
 from orbiter_mlflow.delivery.resumption.rewriting import Resumption
 from orbiter_mlflow.delivery.rollout_traces import traces_of
@@ -162,6 +165,37 @@ def test_a_server_without_traces_gets_the_tables(
     )
     assert caplog.text.count("are skipped") == 1
     assert scene.files() == []
+
+
+@pytest.mark.parametrize("version", ["3.3.2", "2.9.0", None])
+def test_a_server_that_takes_no_spans_gets_nothing_of_a_trace(
+    version: str | None, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(404 if version is None else 200)
+            self.end_headers()
+            self.wfile.write((version or "").encode())
+
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    journal = journal_of(tmp_path / "a.jsonl", [])
+    record = kept(journal)
+    found = traces_of(record, kept_files.verified(journal, record.table).read_bytes(), "key")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        client = MlflowClient(f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(UnsupportedError, match="no traces"):
+            send(client._tracking_client.store, "0", "run", found)
+        server.shutdown()
+    assert set(asked) == {"/version"}
 
 
 def test_traces_that_are_refused_for_good_are_set_aside(scene: Scene) -> None:
