@@ -1,31 +1,38 @@
 """Our runs in the MLflow UI, as a person sees them: a real server, a real browser, our own links.
 
-One test, since starting both takes longer than all the looking. `ORBITER_SCREENSHOTS` names a
-folder for pictures of each page.
+One test for each training, since starting a browser takes longer than all the looking.
+`ORBITER_SCREENSHOTS` names a folder for pictures of each page.
 """
 
 import io
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Trace
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 from rich.console import Console
 from rich.text import Text
 
 from example_store import EXAMPLE, ExampleStore, replay
-from orbiter_mlflow.ui.links import compare_page, run_page
+from orbiter_mlflow.ui.links import compare_page, run_page, traces_page
+from pages import blocks
+from paths import ROOT
 from servers import running_server
+from waiting import eventually
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+ROLLOUTS = ROOT / "docs" / "how-to" / "rollouts.md"
 VERSION = tuple(int(part) for part in version("mlflow").split(".")[:2])
 PATIENCE = 30_000
 """Milliseconds: the UI loads megabytes of scripts, on a machine that tests other things too."""
@@ -147,6 +154,55 @@ def test_what_a_person_sees(
     page.goto(report.as_uri())
     expect(page.get_by_text("REGRESSION").first).to_be_visible()
     keep(page, "gate")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt install chromium")
+@pytest.mark.skipif(VERSION < (3, 17), reason="looks for elements of the UI of MLflow 3.17")
+def test_a_person_finds_the_worst_rollouts_of_a_step(
+    server_uri: str, own_folder: Path, page: Page
+) -> None:
+    # The training of the page on rollouts.
+    (program,) = (one for one in blocks(ROLLOUTS) if one.word == "calculator.py")
+    (own_folder / "calculator.py").write_text(program.text)
+    training = [sys.executable, "calculator.py", "last", "0.9"]
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": server_uri}
+    subprocess.run(training, env=environ, check=True, timeout=120)
+    client = MlflowClient(server_uri)
+    experiment = client.get_experiment_by_name("calculator")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    where = {"locations": [experiment.experiment_id], "run_id": run.info.run_id}
+    found = eventually(lambda: whole(client.search_traces(**where, max_results=100), 7 * 8))
+    rewards = {
+        trace.info.request_preview: {one.name: one.value for one in trace.info.assessments}
+        for trace in found
+        if trace.info.tags["orbiter.step"] == "300"
+    }
+    wrong = [asked for asked, found in rewards.items() if found["correct"] == 0]
+    with_a_tool = [asked for asked in wrong if rewards[asked]["short"] < 1]
+    assert 0 < len(with_a_tool) <= len(wrong) < 8
+
+    page.set_viewport_size({"width": 1500, "height": 640})
+    page.goto(traces_page(server_uri, experiment.experiment_id, run.info.run_id, "train/000300"))
+    expect(page.get_by_text("8 of 56")).to_be_visible()
+    for reward in ("correct", "short"):
+        expect(page.get_by_text(reward, exact=True).first).to_be_visible()
+    page.get_by_role("button", name="Sort").click()
+    page.get_by_test_id("sort-select-correct").click()
+    page.get_by_role("button", name="Sort").click()
+    page.get_by_label("Sort ascending").click()
+    first = page.get_by_text(re.compile(r"^What is \d+ \* \d+\?$")).first
+    expect(first).to_have_text(re.compile("|".join(map(re.escape, wrong))))
+    keep(page, "rollouts")
+    page.get_by_text(with_a_tool[0], exact=True).first.click()
+    for text in ("turn 1", "multiply", "turn 2", "You are a calculator. Write the result in bold."):
+        expect(page.get_by_text(text).first).to_be_visible()
+    keep(page, "rollout")
+
+
+def whole(found: Sequence[Trace], count: int) -> Sequence[Trace] | None:
+    """All traces, once there are so many and each has its spans."""
+    return found if len(found) == count and all(one.data.spans for one in found) else None
 
 
 def printed_links(example: ExampleStore) -> dict[str, str]:
