@@ -20,7 +20,7 @@ from orbiter.train import TrainMetrics
 from orbiter.train.blocking import run_blocking
 from orbiter.train.huggingface import evaluation_metrics, training_metrics
 from orbiter_mlflow.transformers import ReportCallback, StopCallback
-from tiny_models import tiny_model, tiny_tokenizer
+from tiny_models import tiny_agent
 from trainers import Backend, history, run_of, stored, tracked, trained
 from waiting import eventually
 
@@ -38,12 +38,13 @@ def loop(*callbacks: Any, **arguments: Any) -> Any:
         "save_strategy": "no",
         "num_train_epochs": 2,
     }
+    model, tokenizer = tiny_agent()
     return transformers.Trainer(
-        tiny_model(),
+        model,
         transformers.TrainingArguments(**{**given, **arguments}),
         train_dataset=ROWS,
         eval_dataset={"near": ROWS[:8], "far": ROWS[8:]},
-        processing_class=tiny_tokenizer(),
+        processing_class=tokenizer,
         callbacks=list(callbacks),
     )
 

@@ -219,11 +219,11 @@ async def test_dpo_raises_its_preference_accuracy_and_takes_the_agent_of_an_sft(
 async def test_a_reward_model_learns_with_adapters(sqlite_uri: str, own_folder: Path) -> None:
     from transformers import Qwen2ForSequenceClassification
 
-    from tiny_models import tiny_config, tiny_tokenizer
-
     torch.manual_seed(0)
-    Qwen2ForSequenceClassification(tiny_config(num_labels=1)).save_pretrained("base")
-    tiny_tokenizer().save_pretrained("base")
+    model, tokenizer = tiny_agent()
+    model.config.num_labels = 1
+    Qwen2ForSequenceClassification(model.config).save_pretrained("base")
+    tokenizer.save_pretrained("base")
     rows = [{"chosen": f"{q}7", "rejected": f"{q}0"} for q, _ in sums(32)]
     config = TRLConfig(
         method="reward", max_steps=6, learning_rate=2e-2, logging_steps=1, lora={"r": 4}

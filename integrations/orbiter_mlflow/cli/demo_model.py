@@ -5,19 +5,22 @@ from typing import Any
 __all__ = ["tiny_agent"]
 
 
-def tiny_agent(seed: int, *, width: int = 64, positions: int = 32) -> tuple[Any, Any]:
-    """A Qwen2 of two layers with random weights, and a tokenizer of digits, `+` and `=`.
+def tiny_agent(
+    seed: int, *, width: int = 64, positions: int = 32, characters: str = "0123456789+="
+) -> tuple[Any, Any]:
+    """A Qwen2 of two layers with random weights, and a tokenizer of characters.
 
     Args:
         seed: of the weights.
         width: of the hidden states; 64 makes some 80,000 parameters.
         positions: tokens that prompt and completion may have together.
+        characters: that the tokenizer knows.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    ids = {token: number for number, token in enumerate(("<pad>", "<eos>", *"0123456789+="))}
+    ids = {token: number for number, token in enumerate(("<pad>", "<eos>", *characters))}
     plain = Tokenizer(models.WordLevel(ids, unk_token="<pad>"))  # noqa: S106  no password
     plain.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     plain.decoder = decoders.Fuse()
