@@ -76,6 +76,16 @@ def test_the_worst_rollouts_of_a_step_come_first(uri: str) -> None:
         assert message in output
 
 
+def test_a_link_to_traces_says_that_short_steps_may_have_none(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORBITER_MLFLOW_TRACES_PER_MINUTE", "0.1")
+    reports = [(step, [said("1?", "1", 1.0)] * 16) for step in range(9)]
+    reported(uri, "short", *reports)
+    _, output = done("rollouts", "short", "--step", 8)
+    assert "Traces of the step, if it has some: short steps have fewer:" in output
+
+
 def test_two_runs_are_compared_on_the_prompts_of_both(uri: str) -> None:
     before = [said("a", "good", 1.0), said("a", "bad", 0.0), said("b", "fine", 0.5)]
     after = [said("b", "worse", 0.25), said("a", "better", 1.0), said("c", "new", 0.0)]

@@ -3,6 +3,7 @@
 Exit codes: 0 success, 1 failure, 2 wrong usage or no such run, step or reward.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -195,4 +196,13 @@ def _print_link(store: "RunStore", run: "StoredRun", phase: str, step: int) -> N
         click.echo(f"Start the UI:\n  {serve}\n")
     base = ui_address(store.shown_uri)
     name = names.trace_name(phase, step)
-    click.echo(f"Traces of the step:\n  {traces_page(base, run.experiment_id, run.run_id, name)}")
+    few = ", if it has some: short steps have fewer" if _short_of_traces(run) else ""
+    page = traces_page(base, run.experiment_id, run.run_id, name)
+    click.echo(f"Traces of the step{few}:\n  {page}")
+
+
+def _short_of_traces(run: "StoredRun") -> bool:
+    try:
+        return bool(json.loads(run.tags[names.ROLLOUTS_LEFT_OUT])["traces"])
+    except (LookupError, TypeError, ValueError):
+        return False
