@@ -1,7 +1,7 @@
 """Every exception of this package, and what to do about each.
 
 OrbiterMLflowError
-├── TrackingError          tracking failed and `on_failure="raise"`: fix the store, or do not raise
+├── TrackingError          tracking cannot do what was asked for: do what the message says
 ├── ConfigError            a config cannot be rebuilt: read `problems`, pass `overrides=`
 ├── UnreadableError        one text cannot be read as a config value: correct the text
 ├── StoreError             a tracking store cannot be read: check the URI, the server, the login
@@ -63,7 +63,8 @@ class OrbiterMLflowError(Exception):
 
 
 class TrackingError(OrbiterMLflowError, TrainerError):
-    """Tracking failed and `on_failure="raise"` asks for an exception; the training did not fail.
+    """Tracking cannot do what was asked for, or failed and `on_failure="raise"` asks for an
+    exception. The training itself did not fail.
 
     Attributes:
         metrics: the result whose delivery failed; None where there is none.

@@ -16,8 +16,14 @@ from pydantic import ValidationError
 from orbiter.train import Rollout, Trainer, TrainerState, TrainMetrics
 from orbiter.train.hooks import Phase, quiet_logger, runtime_of, stops_on_purpose
 from orbiter_mlflow.errors import TrackingError
-from orbiter_mlflow.settings import MLflowSettings, claim_environment_run_id, resolve
+from orbiter_mlflow.settings import (
+    MLflowSettings,
+    claim_environment_run_id,
+    resolve,
+    tracks_here,
+)
 from orbiter_mlflow.tracking.run import TrackedRun
+from orbiter_mlflow.tracking.system_metrics.extra import missing_packages
 from orbiter_mlflow.ui.links import run_page
 from orbiter_mlflow.ui.pages import page_of_run, ui_address
 
@@ -45,6 +51,7 @@ class MLflowTrainerMixin(Trainer):
 
     Raises:
         pydantic.ValidationError: a setting is wrong; it names the field.
+        TrackingError: `system_metrics` is set, and its packages are not installed.
     """
 
     mlflow_settings: ClassVar[MLflowSettings | None] = None
@@ -52,6 +59,7 @@ class MLflowTrainerMixin(Trainer):
 
     def __init__(self, *args: Any, mlflow: MLflowSettings | None = None, **kwargs: Any) -> None:
         self._mlflow = resolve(mlflow, self.mlflow_settings)
+        _require_packages(self._mlflow)
         self._track(self._mlflow)
         super().__init__(*args, **kwargs)
 
@@ -330,6 +338,13 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _require_packages(settings: MLflowSettings) -> None:
+    if settings.system_metrics and settings.enabled and tracks_here(settings):
+        problem = missing_packages()
+        if problem is not None:
+            raise TrackingError(problem)
 
 
 def _close(run: TrackedRun) -> None:

@@ -109,6 +109,8 @@ FINAL = "final"
 """The prefix of results of `train` whose keys were reported: `train/final/<key>`."""
 EXTRA = "extra"
 """The prefix of keys of `extra` that collide with a field: `train/extra/<key>`."""
+_SYSTEM = "system/"
+"""MLflow's prefix of the metrics that its UI shows as those of the system."""
 
 
 def state_at(state: str) -> str:
@@ -126,9 +128,20 @@ def is_eval_key(key: str) -> bool:
     return key.startswith(f"{EVAL}/")
 
 
+def system_metric(name: str) -> str:
+    """The metric key of a reading of the machine."""
+    return f"{_SYSTEM}{name}"
+
+
+def is_system_key(key: str) -> bool:
+    """Whether a metric key is one of the machine, and not of the training on it."""
+    return key.startswith(_SYSTEM)
+
+
 def by_importance(keys: Iterable[str]) -> list[str]:
-    """Order metric keys for people and drop step counts: accuracy and loss, which every trainer
-    has, come first; evaluation before training; curves before final values."""
+    """Order metric keys for people, and drop step counts and metrics of the system: accuracy and
+    loss, which every trainer has, come first; evaluation before training; curves before final
+    values."""
 
     def rank(key: str) -> tuple[bool, bool, bool, str]:
         prefix, _, name = key.rpartition("/")
@@ -139,7 +152,8 @@ def by_importance(keys: Iterable[str]) -> list[str]:
             key,
         )
 
-    return sorted((key for key in keys if not key.endswith("/steps")), key=rank)
+    shown = (key for key in keys if not key.endswith("/steps") and not is_system_key(key))
+    return sorted(shown, key=rank)
 
 
 # -- packed tags (text/packed_tags.py) -----------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -88,6 +89,10 @@ class MLflowSettings(BaseModel):
     """How many rollouts of a report become traces at most: the worst, the best, some between."""
     traces_per_minute: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """How many rollouts of a run become traces on average, more than 0; 64 may come at once."""
+    system_metrics: bool | Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = False
+    """Whether to sample the machine, the process tree and the GPUs while the run goes on; a number
+    is the seconds between two samples, 0.1 or more. True: every 10 seconds. Needs the extra
+    `system`."""
     ranks: Literal["zero", "all"] = "zero"
     """Whether only rank 0 of a distributed training tracks, or every process."""
     enabled: bool = True
@@ -111,6 +116,15 @@ class MLflowSettings(BaseModel):
         if not uri.strip():
             raise ValueError("is empty: give a URI, or leave it out for sqlite:///mlflow.db")
         return absolute(uri)
+
+    @field_validator("system_metrics", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        """A number is one also as the text of a variable, where `1` might mean `true`."""
+        if isinstance(value, str):
+            with suppress(ValueError):
+                return float(value)
+        return value
 
     @field_validator("spool_dir")
     @classmethod

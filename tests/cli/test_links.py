@@ -62,6 +62,11 @@ def test_columns_are_the_params_that_differ_and_the_main_metrics() -> None:
     ]
 
 
+def test_metrics_of_the_system_take_no_column() -> None:
+    run = a_run({}, {names.system_metric("cpu_utilization_percentage"): 50.0, "eval/loss": 0.5})
+    assert columns(run) == ["metrics.`eval/loss`", f"tags.`{names.STATE}`"]
+
+
 def test_columns_of_one_run_and_of_no_run() -> None:
     many = a_run({f"p{i}": "1" for i in range(20)}, {})
     assert columns(many)[:-1] == [f"params.`p{i}`" for i in range(5)]

@@ -15,6 +15,7 @@ from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import killed_run, spool
 from orbiter_mlflow.delivery.ack import Ack, write_ack
+from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.killed_run import last_time
 from orbiter_mlflow.delivery.records import (
@@ -151,6 +152,35 @@ def test_a_second_resumption_continues_after_the_first(run: ResumedRun) -> None:
         "orbiter.life.3",
     }
     assert run.run.tags["orbiter.state.validated_at.3"] == "at 7000"
+
+
+def sampled(count: int, at: int) -> list[Record]:
+    return [Metrics(i, at + i, {names.system_metric("cpu"): 50.0}) for i in range(count)]
+
+
+def test_steps_of_the_system_count_samples_and_continue_by_themselves(run: ResumedRun) -> None:
+    key = names.system_metric("cpu")
+    run.deliver(2, [*sampled(2, 5000), *a_training(0, 3, at=5000)])
+    run.deliver(3, [*sampled(3, 7000), *a_training(100, 2, at=7000)])
+    run.deliver(4, sampled(2, 9000))
+    assert run.steps(key) == [*range(7)]
+    assert run.steps() == [*range(7), 100, 101]
+    lives = [json.loads(run.run.tags[f"orbiter.life.{number}"]) for number in (2, 3, 4)]
+    assert [life.get("after_system_step") for life in lives] == [None, 1, 4]
+    for journal in (3, 4):  # delivered again, by a drain that has lost its ack
+        write_ack(run.folder / f"{journal}.jsonl", Ack())
+        assert Drain(run.folder / f"{journal}.jsonl", lambda _: run.sink).run()
+    samples = {point for point in run.run.points if point.key == key}
+    assert len(samples) == 7  # MLflow ignores a point that it has
+
+
+def test_samples_follow_those_of_mlflows_own_client(tmp_path: Path) -> None:
+    run = ResumedRun(tmp_path)
+    run_id = run.sink.create_run(head_of(1, None))
+    run.sink.log_batch(run_id, [MetricPoint(names.system_metric("cpu"), 1.0, 1, 7)], {}, {})
+    del run.run.tags[names.UID]
+    run.deliver(2, sampled(2, 5000))
+    assert run.steps(names.system_metric("cpu")) == [7, 8, 9]
 
 
 def test_metrics_of_others_do_not_count() -> None:

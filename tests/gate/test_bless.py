@@ -195,6 +195,21 @@ def test_without_a_policy_the_means_of_some_metrics_are_shown(bless: Bless, shel
     assert "and 5 more metrics" in lines
 
 
+def test_metrics_of_the_system_are_no_baseline_unless_a_policy_names_them(
+    bless: Bless, shelf: Shelf
+) -> None:
+    key = names.system_metric("gpu_0_memory_usage_megabytes")
+    shelf.add("measured", {"eval/loss": 0.5, key: 900.0})
+    assert bless("measured", "--file", "b.json")[0] == 0
+    assert content("b.json")["metrics"].keys() == {"eval/loss"}
+    head, _, _ = POLICY.partition("[comparable]")
+    Path("memory.toml").write_text(f'{head}[metrics."{key}"]\ndirection = "lower"\nmax_drop = 9\n')
+    given = ("--file", "m.json", "--policy", Path("memory.toml"))
+    code, out = bless("measured", *given)
+    assert code == 0, out
+    assert content("m.json")["metrics"].keys() == {key}
+
+
 def test_acceptance_of_an_unknown_metric_is_refused(bless: Bless, policy: Path) -> None:
     given = ("good 0", "--accept-lower", "eval/acuracy")
     code, out = bless(*given, "--policy", policy)

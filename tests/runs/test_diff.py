@@ -209,6 +209,11 @@ def test_metrics_change_against_the_first_run() -> None:
     assert loss.changes == (Change(), Change(50.0, "up"), Change())
 
 
+def test_metrics_of_the_system_are_no_difference() -> None:
+    key = names.system_metric("cpu_utilization_percentage")
+    assert with_metrics({key: 3.0}, {key: 98.0}, {}).metrics == ()
+
+
 @pytest.mark.parametrize(
     ("base", "value", "change", "text"),
     [

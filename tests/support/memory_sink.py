@@ -7,7 +7,7 @@ from pathlib import Path
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status, Update
-from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
+from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step, last_system_step
 from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
 from orbiter_mlflow.errors import DeliveryError, HeldError
 from orbiter_mlflow.text.packed_tags import unpacked
@@ -63,9 +63,15 @@ class MemorySink:
     def read_run(self, run_id: str) -> RunContents:
         with _Request(self, "read_run"):
             run = self._run(run_id)
-            steps = ((point.key, point.step) for point in run.points)
-            tags, status = unpacked(run.tags), run.status.status
-            return RunContents(last_step(steps), dict(run.params), tags, bool(run.points), status)
+            steps = [(point.key, point.step) for point in run.points]
+            return RunContents(
+                last_step(steps),
+                dict(run.params),
+                unpacked(run.tags),
+                has_metrics=bool(run.points),
+                status=run.status.status,
+                last_system_step=last_system_step(steps),
+            )
 
     def find_runs(self, head: Head) -> Sequence[str]:
         with _Request(self, "find_runs"):

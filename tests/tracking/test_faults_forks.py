@@ -126,6 +126,37 @@ def test_a_forked_copy_of_a_validated_trainer_has_a_run_of_its_own(sqlite_uri: s
     assert said.count("goes on in a fork") == 1
 
 
+def test_each_side_of_a_fork_samples_the_system_for_its_own_run(sqlite_uri: str) -> None:
+    script = """
+    async def sampled(trainer=None):
+        while not any(
+            path.read_bytes().count(b"cpu_utilization_percentage") >= 4
+            for path in spool.glob("*.jsonl")
+            if trainer is None or path == trainer._tracked.writer.path
+        ):
+            await asyncio.sleep(0.02)
+
+    from orbiter_mlflow.delivery.spool_folder import default_spool
+    spool = default_spool()
+    idle, trainer = Tracked(), Tracked()
+    trainer.inside = lambda: sampled(trainer)
+    trainer.mark_validated()
+    asyncio.run(sampled())
+    in_a_fork(lambda: train(trainer))
+    in_a_fork(lambda: trainer.set_tag("a", "b"))
+    train(trainer)
+    """
+    environment = {"ORBITER_MLFLOW_SYSTEM_METRICS": "0.1"}
+    runs, said = runs_after(script, sqlite_uri, 2, **environment)
+    for run in runs:
+        key = names.system_metric("cpu_utilization_percentage")
+        samples = MlflowClient(sqlite_uri).get_metric_history(run.info.run_id, key)
+        assert sorted(point.step for point in samples) == [*range(len(samples))]
+        assert len(samples) >= 2
+        assert run.info.status == "FINISHED"
+    assert "system metrics" not in said
+
+
 def test_both_sides_of_a_fork_train_into_runs_of_their_own(sqlite_uri: str) -> None:
     script = """
     trainer = validated()

@@ -37,6 +37,7 @@ GIVEN: dict[str, Any] = {
     "rollouts_per_step": 64,
     "traces_per_step": 2,
     "traces_per_minute": 1.5,
+    "system_metrics": 2.5,
     "ranks": "all",
     "enabled": False,
 }
@@ -61,6 +62,7 @@ FROM_ENVIRONMENT = {
     "ORBITER_MLFLOW_ROLLOUTS_PER_STEP": "64",
     "ORBITER_MLFLOW_TRACES_PER_STEP": "2",
     "ORBITER_MLFLOW_TRACES_PER_MINUTE": "1.5",
+    "ORBITER_MLFLOW_SYSTEM_METRICS": "2.5",
     "ORBITER_MLFLOW_RANKS": "all",
     "ORBITER_MLFLOW_ENABLED": "false",
 }
@@ -155,6 +157,10 @@ def test_of_two_sources_only_one_names_the_experiment() -> None:
         ("answer_timeout", float("inf")),
         ("on_failure", "panic"),
         ("redact", "a"),
+        ("system_metrics", 0.05),
+        ("system_metrics", -1),
+        ("system_metrics", float("inf")),
+        ("system_metrics", "often"),
         ("ranks", "some"),
         ("enabled", "perhaps"),
     ],
@@ -182,6 +188,16 @@ def test_a_wrong_variable_is_refused_by_the_name_of_its_field(
     with pytest.raises(ValidationError) as caught:
         resolve(None, None, {variable: text})
     assert caught.value.errors()[0]["loc"][0] == name
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"), [("true", True), ("false", False), ("0", False), ("1", 1.0), ("30", 30.0)]
+)
+def test_a_number_in_a_variable_is_the_seconds_between_two_samples(
+    text: str, setting: bool | float
+) -> None:
+    found = resolve(None, None, {"ORBITER_MLFLOW_SYSTEM_METRICS": text}).system_metrics
+    assert (found, type(found)) == (setting, type(setting))
 
 
 def test_unknown_names_and_two_experiments_are_refused() -> None:

@@ -28,7 +28,7 @@ from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, ope
 from orbiter_mlflow.delivery.mlflow_client.traces import send
 from orbiter_mlflow.delivery.mlflow_client.uids import runs_with_uid
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, RunStatus, Status, Update
-from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step
+from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step, last_system_step
 from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
 from orbiter_mlflow.text.packed_tags import unpacked
@@ -149,10 +149,15 @@ class MLflowSink:
         run = self._client.get_run(run_id)
         data = run.data
         # The latest value of each metric is the one of the largest step.
-        steps = ((metric.key, metric.step) for metric in data.to_proto().metrics)
+        steps = [(metric.key, metric.step) for metric in data.to_proto().metrics]
         tags = unpacked(data.tags)
         return RunContents(
-            last_step(steps), data.params, tags, bool(data.metrics), str(run.info.status)
+            last_step(steps),
+            data.params,
+            tags,
+            has_metrics=bool(data.metrics),
+            status=str(run.info.status),
+            last_system_step=last_system_step(steps),
         )
 
     @_translated

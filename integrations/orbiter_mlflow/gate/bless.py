@@ -176,7 +176,8 @@ def _login() -> str:
 def require_fit(
     runs: Sequence[GateRun], policy: Policy | None
 ) -> Mapping[str, MetricPolicy | None]:
-    """The metrics of the baseline: those of the policy, else all that the runs have.
+    """The metrics of the baseline: those of the policy, else all that the runs have, but for those
+    of the system.
 
     Raises:
         BlessError: the runs cannot be a baseline for them; the message lists all reasons.
@@ -184,7 +185,9 @@ def require_fit(
     """
     keys = sorted({key for run in runs for key in run.metrics})
     expected: Mapping[str, MetricPolicy | None] = (
-        dict.fromkeys(keys) if policy is None else expand(policy, keys)
+        dict.fromkeys(key for key in keys if not names.is_system_key(key))
+        if policy is None
+        else expand(policy, keys)
     )
     faults = [f"{_shown(run)} {fault}" for run in runs for fault in _faults(run, expected, policy)]
     faults += _mixed(runs, policy)

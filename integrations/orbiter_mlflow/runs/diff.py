@@ -283,6 +283,8 @@ def _datasets(run: StoredRun) -> dict[str, str]:
 
 def _metrics(runs: Sequence[StoredRun]) -> Iterable[MetricDifference]:
     for name in sorted({name for run in runs for name in run.metrics}):
+        if names.is_system_key(name):  # their latest values are of one moment: they always differ
+            continue
         values = tuple(_value(run.metrics.get(name)) for run in runs)
         if any(not _same(values[0], value) for value in values):
             changes = tuple(_change(values[0], value) for value in values)

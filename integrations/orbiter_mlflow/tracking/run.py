@@ -31,6 +31,7 @@ from orbiter_mlflow.tracking.progress import Bar, open_bar
 from orbiter_mlflow.tracking.provenance_collector import Collector
 from orbiter_mlflow.tracking.run_journal import open_run_journal
 from orbiter_mlflow.tracking.steps import Steps
+from orbiter_mlflow.tracking.system_metrics.sampler import Sampler
 
 _logger = quiet_logger(__name__)
 
@@ -87,6 +88,7 @@ class TrackedRun:
         self._provenance: Collector | None = None
         self._artifacts: RunArtifacts | None = None
         self._bar: Bar | None = None
+        self._sampler = Sampler(settings.system_metrics)
         self._description_is_ours = True
 
     @property
@@ -302,6 +304,8 @@ class TrackedRun:
 
     def append(self, record: Record) -> None:
         """Append a record to the journal, which has no secrets in it."""
+        if isinstance(record, Status):  # the run's end
+            self._sampler.stop()
         if self.writer is None:
             self._early.append(record)
         else:
@@ -340,6 +344,7 @@ class TrackedRun:
             self.set_tag(key, value)
         self._append_all(self._early)
         self._early.clear()
+        self._sampler.start(self.writer)
         self._artifacts = RunArtifacts(self.writer, self.redactor, settings)
         self._provenance = Collector(
             self.writer, self.redactor, settings.skip_provenance, self._class

@@ -29,6 +29,7 @@ class RunContents:
         tags: all of them.
         has_metrics: whether it has any metric, of whatever name.
         status: its status.
+        last_system_step: the largest step of its metrics of the system; None without any.
     """
 
     last_step: int | None
@@ -36,6 +37,7 @@ class RunContents:
     tags: Mapping[str, str]
     has_metrics: bool = False
     status: str = "RUNNING"
+    last_system_step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Resumption:
         shift: added to the steps of this journal; None until it has trained.
         overlap: the first step trained, if it is not beyond `after_step`: from there on the run has
             points of both journals.
+        after_system_step: the last step of the run's metrics of the system, whose steps count
+            samples: those of this journal follow it, as in MLflow. None without one.
     """
 
     number: int = 1
@@ -56,17 +60,20 @@ class Resumption:
     keeps_config: bool = False
     shift: int | None = None
     overlap: int | None = None
+    after_system_step: int | None = None
 
     @property
     def changes_nothing(self) -> bool:
         """Whether records are delivered as they are."""
-        return self.number == 1 and self.after_step is None
+        return self.number == 1 and self.after_step is None and self.after_system_step is None
 
     def tag(self, uid: str) -> dict[str, str]:
         """The tag from which `find_resumption` reads the resumption of the journal `uid`."""
         content = {"uid": uid, "after_step": self.after_step, "keeps_config": self.keeps_config}
         if self.overlap is not None:
             content["overlaps_from_step"] = self.overlap
+        if self.after_system_step is not None:
+            content["after_system_step"] = self.after_system_step
         return {f"{names.LIFE}.{self.number}": json.dumps(content)}
 
     def advanced_by(self, record: Record | None) -> "Resumption":
@@ -88,7 +95,9 @@ class Resumption:
     def rewrite(self, record: Record | None) -> Record | None:
         """Rewrite a record for delivery."""
         if isinstance(record, Metrics):
-            return replace(record, step=self._step(record.step))
+            of_system = all(map(names.is_system_key, record.values))
+            move = self._system_step if of_system else self._step
+            return replace(record, step=move(record.step))
         if isinstance(record, Tags):
             return Tags(self._with_own_tables(self.rename_tags(record.values)))
         if isinstance(record, Params) and self.keeps_config:
@@ -126,6 +135,11 @@ class Resumption:
             return max(step, self.after_step)
         return min(step + self.shift, MAX_STEP)
 
+    def _system_step(self, step: int) -> int:
+        if self.after_system_step is None:
+            return step
+        return min(step + self.after_system_step + 1, MAX_STEP)
+
     def _rollouts_file(self, step: int, number: int) -> str:
         moved = self._step(step)
         # Before training, all steps become one.
@@ -156,8 +170,12 @@ def find_resumption(run: RunContents, uid: str) -> Resumption | None:
     """Read from a run's tags how the journal `uid` resumed it; None where it has not yet."""
     for number, content in _recorded(run).items():
         if content.get("uid") == uid:
-            after, keeps = content.get("after_step"), content.get("keeps_config")
-            return Resumption(number, after if isinstance(after, int) else None, keeps is True)
+            return Resumption(
+                number,
+                _int_or_none(content.get("after_step")),
+                content.get("keeps_config") is True,
+                after_system_step=_int_or_none(content.get("after_system_step")),
+            )
     return None
 
 
@@ -166,7 +184,12 @@ def next_resumption(run: RunContents) -> Resumption:
     # Not its uid: runs of MLflow's own clients have one too.
     ours = {names.TRAINER, names.STATE, names.CONFIG_DIGEST} & run.tags.keys()
     last = max(_recorded(run), default=1 if ours else 0)
-    return Resumption(last + 1, run.last_step, names.CONFIG_DIGEST in run.tags)
+    return Resumption(
+        last + 1,
+        run.last_step,
+        names.CONFIG_DIGEST in run.tags,
+        after_system_step=run.last_system_step,
+    )
 
 
 def journal_uids(run: RunContents) -> set[object]:
@@ -187,6 +210,15 @@ def last_step(steps: Iterable[tuple[str, int]]) -> int | None:
     """
     ours = (step for key, step in steps if names.is_train_key(key) or names.is_eval_key(key))
     return max(ours, default=None)
+
+
+def last_system_step(steps: Iterable[tuple[str, int]]) -> int | None:
+    """The largest step of the metrics of the system, out of (key, step) pairs."""
+    return max((step for key, step in steps if names.is_system_key(key)), default=None)
+
+
+def _int_or_none(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _recorded(run: RunContents) -> dict[int, dict[str, object]]:

@@ -1,0 +1,1 @@
+"""System metrics: sample the machine, the process tree and the GPUs while a run goes on."""
