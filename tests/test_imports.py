@@ -84,6 +84,7 @@ DECIDES = {
     "orbiter_mlflow.gate.lineage",
     "orbiter_mlflow.gate.lowered",
     "orbiter_mlflow.gate.past",
+    "orbiter_mlflow.gate.ranking",
     "orbiter_mlflow.gate.remarks",
     "orbiter_mlflow.gate.statistics",
     "orbiter_mlflow.gate.statistics.advice",

@@ -62,6 +62,11 @@ def test_columns_are_the_params_that_differ_and_the_main_metrics() -> None:
     ]
 
 
+def test_a_parent_without_params_does_not_make_all_params_differ() -> None:
+    runs = [a_run({"rate": "0.1", "size": size}, {}) for size in ("1", "2")]
+    assert columns(*runs, a_run({}, {}))[:-1] == ["params.`size`"]
+
+
 def test_metrics_of_the_system_take_no_column() -> None:
     run = a_run({}, {names.system_metric("cpu_utilization_percentage"): 50.0, "eval/loss": 0.5})
     assert columns(run) == ["metrics.`eval/loss`", f"tags.`{names.STATE}`"]

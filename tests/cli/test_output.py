@@ -102,9 +102,15 @@ def test_no_line_of_a_command_acts_on_a_log(
     Path("gate.toml").write_text(POLICY)
     one, two = shelf.ids.values()
     files = [word for kind in ("markdown", "junit", "json") for word in (f"--{kind}", f"r.{kind}")]
+    best = ("best", "--metric", KEY, "--direction", "lower")
     asked: list[tuple[object, ...]] = [
         *(("diff", one, two, "--format", form) for form in ("table", "markdown", "json")),
         ("diff", *shelf.ids),
+        *(("runs", "--format", form) for form in ("table", "json")),
+        ("runs", "--filter", HOSTILE),
+        *((*best, "--format", form) for form in ("table", "json")),
+        (*best, "--metric", HOSTILE),
+        (*best, "--group-by", HOSTILE),
         ("diff", one, HOSTILE),
         ("reproduce", one),
         ("reproduce", f"1{HOSTILE}", "--check"),

@@ -11,12 +11,14 @@ import sys
 
 import click
 
+from orbiter_mlflow.cli.best import best
 from orbiter_mlflow.cli.comment import comment
 from orbiter_mlflow.cli.demo import demo
 from orbiter_mlflow.cli.gate import bless, check
 from orbiter_mlflow.cli.history import history
 from orbiter_mlflow.cli.options import unexpected_error
 from orbiter_mlflow.cli.rollouts import rollouts
+from orbiter_mlflow.cli.run_list import runs
 from orbiter_mlflow.cli.run_program import run
 from orbiter_mlflow.cli.runs import diff, reproduce
 from orbiter_mlflow.cli.sync import status, sync
@@ -51,7 +53,7 @@ def commands(context: click.Context) -> None:
 
 
 _TRACK = (demo, run, sync, status, ui)
-_READ = (reproduce, diff, rollouts, check, bless, history, comment)
+_READ = (runs, best, reproduce, diff, rollouts, check, bless, history, comment)
 for _command in (*_TRACK, *_READ):
     commands.add_command(_command)
 

@@ -16,6 +16,7 @@ __all__ = [
     "Comparability",
     "compare_data",
     "compare_fields",
+    "data_note",
     "fields_of",
     "mixed_params",
     "param_of",
@@ -174,25 +175,44 @@ def compare_data(
     All runs must have measured it on data with the same digest, unless the policy's `allow_differ`
     has `data.<prefix>`. If no run recorded its data, nothing is checked.
     """
-    prefix = _prefix_of(key, [*candidate, *baseline])
-    field = f"{_DATA}{prefix}"
-    if not prefix or covers(policy.comparable.allow_differ, field):
+    difference = _different_data(key, candidate, baseline)
+    if difference is None or covers(policy.comparable.allow_differ, difference.field):
         return ""
+    return (
+        f"not compared: {difference.field.removeprefix(_DATA)}/ was measured on different data, "
+        f"{_shown(difference)}: evaluate on the same data, or add {difference.field} to "
+        "comparable.allow_differ"
+    )
+
+
+def data_note(key: str, runs: Sequence[GateRun]) -> str:
+    """A sentence that a metric was measured on different data in these runs; empty if it was not,
+    or if no run recorded its data."""
+    difference = _different_data(key, runs, ())
+    if difference is None:
+        return ""
+    shown = shortened(_side_words(difference.candidate), 2 * _MAX_TEXT)
+    return f"{key} was measured on different data in these runs: {shown}"
+
+
+_DATA = "data."
+
+
+def _different_data(
+    key: str, candidate: Sequence[GateRun], baseline: Sequence[GateRun]
+) -> FieldDifference | None:
+    """The data behind a metric, if they differ."""
+    prefix = _prefix_of(key, [*candidate, *baseline])
+    if not prefix:
+        return None
 
     def seen(side: Sequence[GateRun]) -> tuple[str | None, ...]:
         values = {_measured_on(run, prefix, key) for run in side if key in run.metrics}
         return tuple(sorted(values, key=_none_last))
 
-    difference = FieldDifference(field, seen(candidate), seen(baseline))
-    if len({_digests(value) for value in (*difference.candidate, *difference.baseline)}) < 2:
-        return ""
-    return (
-        f"not compared: {prefix}/ was measured on different data, {_shown(difference)}: evaluate "
-        f"on the same data, or add {field} to comparable.allow_differ"
-    )
-
-
-_DATA = "data."
+    difference = FieldDifference(f"{_DATA}{prefix}", seen(candidate), seen(baseline))
+    digests = {_digests(value) for value in (*difference.candidate, *difference.baseline)}
+    return difference if len(digests) > 1 else None
 
 
 def _prefix_of(key: str, runs: Collection[GateRun]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from orbiter_mlflow import names
 from orbiter_mlflow.runs.model import StoredRun
 
-__all__ = ["shared_view"]
+__all__ = ["shared_view", "table_metrics", "table_params"]
 
 _MAX_PARAMS = 5
 _MAX_METRICS = 4
@@ -24,7 +24,6 @@ def shared_view(runs: Sequence[StoredRun]) -> str:
     Args:
         runs: some runs of the experiment, the latest first.
     """
-    metrics = {key for run in runs for key in run.metrics}
     return json.dumps(
         {
             "searchFilter": "",
@@ -35,16 +34,26 @@ def shared_view(runs: Sequence[StoredRun]) -> str:
             "modelVersionFilter": "All Runs",
             "datasetsFilter": [],
             "selectedColumns": [
-                *(f"params.`{key}`" for key in _params([run.params for run in runs])),
-                *(f"metrics.`{key}`" for key in names.by_importance(metrics)[:_MAX_METRICS]),
+                *(f"params.`{key}`" for key in table_params([run.params for run in runs])),
+                *(f"metrics.`{key}`" for key in table_metrics(runs)),
                 f"tags.`{names.STATE}`",
             ],
         }
     )
 
 
-def _params(columns: Sequence[Mapping[str, str]]) -> list[str]:
-    """Params in which the runs differ; if there are none, the first params."""
+def table_metrics(runs: Sequence[StoredRun]) -> list[str]:
+    """The metrics that get a column: the most important ones."""
+    return names.by_importance({key for run in runs for key in run.metrics})[:_MAX_METRICS]
+
+
+def table_params(columns: Sequence[Mapping[str, str]]) -> list[str]:
+    """The params that get a column: those in which the runs differ; without any, the first ones.
+
+    Args:
+        columns: the params of each run. One without any, as the parent of a sweep, has no say.
+    """
+    columns = [column for column in columns if column]
     keys = list(dict.fromkeys(key for column in columns for key in column))
     short = [
         key
