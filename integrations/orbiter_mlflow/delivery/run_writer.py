@@ -169,7 +169,8 @@ class RunWriter:
             elif time.monotonic() > troubled + patience:
                 _outages.note(self._tracking_uri, self.path, ack)
                 break
-            # A look takes time from delivery, with which it shares a machine: 1 % later at most.
+            # Each look takes time from delivery, with which it shares a machine. So the wait ends
+            # up to 2 % later.
             time.sleep(max(retry.READ_POLL, (time.monotonic() - began) / 50))
         return False
 
