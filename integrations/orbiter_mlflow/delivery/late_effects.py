@@ -20,11 +20,11 @@ def delete_twins(sink: Sink, head: Head, run_id: str) -> None:
         DeliveryError: the store is in trouble.
     """
     for twin in sink.find_runs(head):
-        if twin != run_id and _is_empty(sink.read_run(twin)):
+        if twin != run_id and is_empty(sink.read_run(twin)):
             sink.delete_run(twin)
 
 
-def _is_empty(run: RunContents) -> bool:
+def is_empty(run: RunContents) -> bool:
     """Whether nothing was logged to a run, so that a repeated request created it. A twin with
     contents comes from a copy of this journal, delivered elsewhere."""
     return not run.has_metrics and not run.params and names.DELIVERED not in run.tags

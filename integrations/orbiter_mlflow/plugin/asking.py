@@ -67,11 +67,12 @@ class Asking:
         threading.Thread(target=run, name="orbiter-question", daemon=True).start()
         done.wait(min(_LITTLE, self._within) if silent else self._within)
         with one_at_a_time:
-            if not answer:
+            in_time = list(answer)
+            if not in_time:
                 left.set()
-        if answer:
+        if in_time:
             self._silent_since = -_AGAIN
-            return answer[0]
+            return in_time[0]
         if error and not isinstance(classified(error[0]), TransientError):
             raise error[0]
         if not silent:

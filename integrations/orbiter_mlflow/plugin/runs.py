@@ -96,9 +96,7 @@ class Runs:
                 raise NoAnswerError
             run = self._asking.ask(
                 lambda: self.inner.create_run(experiment_id, user_id, start_time, marked, run_name),
-                late=lambda run: late_run.delete(
-                    self.inner, str(run.info.run_id), made, lambda: self._with_uid(uid)
-                ),
+                late=lambda run: late_run.delete(self.inner, str(run.info.run_id), made),
             )
             real_id = str(run.info.run_id)
         except NoAnswerError:
@@ -262,11 +260,10 @@ class Runs:
 
     def _of_uid(self, uid: str) -> str | None:
         """The id of the run that was created under a provisional id."""
-        return next(iter(self._with_uid(uid)), None) if _UID.fullmatch(uid) else None
-
-    def _with_uid(self, uid: str) -> list[str]:
+        if not _UID.fullmatch(uid):
+            return None
         client = MlflowClient(self.settings.tracking_uri)
-        return runs_with_uid(client, uid, view_type=ViewType.ALL)
+        return next(iter(runs_with_uid(client, uid, view_type=ViewType.ALL)), None)
 
     # -- journals ------------------------------------------------------------------------------
 
