@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found; with VENV=.venv-other it gets an environment of its own.
-.PHONY: demo ui test test-lowest test-integrations test-verl test-verl-gpu faults campaign lint types docs bench bench-gate setup clean
+.PHONY: demo ui test test-lowest test-integrations test-verl test-verl-gpu test-old-servers faults campaign lint types docs bench bench-gate setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -98,6 +98,20 @@ $(VERL_GPU)/.done: pyproject.toml
 		-e . 'verl[vllm]>=0.9,<0.10' $(TEST_TOOLS)
 	@touch $@
 
+# Runs on real servers that are older than the client, each in an environment of its own.
+OLD_SERVERS := 2.9.2 2.14.3 2.16.2
+test-old-servers: $(VENV)/.dev $(OLD_SERVERS:%=.old-%/.done)
+	$(BIN)/python -m pytest tests/servers/check_old_servers.py
+
+# These MLflow versions were made for older versions of what they need.
+.old-%/.done:
+	@echo "Installing MLflow $* into .old-$*"
+	@rm -rf .old-$*
+	@$(OLDEST_PYTHON) -m venv .old-$*
+	@.old-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile \
+		'mlflow==$*' 'setuptools<81' 'sqlalchemy<2.1'
+	@touch $@
+
 # Those that kill, cut lines and fill disks.
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/*/test_faults_*.py
@@ -151,4 +165,4 @@ $(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml $(CONSTRAINTS)
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.demo)
 
 clean:
-	rm -rf $(VENV) .venv-* $(EXAMPLE) site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* .old-* $(EXAMPLE) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

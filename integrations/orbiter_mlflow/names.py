@@ -67,6 +67,8 @@ UID = "orbiter.uid"
 """Which journal made the run; it finds the run again after a lost answer."""
 DELIVERED = "orbiter.delivered"
 """`<uid>:<offset>`: how far the journal has been delivered."""
+COLONS = "orbiter.colons"
+"""The character that stands for `:` in the keys of this run (text/colons.py)."""
 FORKED_FROM = "orbiter.forked_from"
 """`orbiter.uid` of the run that the trainer had in the process which has forked this one."""
 DAMAGED = "orbiter.damaged"
@@ -377,6 +379,8 @@ MAX_KEY = 250
 """Characters in the key of a param, metric or tag."""
 MAX_PARAM_VALUE = 6000
 MAX_TAG_VALUE = 8000
+MAX_DATA_TAG = 5000
+"""Characters in a tag that programs read: servers before 2.17 refuse longer ones, or cut them."""
 MAX_METRICS = 1000
 """Metrics in a batch, and entities of all kinds together."""
 MAX_PARAMS_OR_TAGS = 100

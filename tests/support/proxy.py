@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import random
 import socket
 import socketserver
@@ -79,6 +80,8 @@ class Proxy:
         self.uri = f"http://127.0.0.1:{self.port}"
         self.token: str | None = None
         """The `Authorization` that requests must have; others are answered 401."""
+        self.old_version: str | None = None
+        """Answer as a server of this version, which takes no `:` in a key, and no long tag."""
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
@@ -168,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = proxy.fault_for(self.path, len(body))
         if proxy.token and self.headers.get("Authorization") != f"Bearer {proxy.token}":
             self._answer(401, {}, b"the token is not valid")
+        elif proxy.old_version and (old := _old_answer(proxy.old_version, self.path, body)):
+            self._answer(*old)
         elif fault is None:
             self._answer(*self._ask(proxy, body))
         elif fault.kind == "answer":
@@ -217,6 +222,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  as http.server names it
         """Log nothing."""
+
+
+def _old_answer(
+    version: str, path: str, body: bytes
+) -> tuple[int, Mapping[str, str], bytes] | None:
+    """What only a server before MLflow 2.16 answers; None for what newer ones answer, too."""
+    if path == "/version":
+        return 200, {"Content-Type": "text/html"}, version.encode()
+    if not path.endswith(("log-batch", "set-tag", "log-parameter", "log-metric")):
+        return None
+    request = json.loads(body)
+    entries = [request, *(one for kind in _KINDS for one in request.get(kind, ()))]
+    bad = [one["key"] for one in entries if ":" in one.get("key", "")]
+    long = [one["key"] for one in [request, *request.get("tags", ())] if _is_long(one)]
+    if not bad and not long:
+        return None
+    problem = f"Invalid parameter name: '{bad[0]}'" if bad else f"Tag value {long[0]} is too long"
+    answer = {"error_code": "INVALID_PARAMETER_VALUE", "message": problem}
+    return 400, {"Content-Type": "application/json"}, json.dumps(answer).encode()
+
+
+_KINDS = ("metrics", "params", "tags")
+
+
+def _is_long(entity: Mapping[str, Any]) -> bool:
+    return "key" in entity and len(str(entity.get("value", ""))) > 5000 and "step" not in entity
 
 
 def _cut(connection: socket.socket) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -18,22 +19,48 @@ def free_port() -> int:
 
 
 class running_server:  # noqa: N801  a context manager, named as one
-    """An `mlflow server` on a port of its own, killed by its pid."""
+    """An `mlflow server` on a port of its own, killed by its pid.
 
-    def __init__(self, store_uri: str, folder: Path, port: int | None = None) -> None:
+    Args:
+        store_uri: of the backend store.
+        folder: for its artifacts and its log.
+        port: default: one chosen by the system.
+        python: the interpreter with the MLflow to run; by default this one.
+        workers: processes that answer.
+        options: further options of `mlflow server`.
+        environment: variables besides those of this process.
+    """
+
+    def __init__(
+        self,
+        store_uri: str,
+        folder: Path,
+        port: int | None = None,
+        *,
+        python: Path | str = sys.executable,
+        workers: int = 1,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] = {},
+    ) -> None:
         self.port = port or free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._command = [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
-            *("--port", str(self.port), "--workers", "1"),
+            *(str(python), "-m", "mlflow", "server", "--host", "127.0.0.1"),
+            *("--port", str(self.port), "--workers", str(workers)),
             *("--backend-store-uri", store_uri, "--artifacts-destination", str(folder / "files")),
+            *options,
         ]
+        self._environment = {**os.environ, **environment}
         self._log = folder / f"server-{self.port}.log"
 
     def __enter__(self) -> str:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:

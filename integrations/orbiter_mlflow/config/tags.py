@@ -76,4 +76,4 @@ def seed_tags(params: Mapping[str, str]) -> dict[str, str]:
     for path, text in join_values(params).items():
         if names.is_seed(path):
             found[path] = parse(text) if is_json(text) else text
-    return split_value(names.SEEDS, canonical(found), names.MAX_TAG_VALUE) if found else {}
+    return split_value(names.SEEDS, canonical(found), names.MAX_DATA_TAG) if found else {}

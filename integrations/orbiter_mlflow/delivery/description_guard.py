@@ -33,7 +33,7 @@ def fill_in(sink: Sink, run_id: str, tags: dict[str, str]) -> None:
     generated_here = tags.pop(names.DESCRIBED, None) == _checksum(text)
     text = text.replace(names.RUN_ID_HERE, run_id)
     if not generated_here:
-        tags[names.DESCRIPTION] = text[: names.MAX_TAG_VALUE]
+        tags[names.DESCRIPTION] = text[: names.MAX_DATA_TAG]
         return
     present = sink.read_run(run_id).tags
     there = present.get(names.DESCRIPTION)
@@ -44,7 +44,7 @@ def fill_in(sink: Sink, run_id: str, tags: dict[str, str]) -> None:
 
 
 def _signed(text: str) -> str:
-    text = text[: names.MAX_TAG_VALUE - len(_signature(text))]
+    text = text[: names.MAX_DATA_TAG - len(_signature(text))]
     return text + _signature(text)
 
 

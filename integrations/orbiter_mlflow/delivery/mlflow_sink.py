@@ -7,6 +7,7 @@ set.
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -24,6 +25,7 @@ from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
+from orbiter_mlflow.delivery.mlflow_client.older_servers import OlderServers
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
 from orbiter_mlflow.delivery.mlflow_client.traces import send
 from orbiter_mlflow.delivery.mlflow_client.uids import runs_with_uid
@@ -31,6 +33,7 @@ from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, RunStatus, 
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step, last_system_step
 from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
+from orbiter_mlflow.text import colons
 from orbiter_mlflow.text.packed_tags import unpacked
 
 _P = ParamSpec("_P")
@@ -105,6 +108,7 @@ class MLflowSink:
             if isinstance(found, RejectedError) and client and (page := self._redirection()):
                 raise TransientError(page) from error
             raise found from error
+        self._older = OlderServers(client)
 
     def _redirection(self) -> str:
         """The address to which the server redirects a POST, in words; empty without a redirect.
@@ -131,7 +135,7 @@ class MLflowSink:
     def create_run(self, head: Head) -> str:
         optional = {names.PARENT_RUN_ID: head.parent_run_id, names.USER: head.user}
         tags = head.tags | {names.UID: head.uid}
-        tags |= {key: text for key, text in optional.items() if text}
+        tags = self._older.new_run(tags | {key: text for key, text in optional.items() if text})
         experiment_id = self._experiment_id(head)
         try:
             run = self._client.create_run(
@@ -150,11 +154,10 @@ class MLflowSink:
         data = run.data
         # The latest value of each metric is the one of the largest step.
         steps = [(metric.key, metric.step) for metric in data.to_proto().metrics]
-        tags = unpacked(data.tags)
         return RunContents(
             last_step(steps),
-            data.params,
-            tags,
+            colons.restored(data.params, data.tags),
+            unpacked(colons.restored(data.tags, data.tags)),
             has_metrics=bool(data.metrics),
             status=str(run.info.status),
             last_system_step=last_system_step(steps),
@@ -176,18 +179,21 @@ class MLflowSink:
         params: dict[str, str],
         tags: dict[str, str],
     ) -> None:
+        keys = (point.key for point in points)
+        stored = self._older.renaming(run_id, chain(keys, params, tags))
         self._client.log_batch(
             run_id,
-            [entities.Metric(*point) for point in points],  # in the order of its fields
-            [entities.Param(key, text) for key, text in params.items()],
-            [entities.RunTag(key, text) for key, text in tags.items()],
+            # In the order of its fields.
+            [entities.Metric(stored(point.key), *point[1:]) for point in points],
+            [entities.Param(stored(key), text) for key, text in params.items()],
+            [entities.RunTag(stored(key), text) for key, text in self._older.tags(tags).items()],
             synchronous=True,
         )
 
     @_to_a_run
     def delete_tags(self, run_id: str, tags: Collection[str]) -> None:
         present = self._client.get_run(run_id).data.tags
-        for tag in tags:
+        for tag in map(self._older.renaming(run_id, tags), tags):
             if tag in present:
                 self._client.delete_tag(run_id, tag)
 

@@ -86,7 +86,7 @@ def tag_with(run: StoredRun, entry: Entry) -> str:
     kept = [entry, *[one for one in entries(run) if one.key != entry.key]]
     kept += [one for one in known if one not in kept]
     kept = kept[:MAX_ENTRIES]
-    while len(text := _text(kept)) > names.MAX_TAG_VALUE and len(kept) > 1:
+    while len(text := _text(kept)) > names.MAX_DATA_TAG and len(kept) > 1:
         kept.pop()
     return text
 

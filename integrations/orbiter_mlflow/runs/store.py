@@ -25,6 +25,7 @@ from orbiter_mlflow.delivery.mlflow_client.opening import opening
 from orbiter_mlflow.delivery.store_uri import sqlite_file
 from orbiter_mlflow.errors import FilterError, RunNotFoundError, StoreError
 from orbiter_mlflow.runs.model import DatasetInput, MetricPoint, StoredRun
+from orbiter_mlflow.text import colons
 from orbiter_mlflow.text.escaping import message
 from orbiter_mlflow.text.packed_tags import unpacked
 from orbiter_mlflow.text.suggestions import did_you_mean
@@ -198,6 +199,8 @@ class RunStore:
     def history(self, run_id: str, key: str) -> list[MetricPoint]:
         """All values of a metric, ordered by step, then time."""
         try:
+            if colons.concerns([key]) and colons.is_marked(self._client.get_run(run_id).data.tags):
+                key = colons.without_colons(key)
             found = self._client.get_metric_history(run_id, key)
         except Exception as error:
             raise self._store_error(error) from error
@@ -336,9 +339,9 @@ def _stored(run: Run) -> StoredRun:
         status=str(info.status),
         start_time=int(info.start_time),
         end_time=None if info.end_time is None else int(info.end_time),
-        params=dict(data.params),
-        tags=unpacked(data.tags),
-        metrics=dict(data.metrics),
+        params=colons.restored(data.params, data.tags),
+        tags=unpacked(colons.restored(data.tags, data.tags)),
+        metrics=colons.restored(data.metrics, data.tags),
         datasets=tuple(_datasets(run)),
         deleted=info.lifecycle_stage == LifecycleStage.DELETED,
     )

@@ -30,7 +30,7 @@ class PackedTags:
 
         Returns:
             The tags to write: packed tags that have changed, and those of `tags` that belong into
-            none. One that would make a packed tag longer than `names.MAX_TAG_VALUE` stays by
+            none. One that would make a packed tag longer than `names.MAX_DATA_TAG` stays by
             itself from then on.
         """
         written: dict[str, str] = {}
@@ -40,7 +40,7 @@ class PackedTags:
                 written[name] = text
                 continue
             packed = self._packed.setdefault(pack, {})
-            if name in self._alone or len(_json(packed | {name: text})) > names.MAX_TAG_VALUE:
+            if name in self._alone or len(_json(packed | {name: text})) > names.MAX_DATA_TAG:
                 self._alone.add(name)
                 packed.pop(name, None)
                 written[name] = text

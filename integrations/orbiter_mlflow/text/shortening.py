@@ -3,15 +3,15 @@
 import json
 from collections.abc import Mapping
 
-__all__ = ["cut_note", "json_within", "shortened", "without_middle"]
+__all__ = ["ROOM", "cut_note", "json_within", "shortened", "without_middle"]
 
-_ROOM = 32
+ROOM = 32
 """Characters: more than the note needs, so that no text is cut twice."""
 
 
 def shortened(text: str, length: int) -> str:
     """Cut a text that is much longer than `length` characters, and append how long it was."""
-    return text if len(text) <= length + _ROOM else text[:length] + cut_note(len(text))
+    return text if len(text) <= length + ROOM else text[:length] + cut_note(len(text))
 
 
 def cut_note(characters: int | str) -> str:

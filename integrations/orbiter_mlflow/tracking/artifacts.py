@@ -303,7 +303,7 @@ class RunArtifacts:
             if count > self._written.get(tag, 0):
                 self._written[tag] = count
                 ends = {_end_of(name): _end_of(text) for name, text in entries.items()}
-                text = json_within(ends, names.MAX_TAG_VALUE, at_most=_MAX_NAMED)
+                text = json_within(ends, names.MAX_DATA_TAG, at_most=_MAX_NAMED)
                 self._writer.append(Tags({tag: tag_value(text)}))
 
 

@@ -47,11 +47,11 @@ def log_config(config: Any, redactor: Redactor, *, seeds: bool = True) -> Logged
         names.CONFIG_DIGEST: encoded.digest,
     }
     checksums = write_checksums(encoded.params)
-    tags |= split_value(names.CONFIG_CHECKSUMS, checksums, names.MAX_TAG_VALUE)
+    tags |= split_value(names.CONFIG_CHECKSUMS, checksums, names.MAX_DATA_TAG)
     for name, paths in lists.items():
         if paths:
             text = json.dumps(paths, ensure_ascii=False)
-            tags |= split_value(name, text, names.MAX_TAG_VALUE)
+            tags |= split_value(name, text, names.MAX_DATA_TAG)
     if seeds:
         tags |= seed_tags(encoded.params)
     return LoggedConfig((Params(encoded.params), Tags(PackedTags().add(tags))), encoded.unencodable)

@@ -84,7 +84,7 @@ class RunData:
         return records
 
     def _table_tag(self) -> Tags:
-        return Tags({names.EVALUATED_DATA: json_within(self._table, names.MAX_TAG_VALUE)})
+        return Tags({names.EVALUATED_DATA: json_within(self._table, names.MAX_DATA_TAG)})
 
     def started(self, data: Any, step: int) -> list[Record]:
         """An evaluation on `data` (None for those of the checks) starts at `step`."""

@@ -52,10 +52,10 @@ class ShownTables:
         with self._lock:
             paths = [*self._evaluations]
             for path in reversed(self._rollouts):
-                if len(_text([*paths, path])) > names.MAX_TAG_VALUE:
+                if len(_text([*paths, path])) > names.MAX_DATA_TAG:
                     break
                 paths.append(path)
-            while len(text := _text(paths)) > names.MAX_TAG_VALUE:
+            while len(text := _text(paths)) > names.MAX_DATA_TAG:
                 paths.pop()
             if text != self._written and paths:
                 self._written = text

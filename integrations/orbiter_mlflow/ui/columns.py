@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from orbiter_mlflow import names
 from orbiter_mlflow.runs.model import StoredRun
+from orbiter_mlflow.text import colons
 
 __all__ = ["shared_view", "table_metrics", "table_params"]
 
@@ -24,6 +25,8 @@ def shared_view(runs: Sequence[StoredRun]) -> str:
     Args:
         runs: some runs of the experiment, the latest first.
     """
+    marked = any(colons.is_marked(run.tags) for run in runs)
+    stored = colons.without_colons if marked else str
     return json.dumps(
         {
             "searchFilter": "",
@@ -34,8 +37,8 @@ def shared_view(runs: Sequence[StoredRun]) -> str:
             "modelVersionFilter": "All Runs",
             "datasetsFilter": [],
             "selectedColumns": [
-                *(f"params.`{key}`" for key in table_params([run.params for run in runs])),
-                *(f"metrics.`{key}`" for key in table_metrics(runs)),
+                *(f"params.`{stored(key)}`" for key in table_params([run.params for run in runs])),
+                *(f"metrics.`{stored(key)}`" for key in table_metrics(runs)),
                 f"tags.`{names.STATE}`",
             ],
         }

@@ -42,9 +42,9 @@ def changes_tag(changes: Changes, number: int) -> dict[str, str]:
     content: dict[str, object] = {}
     for length in _LENGTHS:
         content = {key: [_short(text, length) for text in pair] for key, pair in changes.items()}
-        if len(text := json.dumps(content, ensure_ascii=False)) <= names.MAX_TAG_VALUE:
+        if len(text := json.dumps(content, ensure_ascii=False)) <= names.MAX_DATA_TAG:
             return {name: text}
-    return {name: json_within(content, names.MAX_TAG_VALUE)}
+    return {name: json_within(content, names.MAX_DATA_TAG)}
 
 
 def changes_text(changes: Changes, number: int) -> str:
