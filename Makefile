@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found; with VENV=.venv-other it gets an environment of its own.
-.PHONY: demo ui test test-lowest test-integrations test-verl test-verl-gpu test-old-servers faults campaign lint types docs bench bench-gate setup clean
+.PHONY: demo ui test test-lowest test-integrations test-verl test-verl-gpu test-servers test-old-servers faults campaign lint types docs bench bench-gate setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -96,6 +96,21 @@ $(VERL_GPU)/.done: pyproject.toml
 	@$(OLDEST_PYTHON) -m venv $(VERL_GPU)
 	@$(VERL_GPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
 		-e . 'verl[vllm]>=0.9,<0.10' $(TEST_TOOLS)
+	@touch $@
+
+# Servers as people run them: PostgreSQL, S3, passwords. PostgreSQL comes from Debian's package; where
+# it is missing, its tests skip themselves and say so.
+SERVERS := .venv-servers
+test-servers: $(SERVERS)/.done
+	$(SERVERS)/bin/python -m pytest -rs --durations 5 $(TEST_SERVERS)
+TEST_SERVERS := $(filter-out %/check_old_servers.py,$(wildcard tests/servers/check_*.py))
+
+$(SERVERS)/.done: pyproject.toml constraints.txt
+	@echo "Installing into $(SERVERS); the first time this takes some minutes"
+	@rm -rf $(SERVERS)
+	@$(OLDEST_PYTHON) -m venv $(SERVERS)
+	@$(SERVERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
+		-c constraints.txt -e '.[servers]'
 	@touch $@
 
 # Runs on real servers that are older than the client, each in an environment of its own.

@@ -88,7 +88,7 @@ def test_the_metadata_list_the_requirements(metadata: Message) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
-    extras = {"bench", "demo", "dev", "docs", "integrations", "system", "trl", "verl"}
+    extras = {"bench", "demo", "dev", "docs", "integrations", "servers", "system", "trl", "verl"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     needs = [need for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need]
     assert {re.split(r"[<>=]", need)[0] for need in needs} == {

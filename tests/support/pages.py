@@ -48,6 +48,7 @@ UNCHECKED = {
     "cat",
     "cd",
     "createdb",
+    "createuser",
     "export",
     "git",
     "mc",
