@@ -15,6 +15,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Trace
+from mlflow.store.tracking.rest_store import RestStore
 
 from journals import HEAD, done, journal_of
 from memory_sink import MemorySink, Trouble
@@ -29,6 +30,7 @@ from orbiter_mlflow.delivery.resumption.rewriting import Resumption
 from orbiter_mlflow.delivery.rollout_traces import traces_of
 from orbiter_mlflow.delivery.side_lane import SideLane, nothing_waits, side_lanes
 from orbiter_mlflow.errors import HeldError, RejectedError, TransientError, UnsupportedError
+from proxy import Proxy
 from scripts import started
 from servers import LateStore
 from trainers import Backend, Tracked, only_journal, run_of, stored, tracked
@@ -167,18 +169,26 @@ def test_a_server_without_traces_gets_the_tables(
     assert scene.files() == []
 
 
-@pytest.mark.parametrize("version", ["3.3.2", "2.9.0", None])
-def test_a_server_that_takes_no_spans_gets_nothing_of_a_trace(
-    version: str | None, tmp_path: Path
+@pytest.mark.parametrize(
+    ("status", "version", "error"),
+    [
+        (200, "3.3.2", UnsupportedError),
+        (200, "2.9.0", UnsupportedError),
+        (404, "", UnsupportedError),
+        (503, "", TransientError),
+    ],
+)
+def test_a_server_that_may_take_no_spans_gets_nothing_of_a_trace(
+    status: int, version: str, error: type[Exception], tmp_path: Path
 ) -> None:
     asked: list[str] = []
 
     class Old(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            self.send_response(404 if version is None else 200)
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write((version or "").encode())
+            self.wfile.write(version.encode())
 
         def do_POST(self) -> None:
             asked.append(self.path)
@@ -192,10 +202,34 @@ def test_a_server_that_takes_no_spans_gets_nothing_of_a_trace(
     with ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         client = MlflowClient(f"http://127.0.0.1:{server.server_address[1]}")
-        with pytest.raises(UnsupportedError, match="no traces"):
-            send(client._tracking_client.store, "0", "run", found)
-        server.shutdown()
+        try:
+            with pytest.raises(error, match="no traces" if status != 503 else "tell its version"):
+                send(client._tracking_client.store, "0", "run", found)
+        finally:
+            # MLflow remembers the version by the port, which another server may get.
+            RestStore._get_server_version.cache_clear()
+            server.shutdown()
     assert set(asked) == {"/version"}
+
+
+@pytest.mark.server
+def test_spans_that_are_too_large_together_for_a_proxy_are_sent_one_by_one(
+    server_uri: str, tmp_path: Path
+) -> None:
+    client = MlflowClient(server_uri)
+    experiment_id = client.create_experiment("small bodies")
+    run_id = client.create_run(experiment_id).info.run_id
+    journal = journal_of(tmp_path / "a.jsonl", [])
+    record = kept(journal)
+    found = traces_of(record, kept_files.verified(journal, record.table).read_bytes(), "key")
+    with Proxy(server_uri) as proxy:
+        refused = proxy.add("answer", path="v1/traces", times=1, status=413)
+        behind = MlflowClient(proxy.uri)
+        send(behind._tracking_client.store, experiment_id, run_id, found)
+        assert refused.hits == 1
+        assert sum("v1/traces" in path for path in proxy.requests) == 1 + len(found)
+    traces = client.search_traces(locations=[experiment_id], run_id=run_id)
+    assert [len(one.data.spans) > 0 for one in traces] == [True] * len(found)
 
 
 def test_traces_that_are_refused_for_good_are_set_aside(scene: Scene) -> None:

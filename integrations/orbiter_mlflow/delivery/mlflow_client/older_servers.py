@@ -4,22 +4,20 @@ Servers before MLflow 2.16, and MLflow on Windows, refuse `:` in the key of a pa
 servers before 2.17 refuse tags of more than 5000 characters, or cut them without a note.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 
 from mlflow import MlflowClient
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.os import is_windows
-from mlflow.utils.rest_utils import http_request
 
 from orbiter_mlflow import names
+from orbiter_mlflow.delivery.mlflow_client.server_version import server_version
+from orbiter_mlflow.errors import TransientError
 from orbiter_mlflow.text import colons
 from orbiter_mlflow.text.shortening import ROOM, shortened
 
 _TAKES_COLONS = (2, 16)
 _TAKES_LONG_TAGS = (2, 17)
-_VERSION = re.compile(r"\s*(\d{1,4})\.(\d{1,4})\.[\w.+-]{1,40}\s*")
-_LATER = frozenset({408, 425, 429})
 
 
 class OlderServers:
@@ -84,12 +82,8 @@ class OlderServers:
         if self._asked or not isinstance(store, RestStore):
             return self._version
         try:
-            answer = http_request(store.get_host_creds(), "/version", "GET", max_retries=0)
-        except Exception:
-            return None
-        if answer.status_code >= 500 or answer.status_code in _LATER:
+            self._version = server_version(store)
+        except TransientError:
             return None
         self._asked = True
-        found = _VERSION.fullmatch(answer.text) if answer.status_code == 200 else None
-        self._version = (int(found[1]), int(found[2])) if found else None
         return self._version

@@ -12,8 +12,10 @@ from mlflow.store.tracking.abstract_store import AbstractStore
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracing.constant import SpanAttributeKey, TraceMetadataKey
 
+from orbiter_mlflow.delivery.mlflow_client.errors import classified
+from orbiter_mlflow.delivery.mlflow_client.server_version import server_version
 from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
-from orbiter_mlflow.errors import UnsupportedError
+from orbiter_mlflow.errors import RejectedError, TransientError, UnsupportedError
 
 _WITH_SPANS = (3, 4)
 """The first version of a server with `log_spans` (mlflow/store/tracking/rest_store.py, 3.17)."""
@@ -39,11 +41,28 @@ def send(store: Any, experiment_id: str, run_id: str, traces: Sequence[RolloutTr
     location = trace_location.TraceLocation.from_experiment_id(experiment_id)
     for trace in traces:
         store.start_trace(_info(trace, location, run_id))
+    _send_spans(store, experiment_id, traces)
+
+
+def _send_spans(store: Any, experiment_id: str, traces: Sequence[RolloutTrace]) -> None:
+    """Send the spans of all traces at once; one by one where that is refused, as too large for a
+    proxy."""
     spans = [entities.Span.from_dict(one) for trace in traces for one in _spans(trace)]
+    refusal: Exception | None = None
     try:
         store.log_spans(experiment_id, spans)
     except NotImplementedError as error:
         raise UnsupportedError(f"no traces: {error}") from error
+    except Exception as error:
+        if len(traces) == 1 or not isinstance(classified(error), RejectedError):
+            raise
+        for trace in traces:
+            try:
+                _send_spans(store, experiment_id, [trace])
+            except Exception as found:
+                refusal = found
+    if refusal is not None:
+        raise refusal
 
 
 def _require_traces(store: Any) -> None:
@@ -53,9 +72,11 @@ def _require_traces(store: Any) -> None:
             raise UnsupportedError(f"no traces: {type(store).__name__} takes no spans")
         return
     version = _version(store)
-    if version is None:  # perhaps the server was down when it was asked
+    if version is None:
+        # MLflow remembers that, though the server may only have been down when it was asked.
         store._get_server_version.cache_clear()
-        version = _version(store)
+        if server_version(store) is not None and (version := _version(store)) is None:
+            raise TransientError("the server does not tell its version in time")
     if version is None or version.release < _WITH_SPANS:
         raise UnsupportedError(f"no traces: the version of the server is {version}")
 
