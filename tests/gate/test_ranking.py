@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +122,68 @@ def test_output_folders_do_not_part_the_seeds_of_a_config() -> None:
     assert (len(group.runs), dict(group.fields)) == (3, {})
 
 
+def trained_on(digest: str, seed: int, value: float, commit: str = "c1", **params: str) -> GateRun:
+    run = a_run("0.1", seed, value, **params)
+    run_id = f"{digest}-{seed}-{commit}-{'-'.join(params.values())}"
+    return replace(run, run_id=run_id, datasets={"train": f"train_data:{digest}"}, commit=commit)
+
+
+@pytest.mark.parametrize("by", [(), ("datasets.train",)])
+def test_runs_on_other_data_are_no_attempts_and_have_a_row_of_their_own(
+    by: tuple[str, ...],
+) -> None:
+    runs = [
+        trained_on(digest, seed, mean + seed / 100)
+        for digest, mean in {"aa": 0.9, "bb": 0.5}.items()
+        for seed in range(3)
+    ]
+    ranking = ranked(*runs, by=by, better="higher")
+    assert (ranking.by, ranking.left_out, ranking.notes) == (("datasets.train",), (), ())
+    assert [(group.fields["datasets.train"], len(group.runs)) for group in ranking.groups] == [
+        ("train_data:aa", 3),
+        ("train_data:bb", 3),
+    ]
+
+
+def test_other_seeds_on_other_data_are_not_put_together_by_default() -> None:
+    runs = [trained_on("aa" if seed < 3 else "bb", seed, 0.5 + seed / 100) for seed in range(6)]
+    assert [len(group.runs) for group in ranked(*runs, better="higher").groups] == [3, 3]
+    together = ranked(*runs, by=("params.learning_rate",), better="higher")
+    assert [len(group.runs) for group in together.groups] == [6]
+
+
+def test_output_folders_part_the_runs_where_the_user_groups_by_them() -> None:
+    runs = [
+        trained_on("aa", seed, 0.5 + seed / 100, output_dir=folder)
+        for folder in ("one", "two")
+        for seed in range(3)
+    ]
+    ranking = ranked(*runs, by=("params.output_dir",), better="higher")
+    assert [len(group.runs) for group in ranking.groups] == [3, 3]
+    (group,) = ranked(*runs, better="higher").groups
+    assert len(group.runs) == 3  # attempts of the same seeds
+
+
+def test_a_seed_that_counts_twice_is_remarked_and_so_are_several_commits() -> None:
+    first = [trained_on("aa", seed, 0.5 + seed / 100) for seed in range(3)]
+    again = [trained_on("aa", seed, 0.6 + seed / 100, commit="c2") for seed in range(3)]
+    ranking = ranked(*first, *again, better="higher")
+    (group,) = ranking.groups
+    assert len(group.runs) == 6
+    seeds, commits = ranking.notes
+    assert "1 of 1 row has the same seed more than once (as seed 0 in aa-0-c1-, aa-0-c2-)" in seeds
+    assert "the interval is too narrow" in seeds
+    assert "1 of 1 row has runs of several commits (as c1, c2)" in commits
+    assert json.loads(json_report(ranking))["notes"] == [seeds, commits]
+    unlike = [trained_on("aa", seed, 0.6 + seed / 100, commit="c2") for seed in range(3, 6)]
+    (note,) = ranked(*first, *unlike, better="higher").notes
+    assert "several commits" in note
+
+
+def test_seeds_that_make_the_groups_are_not_remarked() -> None:
+    assert ranked(*SWEEP, by=("params.extra.seed",), better="higher").notes == ()
+
+
 # -- which runs count ----------------------------------------------------------------------------
 
 
@@ -204,6 +267,27 @@ def test_the_command_shows_a_table_with_the_best_config_first(shelf: Shelf) -> N
     assert rows[3][1:5] == ["1", "NaN", "-", "-"]
     assert "left out: 1 run: it is RUNNING, not FINISHED" in out
     assert f"left out: 1 run: it has no {METRIC}" in out
+
+
+def test_the_command_shows_the_datasets_in_which_runs_differ(
+    empty_store: Path, tmp_path: Path
+) -> None:
+    shelf = Shelf.fresh(empty_store, tmp_path)
+    for digest in ("aaaa", "bbbb"):
+        for seed in range(2):
+            shelf.add(
+                f"{digest} {seed}",
+                {METRIC: 0.5 + seed / 10},
+                experiment="sweep",
+                params={"seed": str(seed)},
+                data={"training": ("texts", digest)},
+            )
+    code, out = best(shelf)
+    assert code == 0, out
+    assert "datasets.training" in out
+    assert "in the JSON alone" not in out
+    rows = [line.split()[:2] for line in out.splitlines() if line.startswith("texts:")]
+    assert rows == [["texts:aaaa", "2"], ["texts:bbbb", "2"]]
 
 
 def test_the_command_groups_by_fields_and_filters(shelf: Shelf) -> None:

@@ -22,7 +22,7 @@ from orbiter_mlflow.text.escaping import plain
     multiple=True,
     metavar="FIELD",
     help="Put runs with the same value together: params.learning_rate; may be given several times. "
-    " [default: all params that differ, but for seeds]",
+    " [default: all params and datasets that differ, but for seeds]",
 )
 @click.option(
     "--filter",

@@ -13,7 +13,14 @@ from orbiter_mlflow.gate.model import GateRun, LeftOut, Side, counted
 from orbiter_mlflow.gate.policy import Comparable, Policy
 from orbiter_mlflow.text.shortening import shortened
 
-__all__ = ["incompleteness", "missing_seeds", "newest_attempts", "not_finished"]
+__all__ = [
+    "incompleteness",
+    "missing_seeds",
+    "newest_attempts",
+    "not_finished",
+    "seed_of",
+    "seed_words",
+]
 
 _MAX_TEXT = 40
 _MAX_SEEDS = 8
@@ -50,9 +57,9 @@ def newest_attempts(
     attempts: dict[_Identity, list[GateRun]] = {}
     seeds: dict[_Identity, str] = {}
     for run in runs:
-        seed = _seed(paired_by, run)
+        seed = seed_of(run, paired_by)
         identity = _identity(paired_by, comparable, run, seed)
-        seeds[identity] = _seed_words(seed)
+        seeds[identity] = seed_words(seed)
         attempts.setdefault(identity, []).append(run)
     left_out: dict[str, LeftOut] = {}
     for identity, same in attempts.items():
@@ -67,7 +74,7 @@ def newest_attempts(
     return [run for run in runs if run.run_id not in left_out], list(left_out.values())
 
 
-def _seed(paired_by: Sequence[str], run: GateRun) -> dict[str, str]:
+def seed_of(run: GateRun, paired_by: Sequence[str] = ()) -> dict[str, str]:
     """The params that tell a run from others of its side; empty if none is known."""
     values = {name: param_of(run, name) for name in paired_by}
     paired = {name: value for name, value in values.items() if value is not None}
@@ -89,7 +96,7 @@ def _identity(
     return tuple(sorted(same.items()))
 
 
-def _seed_words(seed: Mapping[str, str]) -> str:
+def seed_words(seed: Mapping[str, str]) -> str:
     """`seed 0`: the last part of the name, and the value."""
     shown = (
         f"{shortened(name.rpartition('.')[2], _MAX_TEXT)} {shortened(value, _MAX_TEXT)}"

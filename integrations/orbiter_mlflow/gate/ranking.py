@@ -7,8 +7,8 @@ from typing import Literal
 
 from orbiter_mlflow import names
 from orbiter_mlflow.errors import CannotCompareError
-from orbiter_mlflow.gate.attempts import incompleteness, newest_attempts
-from orbiter_mlflow.gate.comparability import data_note, fields_of
+from orbiter_mlflow.gate.attempts import incompleteness, newest_attempts, seed_of, seed_words
+from orbiter_mlflow.gate.comparability import data_note, fields_of, shown_ids
 from orbiter_mlflow.gate.lineage import Summary
 from orbiter_mlflow.gate.model import GateRun, LeftOut, counted
 from orbiter_mlflow.gate.past import summary_of
@@ -22,6 +22,9 @@ __all__ = ["CONFIDENCE", "Group", "Ranking", "rank"]
 CONFIDENCE = 0.95
 """Confidence of the intervals, two-sided."""
 _PARAMS = "params."
+_DATASETS = "datasets."
+_COMMIT_SHOWN = 7
+_ID_SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +75,26 @@ def rank(
     """Group runs and rank the groups by the mean of a metric.
 
     Only runs count that are FINISHED, complete and have the metric; of several attempts of one
-    seed, the newest.
+    seed, the newest. Runs on different data, or in different groups, are never attempts of one
+    another.
 
     Args:
-        by: fields that make the groups. Without any: all params in which the runs differ, but for
-            seeds and `output_dir`, so that each group is the seeds of one config.
+        by: fields that make the groups. Without any: all params and datasets in which the runs
+            differ, but for seeds and `output_dir`, so that each group is the seeds of one config
+            on the same data.
 
     Raises:
         CannotCompareError: no run counts, or none has a field of `by`.
     """
     whole, left_out = _usable(runs, metric)
-    ranked, repeated = newest_attempts(None, whole, "candidate")
-    fields = {run.run_id: fields_of(run) for run in ranked}
+    fields = {run.run_id: fields_of(run) for run in whole}
     known = {name for one in fields.values() for name in one}
     for name in by:
         if name not in known:
             near = did_you_mean(name, {one: one for one in sorted(known)})
             raise CannotCompareError(f"no run that counts has the field {name!r}{near}")
     chosen = tuple(dict.fromkeys(by)) or _differing(list(fields.values()))
+    ranked, repeated = _newest(whole, fields, chosen)
     members: dict[tuple[str | None, ...], list[GateRun]] = {}
     for run in ranked:
         identity = tuple(fields[run.run_id].get(name) for name in chosen)
@@ -99,7 +104,7 @@ def rank(
         for identity, found in members.items()
     ]
     groups.sort(key=lambda group: _place(group, direction))
-    note = data_note(metric, ranked)
+    notes = data_note(metric, ranked), _seeds_note(groups), _commits_note(groups)
     return Ranking(
         metric,
         direction,
@@ -107,7 +112,7 @@ def rank(
         bool(by),
         tuple(groups),
         (*left_out, *repeated),
-        (note,) if note else (),
+        tuple(note for note in notes if note),
     )
 
 
@@ -131,15 +136,73 @@ def _usable(runs: Sequence[GateRun], metric: str) -> tuple[list[GateRun], list[L
     return whole, left_out
 
 
+def _newest(
+    whole: Sequence[GateRun], fields: Mapping[str, Mapping[str, str]], chosen: Sequence[str]
+) -> tuple[list[GateRun], list[LeftOut]]:
+    """The newest attempt of each seed, among runs of one group on the same data; and the others."""
+    data = {name for one in fields.values() for name in one if name.startswith(_DATASETS)}
+    apart = sorted({*chosen, *data})
+    alike: dict[tuple[str | None, ...], list[GateRun]] = {}
+    for run in whole:
+        identity = tuple(fields[run.run_id].get(name) for name in apart)
+        alike.setdefault(identity, []).append(run)
+    ranked: list[GateRun] = []
+    repeated: list[LeftOut] = []
+    for runs in alike.values():
+        newest, earlier = newest_attempts(None, runs, "candidate")
+        ranked += newest
+        repeated += earlier
+    return ranked, repeated
+
+
+def _seeds_note(groups: Sequence[Group]) -> str:
+    """A sentence that groups hold a seed more than once; empty if none does."""
+    examples = []
+    for group in groups:
+        runs_of: dict[str, list[str]] = {}
+        for run in group.runs:
+            seed = {key: text for key, text in seed_of(run).items() if key not in group.fields}
+            if seed:
+                runs_of.setdefault(seed_words(seed), []).append(run.run_id[:_ID_SHOWN])
+        repeated = {seed: run_ids for seed, run_ids in runs_of.items() if len(run_ids) > 1}
+        for words in sorted(repeated)[:1]:
+            examples.append(f"{words} in {shown_ids(sorted(repeated[words]))}")
+    if not examples:
+        return ""
+    return (
+        f"{_of(len(examples), len(groups))} the same seed more than once (as {examples[0]}): "
+        "values of one seed depend on each other, so the interval is too narrow; choose among "
+        "the runs with a filter, or group by what tells them apart"
+    )
+
+
+def _commits_note(groups: Sequence[Group]) -> str:
+    """A sentence that groups hold runs of several commits; empty if none does."""
+    several = []
+    for group in groups:
+        commits = sorted({run.commit for run in group.runs if run.commit})
+        if len(commits) > 1:
+            several.append(shown_ids([commit[:_COMMIT_SHOWN] for commit in commits]))
+    if not several:
+        return ""
+    return (
+        f"{_of(len(several), len(groups))} runs of several commits (as {several[0]}): choose those "
+        "of one with a filter, if the code matters"
+    )
+
+
+def _of(some: int, groups: int) -> str:
+    return f"{some} of {counted(groups, 'row')} {'has' if some == 1 else 'have'}"
+
+
 def _differing(fields: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
-    """The params, but for those that may vary among the seeds of one config, that differ."""
+    """The params and datasets that differ, but for what may vary among the seeds of a config."""
     comparable = Comparable()
-    found = dict.fromkeys(name for one in fields for name in one if name.startswith(_PARAMS))
+    found = dict.fromkeys(name for one in fields for name in one)
     return tuple(
         name
         for name in found
-        if not names.is_seed(name)
-        and not comparable.varies(name)
+        if not (name.startswith(_PARAMS) and (names.is_seed(name) or comparable.varies(name)))
         and len({one.get(name) for one in fields}) > 1
     )
 

@@ -94,19 +94,24 @@ def terminal_report(ranking: Ranking) -> RenderableType:
 
 
 def _shown_fields(ranking: Ranking) -> list[str]:
-    """The fields that get a column: those that the user named, else as in the UI's table."""
+    """The fields that get a column: those that the user named, else the datasets, and the params
+    as in the UI's table."""
     if ranking.by_request:
         return [*ranking.by]
     params = [
         {
             name.removeprefix(_PARAMS): text
             for name, text in group.fields.items()
-            if text is not None
+            if text is not None and name.startswith(_PARAMS)
         }
         for group in ranking.groups
     ]
     fitting = table_params(params)
-    return [name for name in ranking.by if name.removeprefix(_PARAMS) in fitting]
+    return [
+        name
+        for name in ranking.by
+        if not name.startswith(_PARAMS) or name.removeprefix(_PARAMS) in fitting
+    ]
 
 
 def _figures(group: Group, metric: str) -> list[Text]:
