@@ -55,6 +55,7 @@ def shelf(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
     made.add("bigger", fine, params={"size": "8"})
     made.add("lacking", {"eval/accuracy": 0.9}, params={"size": "7"})
     made.add("empty", {})
+    made.add("idle", {names.system_metric("cpu_utilization_percentage"): 1.0})
     made.add("red\x1b[31m [b]", fine, status="KILLED")
     return made
 
@@ -208,6 +209,9 @@ def test_metrics_of_the_system_are_no_baseline_unless_a_policy_names_them(
     code, out = bless("measured", *given)
     assert code == 0, out
     assert content("m.json")["metrics"].keys() == {key}
+    code, out = bless("idle", "--file", "none.json")
+    assert (code, "has no metrics" in out) == (1, True), out
+    assert not Path("none.json").exists()
 
 
 def test_acceptance_of_an_unknown_metric_is_refused(bless: Bless, policy: Path) -> None:
@@ -231,6 +235,7 @@ def test_acceptance_of_an_unknown_metric_is_refused(bless: Bless, policy: Path) 
         (["lossy"], "is incomplete: 2 lines of its journal"),
         (["other data", "same data"], "the runs differ in datasets.eval (test_data:0123abcd, "),
         (["empty"], "has no metrics"),
+        (["idle"], "has no metrics but those of the system"),
         (["nobody"], "the name 'nobody'"),
         (["tags.x = 'nobody'"], "matches"),
         (["red\x1b[31m [b]"], "(red [b]) is KILLED"),

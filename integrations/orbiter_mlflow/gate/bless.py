@@ -211,6 +211,8 @@ def _faults(
         yield f"is incomplete: {run.undelivered}"
     if not run.metrics:
         yield "has no metrics"
+    elif policy is None and not run.metrics.keys() & expected.keys():
+        yield "has no metrics but those of the system, which count only where a policy names them"
     for field in () if policy is None else policy.paired_by:
         if param_of(run, field) is None:
             yield f"has no {field}, by which the policy pairs runs"
