@@ -28,6 +28,8 @@ from nvidia_driver import Driver, Gpu
 from orbiter.train import TrainMetrics
 from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin, TrackingError
 from orbiter_mlflow.delivery.records import Metrics, Status
+from orbiter_mlflow.text.clock import now
+from orbiter_mlflow.tracking import lifecycle_status
 from orbiter_mlflow.tracking.system_metrics import sampler
 from orbiter_mlflow.tracking.system_metrics.machine import Traffic
 from orbiter_mlflow.tracking.system_metrics.process_tree import ProcessTree
@@ -293,13 +295,16 @@ def test_processes_may_come_and_go_at_any_moment(tree: tuple[ProcessTree, Clock]
             subprocess.run(["true"], check=True)
 
     spawners = [threading.Thread(target=spawn) for _ in range(2)]
-    for one in spawners:
-        one.start()
-    for _ in range(100):
-        assert 0 <= busy_seconds(*tree) < 60
-    ended.set()
-    for one in spawners:
-        one.join()
+    try:
+        for one in spawners:
+            one.start()
+        for _ in range(100):
+            assert 0 <= busy_seconds(*tree) < 60
+    finally:  # else they would fork for ever
+        ended.set()
+        for one in spawners:
+            if one.ident is not None:
+                one.join()
 
 
 # -- a run ---------------------------------------------------------------------------------------
@@ -319,6 +324,21 @@ async def test_a_run_has_samples_with_their_own_times(sqlite_uri: str) -> None:
     assert {"system/system_memory_usage_megabytes", "system/disk_available_megabytes"} < keys
     assert all(math.isfinite(run.data.metrics[key]) for key in keys)
     assert all(len(points(sqlite_uri, trainer, key)) == len(found) for key in keys)
+
+
+async def test_no_sample_is_later_than_the_end_of_a_run(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow() -> int:
+        """The time, after which a sampler that goes on has sampled once more."""
+        time = now()
+        count = len(samples())
+        eventually(lambda: not sampling() or len(samples()) > count)
+        return time
+
+    monkeypatch.setattr(lifecycle_status, "now", slow)
+    trainer = await trained(tracked(sqlite_uri, body=until_sampled(1), system_metrics=0.1))
+    assert points(sqlite_uri, trainer)[-1].timestamp <= stored(sqlite_uri, trainer).info.end_time
 
 
 async def test_nothing_is_sampled_by_default(sqlite_uri: str) -> None:

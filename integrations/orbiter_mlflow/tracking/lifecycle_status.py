@@ -1,5 +1,7 @@
 """The state of a trainer and the status of its run: which status each ending gives."""
 
+from collections.abc import Callable
+
 from orbiter.train import TrainerState
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.records import RunStatus, Status
@@ -9,13 +11,18 @@ from orbiter_mlflow.text.clock import now, utc
 class LifecycleStatus:
     """Where a run stands.
 
+    Args:
+        before_end: called once the run is to end and before the time of its end is taken, so that
+            nothing of the run is later.
+
     Attributes:
         state: the trainer's present state.
         status: the run's present status; it has an end time once the run has ended.
         evaluated: whether an evaluation has given a result.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before_end: Callable[[], None]) -> None:
+        self._before_end = before_end
         self.state = TrainerState.CREATED
         self.status = Status("RUNNING")
         self.evaluated = False
@@ -38,6 +45,7 @@ class LifecycleStatus:
 
     def end(self, status: RunStatus) -> Status:
         """Note that the run ends now; returns the record of it."""
+        self._before_end()
         self.status = Status(status, now())
         return self.status
 

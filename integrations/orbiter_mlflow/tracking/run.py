@@ -84,11 +84,11 @@ class TrackedRun:
         self._checks: list[str] = []
         self._config: TrainConfig | None = None
         self._params_written = False
-        self._lifecycle = LifecycleStatus()
+        self._sampler = Sampler(settings.system_metrics)
+        self._lifecycle = LifecycleStatus(self._sampler.stop)
         self._provenance: Collector | None = None
         self._artifacts: RunArtifacts | None = None
         self._bar: Bar | None = None
-        self._sampler = Sampler(settings.system_metrics)
         self._description_is_ours = True
 
     @property
@@ -304,8 +304,6 @@ class TrackedRun:
 
     def append(self, record: Record) -> None:
         """Append a record to the journal, which has no secrets in it."""
-        if isinstance(record, Status):  # the run's end
-            self._sampler.stop()
         if self.writer is None:
             self._early.append(record)
         else:
