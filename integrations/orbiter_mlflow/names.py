@@ -221,6 +221,11 @@ def in_life(name: str, number: int) -> str:
     return f"{whole}.{number}" if piece is None else piece_name(f"{whole}.{number}", piece)
 
 
+def is_of_any_life(tag: str, name: str) -> bool:
+    """Whether `tag` is the tag `name` of the first life or of a later one."""
+    return tag == name or tag.startswith(f"{name}.")
+
+
 # -- params of a config --------------------------------------------------------------------------
 CONFIG_ROOT = ":root"
 """The param of the config itself: fields whose names are no keys for MLflow, and what it carries

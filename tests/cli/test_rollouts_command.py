@@ -7,8 +7,9 @@ import pytest
 
 from journals import done
 from orbiter.train import Rollout
+from orbiter_mlflow import names
 from orbiter_mlflow.runs.rollouts import StoredRollout, pairs, steps_of
-from trainers import stored, tracked
+from trainers import stored, tracked, trained
 
 HOSTILE = "::error::x\x1b[31m ##[error]z\rend"
 
@@ -83,6 +84,24 @@ def test_a_link_to_traces_says_that_short_steps_may_have_none(
     reports = [(step, [said("1?", "1", 1.0)] * 16) for step in range(9)]
     reported(uri, "short", *reports)
     _, output = done("rollouts", "short", "--step", 8)
+    assert "Traces of the step, if it has some: short steps have fewer:" in output
+
+
+async def test_a_link_to_traces_says_so_too_where_a_later_life_had_short_steps(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await trained(tracked(uri, experiment="e", run_name="resumed"))
+    run_id = stored(uri, first).info.run_id
+    monkeypatch.setenv("ORBITER_MLFLOW_TRACES_PER_MINUTE", "0.1")
+    again = tracked(uri, experiment="e", run_id=run_id)
+    again.mark_validated()
+    for step in range(9):
+        again.report_rollouts([said("1?", "1", 1.0)] * 16, step=step)
+    tags = stored(uri, again).data.tags
+    assert names.ROLLOUTS_LEFT_OUT not in tags
+    assert names.in_life(names.ROLLOUTS_LEFT_OUT, 2) in tags
+    code, output = done("rollouts", run_id)
+    assert code == 0, output
     assert "Traces of the step, if it has some: short steps have fewer:" in output
 
 

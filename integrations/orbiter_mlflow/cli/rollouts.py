@@ -202,7 +202,16 @@ def _print_link(store: "RunStore", run: "StoredRun", phase: str, step: int) -> N
 
 
 def _short_of_traces(run: "StoredRun") -> bool:
+    """Whether a life of the run had short steps, some of whose rollouts became no traces."""
+    return any(
+        _has_traces_left_out(text)
+        for tag, text in run.tags.items()
+        if names.is_of_any_life(tag, names.ROLLOUTS_LEFT_OUT)
+    )
+
+
+def _has_traces_left_out(text: str) -> bool:
     try:
-        return bool(json.loads(run.tags[names.ROLLOUTS_LEFT_OUT])["traces"])
+        return bool(json.loads(text)["traces"])
     except (LookupError, TypeError, ValueError):
         return False

@@ -95,7 +95,7 @@ def _table(store: "RunStore", expected: ExamplesPolicy, run: GateRun) -> Example
 def _require_all_rollouts(store: "RunStore", run_id: str) -> None:
     """Raise if tables of rollouts are missing: the newest one there may be of an older policy."""
     for tag, text in store.get(run_id).tags.items():
-        of_a_life = tag == names.ROLLOUTS_MISSING or tag.startswith(f"{names.ROLLOUTS_MISSING}.")
+        of_a_life = names.is_of_any_life(tag, names.ROLLOUTS_MISSING)
         if of_a_life and names.lacks_tables(text):
             raise CannotCompareError(
                 f"may not be that of the newest evaluation, because rollouts are missing (tag "
