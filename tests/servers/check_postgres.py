@@ -16,8 +16,8 @@ from faults import Event, all_removed, arrived, in_trouble, soon
 from orbiter.train import Rollout, TrainMetrics
 from orbiter_mlflow import names
 from postgres import PASSWORD, Postgres
-from servers import running_server
-from trainers import Backend, Body, Tracked, tracked
+from servers import free_port, running_server
+from trainers import Backend, Body, Tracked, reporting, tracked
 
 TRAINERS, STEPS, ROLLOUTS = 4, 400, 3
 MEETINGS = (100, 200, 300)
@@ -189,3 +189,17 @@ async def test_trainers_on_the_database_itself_lose_nothing(
     assert_whole(uri, "direct")
     trainers.clear()
     await soon(all_removed)
+
+
+async def test_a_database_that_is_down_does_not_hold_up_the_delivery_to_another_store(
+    sqlite_uri: str,
+) -> None:
+    nobody = f"postgresql+psycopg://mlflow@127.0.0.1:{free_port()}/mlflow"
+    waiting = tracked(nobody, experiment="down", flush_timeout=1.0)
+    waiting.mark_validated()
+    await in_trouble(waiting)
+    trainer = tracked(sqlite_uri, body=reporting(({"loss": 1.0}, 1)))
+    trainer.mark_validated()
+    await trainer.train()
+    await arrived(trainer)
+    assert not waiting.delivered

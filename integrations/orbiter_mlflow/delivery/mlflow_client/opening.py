@@ -33,7 +33,7 @@ _ROOT_OF_SERVER = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 
 @contextlib.contextmanager
 def opening(tracking_uri: str, default_root: str | None = None) -> Iterator[None]:
-    """Prepare a sqlite store to be opened inside the `with` block; other stores need nothing.
+    """Prepare a database to be opened inside the `with` block; other stores need nothing.
 
     Args:
         tracking_uri: the store.
@@ -42,9 +42,12 @@ def opening(tracking_uri: str, default_root: str | None = None) -> Iterator[None
 
     Raises:
         FileNotFoundError: the folder of the file does not exist.
+        sqlalchemy.exc.SQLAlchemyError: a database that is no sqlite file takes no connection.
     """
     database = sqlite_file(tracking_uri)
     if database is None or _ready(database):
+        if database is None and _is_database(tracking_uri):
+            _require_connection(tracking_uri)
         yield
         return
     if not database.parent.exists():
@@ -88,8 +91,7 @@ def artifact_root(tracking_uri: str, folder: str | None) -> str | None:
     database = sqlite_file(tracking_uri)
     if database is not None:
         return str(database.parent / "mlruns")
-    is_database = tracking_uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
-    return str(Path(folder) / "mlruns") if is_database and folder else None
+    return str(Path(folder) / "mlruns") if _is_database(tracking_uri) and folder else None
 
 
 def forget_clients() -> None:
@@ -101,6 +103,20 @@ def forget_clients() -> None:
         from mlflow.store.artifact import s3_artifact_repo
 
         s3_artifact_repo._cached_get_s3_client.cache_clear()
+
+
+def _is_database(tracking_uri: str) -> bool:
+    return tracking_uri.partition(":")[0].partition("+")[0] in DATABASE_ENGINES
+
+
+def _require_connection(tracking_uri: str) -> None:
+    """Connect once: MLflow would try ten times, in 100 seconds, while the journals for all other
+    stores wait (mlflow/store/db/utils.py, 3.17)."""
+    engine = databases.create_sqlalchemy_engine(tracking_uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _ready(database: Path) -> bool:
