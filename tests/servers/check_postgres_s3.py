@@ -187,12 +187,12 @@ async def test_artifacts_go_to_s3_without_the_server_where_it_says_so(
     s3: S3, sqlite_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3.client().create_bucket(Bucket="direct")
-    options = ["--no-serve-artifacts", "--default-artifact-root", "s3://direct/root"]
+    options = ["--no-serve-artifacts", "--default-artifact-root", "s3://direct/kept"]
     for name, text in s3.environment().items():
         monkeypatch.setenv(name, text)
     with running_server(sqlite_uri, tmp_path, options=options) as uri:
         trainer = await train(uri, tmp_path)
-        assert stored(uri, trainer).info.artifact_uri.startswith("s3://direct/root/")
+        assert stored(uri, trainer).info.artifact_uri.startswith("s3://direct/kept/")
         kept = s3.contents("direct")
         assert [text for key, text in kept.items() if key.endswith("/notes.txt")] == [b"kept"]
         assert [key for key in kept if "/rollouts/train/" in key]
