@@ -4,7 +4,14 @@ from typing import Literal
 
 import click
 
-from orbiter_mlflow.cli.options import console, store_errors, store_options, store_settings
+from orbiter_mlflow.cli.options import (
+    console,
+    runs_filter,
+    store_errors,
+    store_options,
+    store_settings,
+    table_or_json,
+)
 from orbiter_mlflow.text.escaping import plain
 
 
@@ -24,20 +31,8 @@ from orbiter_mlflow.text.escaping import plain
     help="Put runs with the same value together: params.learning_rate; may be given several times. "
     " [default: all params and datasets that differ, but for seeds]",
 )
-@click.option(
-    "--filter",
-    "filter_string",
-    default="",
-    metavar="FILTER",
-    help="Only runs that match this filter of MLflow's.",
-)
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-)
+@runs_filter
+@table_or_json
 @store_options("Its name.  [default: $MLFLOW_EXPERIMENT_NAME, else Default]")
 def best(
     metric: str,
@@ -53,7 +48,7 @@ def best(
     Each row is one config: the number of its runs, mean, standard deviation, and the confidence
     interval of the mean. Only runs count that are FINISHED and complete.
     """
-    from orbiter_mlflow.errors import CannotCompareError, FilterError
+    from orbiter_mlflow.errors import CannotCompareError
     from orbiter_mlflow.gate import run_selection
     from orbiter_mlflow.gate.ranking import rank
     from orbiter_mlflow.gate.reports import ranking as report
@@ -63,10 +58,7 @@ def best(
         settings = store_settings(tracking_uri, experiment)
         store = RunStore(settings.tracking_uri)
         where = store.experiment_id(run_selection.experiment_of(settings, store))
-        try:
-            found = list(store.search(filter_string, [where]))
-        except FilterError as error:
-            raise click.UsageError(plain(str(error))) from error
+        found = list(store.search(filter_string, [where]))
         waiting = run_selection.waiting_here(*settings.spool_folders)
         runs, _ = run_selection.gate_runs(store, None, found, (), waiting)
     try:

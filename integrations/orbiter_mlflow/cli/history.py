@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orbiter_mlflow.cli.options import console, store_options, store_settings
+from orbiter_mlflow.cli.options import console, store_options, store_settings, table_or_json
 from orbiter_mlflow.text.escaping import plain
 
 if TYPE_CHECKING:
@@ -33,13 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--last", type=click.IntRange(min=1), default=20, show_default=True, help="Blessings shown."
 )
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-)
+@table_or_json
 @store_options("Where the filter is looked up.  [default: $MLFLOW_EXPERIMENT_NAME, else Default]")
 def history(
     metric: str,

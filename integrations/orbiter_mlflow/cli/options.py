@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
-from orbiter_mlflow.errors import RunNotFoundError, StoreError
+from orbiter_mlflow.errors import FilterError, RunNotFoundError, StoreError
 from orbiter_mlflow.gate.options import TRACKING_URI, Option
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings, resolve
@@ -65,6 +65,25 @@ def store_options(experiment_help: str) -> Callable[[_Command], _Command]:
     return with_options(TRACKING_URI, Option("experiment", experiment_help))
 
 
+table_or_json = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+)
+"""Decorates a command with `--format`."""
+
+runs_filter = click.option(
+    "--filter",
+    "filter_string",
+    default="",
+    metavar="FILTER",
+    help="Only runs that match this filter of MLflow's.",
+)
+"""Decorates a command with `--filter` for the runs that it reads."""
+
+
 def settings_from(options: Mapping[str, str | None]) -> MLflowSettings:
     """The settings in force; an option that is None switches off the environment's value.
 
@@ -99,12 +118,13 @@ def store_errors() -> Iterator[None]:
     """Errors of reading a store, as those of a command.
 
     Raises:
-        click.UsageError: no run, or several, have the name that was given.
+        click.UsageError: no run, or several, have the name that was given; MLflow does not
+            understand a filter.
         click.ClickException: the store cannot be read.
     """
     try:
         yield
-    except RunNotFoundError as error:
+    except (FilterError, RunNotFoundError) as error:
         raise click.UsageError(plain(str(error))) from error
     except StoreError as error:
         raise click.ClickException(plain(str(error))) from error

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orbiter_mlflow.cli.options import console, store_errors, store_options, store_settings
+from orbiter_mlflow.cli.options import (
+    console,
+    runs_filter,
+    store_errors,
+    store_options,
+    store_settings,
+    table_or_json,
+)
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.text.clock import utc
 from orbiter_mlflow.text.escaping import in_json, plain
@@ -25,20 +32,8 @@ _PAGE = 200
 @click.option(
     "--last", type=click.IntRange(min=1), default=20, show_default=True, help="Runs shown."
 )
-@click.option(
-    "--filter",
-    "filter_string",
-    default="",
-    metavar="FILTER",
-    help="Only runs that match this filter of MLflow's.",
-)
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-)
+@runs_filter
+@table_or_json
 @store_options("Its name.  [default: $MLFLOW_EXPERIMENT_NAME, else Default]")
 def runs(
     last: int,
@@ -52,7 +47,6 @@ def runs(
     The columns are those that `ui` gives to the run table: the params in which the runs differ, and
     the main metrics.
     """
-    from orbiter_mlflow.errors import FilterError
     from orbiter_mlflow.gate.run_selection import experiment_of
     from orbiter_mlflow.runs.store import RunStore
 
@@ -60,12 +54,9 @@ def runs(
         settings = store_settings(tracking_uri, experiment)
         store = RunStore(settings.tracking_uri)
         name = experiment_of(settings, store)
-        try:
-            page = min(_PAGE, last + 1)
-            matching = store.search(filter_string, [store.experiment_id(name)], page=page)
-            found = list(islice(matching, last + 1))
-        except FilterError as error:
-            raise click.UsageError(plain(str(error))) from error
+        page = min(_PAGE, last + 1)
+        matching = store.search(filter_string, [store.experiment_id(name)], page=page)
+        found = list(islice(matching, last + 1))
     shown, more = found[:last], len(found) > last
     if output_format == "json":
         click.echo(_json_report(name, shown, more))

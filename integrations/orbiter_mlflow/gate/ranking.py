@@ -95,13 +95,9 @@ def rank(
             raise CannotCompareError(f"no run that counts has the field {name!r}{near}")
     chosen = tuple(dict.fromkeys(by)) or _differing(list(fields.values()))
     ranked, repeated = _newest(whole, fields, chosen)
-    members: dict[tuple[str | None, ...], list[GateRun]] = {}
-    for run in ranked:
-        identity = tuple(fields[run.run_id].get(name) for name in chosen)
-        members.setdefault(identity, []).append(run)
     groups = [
         _group(dict(zip(chosen, identity, strict=True)), found, metric, direction)
-        for identity, found in members.items()
+        for identity, found in _alike(ranked, fields, chosen).items()
     ]
     groups.sort(key=lambda group: _place(group, direction))
     notes = data_note(metric, ranked), _seeds_note(groups), _commits_note(groups)
@@ -141,18 +137,24 @@ def _newest(
 ) -> tuple[list[GateRun], list[LeftOut]]:
     """The newest attempt of each seed, among runs of one group on the same data; and the others."""
     data = {name for one in fields.values() for name in one if name.startswith(_DATASETS)}
-    apart = sorted({*chosen, *data})
-    alike: dict[tuple[str | None, ...], list[GateRun]] = {}
-    for run in whole:
-        identity = tuple(fields[run.run_id].get(name) for name in apart)
-        alike.setdefault(identity, []).append(run)
     ranked: list[GateRun] = []
     repeated: list[LeftOut] = []
-    for runs in alike.values():
+    for runs in _alike(whole, fields, sorted({*chosen, *data})).values():
         newest, earlier = newest_attempts(None, runs, "candidate")
         ranked += newest
         repeated += earlier
     return ranked, repeated
+
+
+def _alike(
+    runs: Sequence[GateRun], fields: Mapping[str, Mapping[str, str]], by: Sequence[str]
+) -> dict[tuple[str | None, ...], list[GateRun]]:
+    """The runs that have the same values of some fields, by these values."""
+    found: dict[tuple[str | None, ...], list[GateRun]] = {}
+    for run in runs:
+        identity = tuple(fields[run.run_id].get(name) for name in by)
+        found.setdefault(identity, []).append(run)
+    return found
 
 
 def _seeds_note(groups: Sequence[Group]) -> str:
