@@ -30,7 +30,7 @@ LAYOUT = {
     "transformers": "",
     "config": "errors names redaction text",
     "settings": "delivery text",
-    "delivery": "errors names text",
+    "delivery": "errors names redaction text",
     "redaction": "text",
     "text": "names",
     "names": "",

@@ -23,6 +23,7 @@ from orbiter_mlflow.settings import (
     tracks_here,
 )
 from orbiter_mlflow.tracking.run import TrackedRun
+from orbiter_mlflow.tracking.run_journal import prepare_delivery
 from orbiter_mlflow.tracking.system_metrics.extra import missing_packages
 from orbiter_mlflow.ui.links import run_page
 from orbiter_mlflow.ui.pages import page_of_run, ui_address
@@ -60,7 +61,9 @@ class MLflowTrainerMixin(Trainer):
     def __init__(self, *args: Any, mlflow: MLflowSettings | None = None, **kwargs: Any) -> None:
         self._mlflow = resolve(mlflow, self.mlflow_settings)
         _require_packages(self._mlflow)
-        self._track(self._mlflow)
+        if self._track(self._mlflow).active:
+            with _harmless("the start of delivery"):
+                prepare_delivery(self._mlflow)
         super().__init__(*args, **kwargs)
 
     @property

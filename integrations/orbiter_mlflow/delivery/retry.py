@@ -53,6 +53,18 @@ LINGER = 600.0
 """How long the delivery process goes on after the training process has died."""
 LINGER_POLL = 0.1
 """Between looks at the journals during that time."""
+REUSE = 10.0
+"""How long the delivery process stays when all is delivered and nobody is left, for a training that
+starts next: it saves the import of mlflow, some 2.5 s of CPU."""
+STRAY_FORK = 5.0
+"""How long a delivery process that ends waits for those who still have its pipe open."""
+SERVER_THREADS = 4
+"""Threads that deliver to one MLflow server, if there are as many journals."""
+CONNECT = 2.0
+"""How long a process that is about to start the shared delivery process is waited for. Normally it
+takes some 10 ms."""
+MOVE = 5.0
+"""Between two moves to another delivery process because the environment has changed, at least."""
 MAX_STARTS = 5
 """Times that a delivery process is started before a thread takes over."""
 EXIT_WAIT = 5.0
@@ -63,6 +75,9 @@ ENVIRONMENT_POLL = 0.25
 
 # -- a training process that waits -----------------------------------------------------------------
 
+WAKE = 0.2
+"""Between two calls for delivery's attention by one process that waits, unless something new was
+appended."""
 ACK_POLL = 0.02
 """Between looks at the ack while somebody waits for delivery."""
 READ_POLL = 0.005

@@ -30,6 +30,17 @@ _HOSTS: dict[str, type[Host]] = {
 }
 
 
+def prepare_delivery(settings: MLflowSettings) -> None:
+    """Let delivery get ready while the training does: it takes seconds to import mlflow."""
+    for folder in settings.spool_folders:
+        try:
+            spool_folder.prepare(folder)
+        except OSError:  # it is told when there is a journal
+            continue
+        host_of(_HOSTS[settings.delivery]).prepare(folder)
+        return
+
+
 def open_run_journal(
     settings: MLflowSettings, redactor: Redactor, *, user: str | None
 ) -> RunWriter:

@@ -44,6 +44,9 @@ class Host(ABC):
         self._journals.add(journal)
         self._start(journal, tracking_uri, flush_timeout)
 
+    def prepare(self, spool: Path) -> None:  # noqa: B027  most hosts need no preparation
+        """Get ready to deliver, as a journal in `spool` is likely to come."""
+
     @abstractmethod
     def wake(self) -> None:
         """Look at the journals now, because somebody waits for delivery."""

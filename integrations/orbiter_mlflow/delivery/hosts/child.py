@@ -1,149 +1,236 @@
-"""The delivery process: drains the journals of one training process, and outlives it.
+"""The delivery process: drains the journals of training processes, and outlives them.
 
-    python -m orbiter_mlflow.delivery.hosts.child PID STARTED
+    python -m orbiter_mlflow.delivery.hosts.child PID STARTED PIPE
 
-Orders arrive on standard input, one JSON line each: a journal to deliver, or changes in the
-environment of the training. An empty object says that a journal has grown, an empty line that
-somebody waits. The death of the training process is seen by a pidfd, not by the end of the input,
-which forked loops may keep open for minutes. Once it is dead its runs are ended, and this process
-ends when they are delivered, or after `retry.LINGER` seconds; the rest then waits for
-`orbiter-mlflow sync`.
+PID and STARTED are those of the process that starts it, PIPE is the named pipe at which others find
+it, or `-`. Orders arrive on standard input, one JSON line each, with the `client` that gives it: a
+journal to deliver, or that somebody waits (`wake`), or that the client has gone to another delivery
+process (`leaves`). One without any of these says that a journal has grown.
+
+The death of a training process is seen by a pidfd, not by the end of the input, which forked loops
+may keep open for minutes. Its runs are ended then. Once all are dead, this process goes on until
+all is delivered, but for `retry.LINGER` seconds at most, after which the rest waits for
+`orbiter-mlflow sync`; then it stays for `retry.REUSE` seconds, for a training that comes next.
 """
 
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orbiter_mlflow.delivery import retry, spool
-from orbiter_mlflow.delivery.hosts.drain_loop import DrainLoop, open_mlflow
-from orbiter_mlflow.delivery.hosts.environment import apply
+from orbiter_mlflow.delivery.hosts import rendezvous
+from orbiter_mlflow.delivery.hosts.store_threads import StoreThreads
 from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.delivery.process_identity import is_gone, this_process
 from orbiter_mlflow.delivery.store_uri import same_store
 from orbiter_mlflow.delivery.writer_lock import is_dead
+
+_logger = logging.getLogger(__name__)
 
 
 class Orders:
     """The orders on a pipe, read without blocking.
 
     Attributes:
-        fd: the pipe; None once its other end is closed.
-        wake_requested: somebody waits for delivery, as of the last `read_new`.
+        fd: the pipe.
+        ended: nobody has the pipe open for writing, as of the last `read_new`.
     """
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
-        self.fd: int | None = fd
-        self.wake_requested = False
+        self.fd = fd
+        self.ended = False
         self._rest = b""
 
     def read_new(self) -> list[dict[str, Any]]:
         """Read the orders that have arrived since the last call."""
-        while self.fd is not None:
+        self.ended = False
+        while not self.ended:
             try:
                 block = os.read(self.fd, 65536)
             except BlockingIOError:
                 break
-            if not block:
-                self.fd = None
+            self.ended = not block
             self._rest += block
         *lines, self._rest = self._rest.split(b"\n")
-        self.wake_requested = b"" in lines
         return [json.loads(line) for line in lines if line]
 
 
-class Parent:
-    """The training process, seen from outside.
+@dataclass(slots=True)
+class Client:
+    """A training process, seen from outside.
 
     Attributes:
+        pid: its number.
+        started: when it was started, as /proc says; empty where that is unknown.
+        journals: those that it gave here, with their tracking URIs.
         pidfd: becomes readable when the process dies; None where there is no such thing.
     """
 
-    def __init__(self, pid: int, started: str) -> None:
-        self._process = replace(this_process(), pid=pid, started=started)
-        self.pidfd: int | None = None
+    pid: int
+    started: str
+    journals: dict[Path, str] = field(default_factory=dict)
+    pidfd: int | None = None
+
+    def __post_init__(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # not Linux, or already dead
-            self.pidfd = os.pidfd_open(pid)
+            self.pidfd = os.pidfd_open(self.pid)
+        if self._is_gone():  # the number may be another's already
+            self.close()
 
     def gone(self) -> bool:
         """Whether the process is dead."""
-        return is_gone(self._process)
+        if self.pidfd is None:
+            return self._is_gone()
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Release the pidfd."""
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+    def _is_gone(self) -> bool:
+        return is_gone(replace(this_process(), pid=self.pid, started=self.started))
 
 
-def serve(orders: Orders, parent: Parent, linger: float) -> None:
-    """Deliver until the parent is dead and its journals are in the store, or `linger` seconds have
-    passed since its death."""
-    loop = DrainLoop(open_mlflow)
-    uris: dict[Path, list[str]] = {}
-    deadline: float | None = None
-    while True:
-        # The pidfd of a dead parent stays readable, so it is not waited on any more.
-        watched: list[int | None] = [orders.fd, parent.pidfd] if deadline is None else []
-        pause = retry.IDLE if deadline is None else retry.LINGER_POLL
-        select.select([fd for fd in watched if fd is not None], [], [], pause)
-        # Before the input is read: orders sent before the death must be seen after it.
-        gone = parent.gone()
-        for order in orders.read_new():
-            if "environment" in order:
-                _apply_environment(loop, order["environment"])
-            elif "journal" in order:
-                journal = Path(order["journal"])
-                uris.setdefault(journal.parent, []).append(order["tracking_uri"])
-                loop.add(journal, order["tracking_uri"])
-        if orders.wake_requested:
-            loop.wake()
-        if gone and deadline is None:
-            deadline = time.monotonic() + linger
-            loop.orphan_all()
-            for folder, ordered in uris.items():
-                _adopt_orphans(loop, folder, ordered)
-        loop.turn()
-        if deadline is not None and (not loop.open() or time.monotonic() > deadline):
-            return
+class Server:
+    """Delivers the journals that its clients name, until nobody needs it any more.
 
-
-def _adopt_orphans(loop: DrainLoop, folder: Path, uris: Sequence[str]) -> None:
-    """Take over journals that earlier processes of this machine left behind, except offline ones.
-
-    Only journals that nobody else can have written, and only those for the stores that our parent
-    delivers to: its credentials go nowhere else.
+    Args:
+        orders: from the clients.
+        pipe: the name of their pipe; None if it has none.
+        first: the process that has started this one.
+        linger: the longest to go on without a client, in seconds.
     """
-    for journal in spool.journals(folder):
-        if loop.knows(journal) or not spool.is_ours(journal):
-            continue
-        with contextlib.suppress(OSError, ValueError):
-            head = read_head(journal)
-            uri = next((uri for uri in uris if same_store(uri, head.tracking_uri)), None)
-            if head.live and uri is not None and is_dead(journal, head.writer):
-                loop.add(journal, uri, orphaned=True)
+
+    def __init__(self, orders: Orders, pipe: Path | None, first: Client, linger: float) -> None:
+        self._orders = orders
+        self._pipe = pipe
+        self._clients = {(first.pid, first.started): first}
+        self._stores = StoreThreads()
+        self._linger = linger
+
+    def serve(self) -> None:
+        """Deliver until the last client is gone and its journals are in the store."""
+        alone_since = done_since = time.monotonic()
+        withdrawn: float | None = None
+        while True:
+            self._await_something()
+            # Before the input is read: orders sent before a death must be seen after it.
+            gone = [client for client in self._clients.values() if client.gone()]
+            for order in self._orders.read_new():
+                self._obey(**order)
+            for client in gone:
+                self._bury(client)
+            now = time.monotonic()
+            if self._clients:
+                alone_since = done_since = now
+            elif self._stores.open():
+                done_since = now
+            done = now - done_since >= min(retry.REUSE, self._linger)
+            if self._clients or not (done or now - alone_since > self._linger):
+                continue
+            if withdrawn is None:  # nobody finds the pipe from now on: look once more
+                withdrawn = now
+                if self._pipe is not None:
+                    rendezvous.withdraw(self._pipe, self._orders.fd)
+            # Not before those who have the pipe open. A fork of a dead client may keep it for long.
+            elif self._orders.ended or now - withdrawn > retry.STRAY_FORK:
+                return
+
+    def _await_something(self) -> None:
+        """Wait for an order or the death of a client."""
+        watched = {c.pidfd for c in self._clients.values()} - {None}
+        poll = select.poll()
+        for fd in (fd for fd in watched if fd is not None):
+            poll.register(fd, select.POLLIN)
+        if not self._orders.ended:
+            poll.register(self._orders.fd, select.POLLIN)
+        # Nothing tells of a new writer of a pipe that had none, nor that all is delivered.
+        asleep = self._clients and not self._orders.ended and len(watched) == len(self._clients)
+        poll.poll(1000 * (retry.IDLE if asleep else retry.LINGER_POLL))
+
+    def _obey(
+        self,
+        client: int,
+        started: str,
+        journal: str = "",
+        tracking_uri: str = "",
+        *,
+        wake: bool = False,
+        leaves: bool = False,
+    ) -> None:
+        who = (client, started)
+        if leaves:
+            if (left := self._clients.pop(who, None)) is not None:
+                left.close()
+                self._stores.release(left.journals)
+            return
+        known = self._clients.get(who)
+        if known is None:
+            known = self._clients[who] = Client(client, started)
+        if journal:
+            known.journals[Path(journal)] = tracking_uri
+            self._stores.add(Path(journal), tracking_uri)
+        else:
+            self._stores.look(known.journals.values(), hurry=wake)
+
+    def _bury(self, client: Client) -> None:
+        """End the runs of a client that is dead, and take over what others left behind."""
+        if self._clients.pop((client.pid, client.started), None) is None:
+            return  # it has left
+        client.close()
+        self._stores.orphan(client.journals)
+        for folder in {journal.parent for journal in client.journals}:
+            self._adopt_orphans(folder, set(client.journals.values()))
+
+    def _adopt_orphans(self, folder: Path, uris: Iterable[str]) -> None:
+        """Take over journals that earlier processes of this machine left behind, except offline
+        ones.
+
+        Only journals that nobody else can have written, and only those for the stores that the
+        client delivers to: its credentials go nowhere else.
+        """
+        for journal in spool.journals(folder):
+            if self._stores.knows(journal) or not spool.is_ours(journal):
+                continue
+            with contextlib.suppress(OSError, ValueError):
+                head = read_head(journal)
+                uri = next((uri for uri in uris if same_store(uri, head.tracking_uri)), None)
+                if head.live and uri is not None and is_dead(journal, head.writer):
+                    self._stores.add(journal, uri, orphaned=True)
 
 
-def _apply_environment(loop: DrainLoop, changes: Mapping[str, str | None]) -> None:
-    """Apply changes in the environment of the training, whose credentials may be new."""
-    from orbiter_mlflow.delivery.mlflow_client.opening import forget_clients
-
-    apply(changes)
-    forget_clients()
-    loop.reopen_stores()
+def _import_mlflow() -> None:
+    """Import mlflow while the training is busy with its own start."""
+    try:
+        import orbiter_mlflow.delivery.mlflow_sink  # noqa: F401
+    except Exception:  # it will fail again at each journal, and be told there
+        _logger.exception("mlflow cannot be imported")
 
 
 def main() -> None:
     """Detach from the training process, then serve."""
-    pid, started = int(sys.argv[1]), sys.argv[2].removeprefix("-")
+    pid, started, pipe = int(sys.argv[1]), sys.argv[2].removeprefix("-"), sys.argv[3]
     if os.fork():
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     linger = float(os.environ.get("ORBITER_MLFLOW_LINGER", retry.LINGER))
-    serve(Orders(0), Parent(pid, started), linger)
+    _import_mlflow()
+    Server(Orders(0), None if pipe == "-" else Path(pipe), Client(pid, started), linger).serve()
 
 
 if __name__ == "__main__":

@@ -76,11 +76,15 @@ class DrainLoop:
         if journal not in self._jobs:
             self._jobs[journal] = _Job(journal, tracking_uri, orphaned)
 
-    def orphan_all(self) -> None:
-        """Note that the writer of all journals is gone."""
-        for job in self._jobs.values():
+    def orphan(self, journal: Path) -> None:
+        """Note that the writer of a journal is gone."""
+        if (job := self._jobs.get(journal)) is not None:
             job.orphaned = True
-        self.wake()
+
+    def release(self, journal: Path) -> None:
+        """Leave a journal to another process."""
+        if (job := self._jobs.get(journal)) is not None:
+            self._drop(job)
 
     def turn(self) -> None:
         """Run each journal that has something to deliver once."""
@@ -104,12 +108,24 @@ class DrainLoop:
 
     def reopen_stores(self) -> None:
         """Open the stores anew and retry soon, because credentials may have changed."""
-        self._sinks.clear()
+        self.close_stores()
         self.wake()
 
     def knows(self, journal: Path) -> bool:
         """Whether a journal is under delivery here."""
         return journal in self._jobs
+
+    def journals(self) -> list[Path]:
+        """The journals under delivery."""
+        return list(self._jobs)
+
+    def has_orphans(self) -> bool:
+        """Whether the writer of a journal is known to be gone."""
+        return any(job.orphaned for job in list(self._jobs.values()))
+
+    def close_stores(self) -> None:
+        """Let go of the stores; the next journal opens its own anew."""
+        self._sinks.clear()
 
     def open(self) -> list[Path]:
         """The journals that are not completely delivered, except those that a person must fix."""
@@ -201,7 +217,7 @@ class DrainLoop:
                     for lane in job.lanes:
                         if lane.name == name and job.fd is not None:
                             _run_lane(lane)
-                if job.journal not in self._jobs:
+                if self._jobs.get(job.journal) is not job:
                     _give_back(job)
 
     def _drop(self, job: _Job) -> None:

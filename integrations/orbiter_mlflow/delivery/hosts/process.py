@@ -1,24 +1,26 @@
-"""Deliver in a process of its own, seen from the training process: start it and send it orders.
+"""Deliver in a process of its own, seen from the training process: find it and send it orders.
 
-The child (`child.py`) outlives this process, delivers the rest and records how the run ended. It is
-started with the first journal, and again if it was killed; if none can be started, a thread takes
-its place.
+The delivery process (`child.py`) serves all training processes that may share one, outlives them,
+delivers the rest and records how each run ended. It is started with the first trainer, and again if
+it was killed. Where the spool can have no named pipe, this process starts one for itself alone; if
+none can be started at all, a thread takes its place.
 """
 
 import json
 import logging
 import os
-import subprocess
-import sys
+import select
 import threading
+import time
 from collections import deque
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files.descriptors import Descriptor
+from orbiter_mlflow.delivery.hosts import launch, rendezvous, sharing
 from orbiter_mlflow.delivery.hosts.base import Host, host_of
-from orbiter_mlflow.delivery.hosts.environment import Environment, for_delivery
+from orbiter_mlflow.delivery.hosts.environment import Environment
 from orbiter_mlflow.delivery.hosts.thread import DeliveryThread
 from orbiter_mlflow.delivery.process_identity import this_process
 
@@ -26,35 +28,55 @@ _logger = logging.getLogger(__name__)
 
 
 class DeliveryProcess(Host):
-    """One child delivers all journals of this process."""
+    """One delivery process delivers all journals of this process, and those of others."""
 
     def __init__(self) -> None:
         super().__init__()
+        me = this_process()
+        self._me = {"client": me.pid, "started": me.started}
         self._lock = threading.Lock()
         self._pipe: Descriptor | None = None
         self._starts = 0
         self._orders: dict[Path, bytes] = {}
         self._queue: deque[bytes] = deque()
+        self._nudge = b""
         self._unsent = b""
-        self._environment: Environment | None = None
-        self._folder: str | None = None
+        self._environment = Environment()
+        self._folder = _working_folder()
+        self._spool: Path | None = None
+        self._shared = False
+        self._moves = self._leaves = False
+        self._next_move = self._next_check = self._next_wake = 0.0
         self._fallback: Host | None = None
+
+    def prepare(self, spool: Path) -> None:
+        if self._fallback is None and self._pipe is None:
+            self._spool = spool
+            self._send(nudge=self._order())
 
     def wake(self) -> None:
         if self._fallback is not None:
             self._fallback.wake()
-        elif self._orders:
-            self._send(self._changes() + b"\n")
+        elif self._orders and time.monotonic() >= self._next_wake:
+            self._next_wake = time.monotonic() + retry.WAKE
+            self._moves |= self._environment.changed()
+            self._send(nudge=self._order(wake=True))
 
     def appended(self) -> None:
-        if self._fallback is None and (changes := self._changes()):
-            self._send(changes)
+        now = time.monotonic()
+        self._next_wake = 0.0
+        if now < self._next_check or self._fallback is not None:
+            return
+        self._next_check = now + retry.ENVIRONMENT_POLL
+        self._moves |= self._environment.changed()
+        if self._moves or not self._is_read():
+            self._send(nudge=self._order())
 
     def look(self) -> None:
         if self._fallback is not None:
             self._fallback.look()
-        elif not self._unsent:
-            self._send(b"{}\n")  # an order to do nothing but what is done after each order
+        else:
+            self._send(nudge=self._nudge or self._order())
 
     def forget(self) -> None:
         self._close()
@@ -63,11 +85,11 @@ class DeliveryProcess(Host):
         if self._fallback is not None:
             self._fallback.deliver(journal, tracking_uri, flush_timeout)
             return
-        if self._folder is None:
-            self._folder = _working_folder()
-        order = json.dumps({"journal": str(journal), "tracking_uri": tracking_uri})
-        self._orders[journal] = order.encode() + b"\n"
-        self._send(self._orders[journal])
+        self._spool = journal.parent
+        order = self._order(journal=str(journal), tracking_uri=tracking_uri)
+        self._orders[journal] = order
+        self._queue.append(order)
+        self._send()
 
     def _exit_wait(self) -> float:
         return retry.EXIT_WAIT
@@ -75,65 +97,132 @@ class DeliveryProcess(Host):
     def _goes_on_without_us(self) -> bool:
         return self._fallback is None
 
-    def _changes(self) -> bytes:
-        """The order with the changes in our environment; empty where there are none. It may contain
-        credentials, which go through the pipe and into no file."""
-        changes = self._environment.changes() if self._environment is not None else None
-        return json.dumps({"environment": changes}).encode() + b"\n" if changes else b""
+    def _order(self, **order: object) -> bytes:
+        return json.dumps(self._me | order).encode() + b"\n"
 
-    def _send(self, order: bytes) -> None:
-        """Write to the child's pipe without ever waiting, for the child or for another caller.
+    def _send(self, *, nudge: bytes = b"") -> None:
+        """Write what waits to the pipe without ever waiting, for its reader or another caller.
 
         Who holds the lock writes for all: a garbage collection in the middle of it may end the run
         of another trainer, and come back here in the same thread.
+
+        Args:
+            nudge: an order that only hurries delivery, so that the last one is enough.
         """
-        self._queue.append(order)
-        while self._queue and self._lock.acquire(blocking=False):
+        self._nudge = nudge or self._nudge
+        while (self._queue or self._nudge) and self._lock.acquire(blocking=False):
             try:
-                self._write_queue()
+                if not self._write():
+                    return  # the pipe is full: later
             finally:
                 self._lock.release()
 
-    def _write_queue(self) -> None:
-        while self._queue:
-            order = self._queue.popleft()
-            if order.strip() or not self._unsent:
-                self._unsent += order
-        if self._pipe is None or not self._pipe.is_ours():
-            self._close()
-            self._launch()
-        while self._unsent and self._pipe is not None:
+    def _write(self) -> bool:
+        """Write all orders; False if the pipe is full."""
+        while self._fallback is None:
+            if not self._is_read():
+                self._connect()
+                continue
+            assert self._pipe is not None  # noqa: S101  as it is read
+            if not self._unsent:
+                self._leaves = self._moves and time.monotonic() >= self._next_move
+                if self._leaves:
+                    self._unsent = self._order(leaves=True)
+                elif self._queue:
+                    self._unsent = self._queue.popleft()
+                else:
+                    self._unsent, self._nudge = self._nudge, b""
+            if not self._unsent:
+                return True
+            if self._shared and len(self._unsent) > select.PIPE_BUF:
+                self._close()  # another's order may come between the parts of one as long as this
+                continue
             try:
                 self._unsent = self._unsent[os.write(self._pipe.number, self._unsent) :]
-            except BlockingIOError:  # the child is busy and its pipe full: later
-                return
-            except OSError:  # it was killed
+            except BlockingIOError:
+                return False
+            except OSError:  # its reader was killed this moment
                 self._close()
-                self._launch()
+                continue
+            if self._leaves and not self._unsent:
+                self._next_move = time.monotonic() + retry.MOVE
+                self._starts = 0
+                self._close()
+        self._queue.clear()
+        self._nudge = b""
+        return True
 
-    def _launch(self) -> None:
-        """Start a child and give it all orders, or fall back to the thread."""
-        self._starts += 1
-        journals = [journal for journal in self._orders if journal.exists()]
+    def _is_read(self) -> bool:
+        """Whether the pipe is open here, and a delivery process reads it."""
+        if self._pipe is None or not self._pipe.is_ours():
+            return False
+        poll = select.poll()
+        poll.register(self._pipe.number, 0)
+        return not poll.poll(0)  # an event that nobody asked for: an error, or the end
+
+    def _connect(self) -> None:
+        """Find or start a delivery process and give it all orders, or fall back to the thread."""
+        self._close()
+        self._moves = False
+        orders = {
+            journal: order for journal, order in list(self._orders.items()) if journal.exists()
+        }
         try:
             if self._starts > retry.MAX_STARTS:
                 raise OSError("it has died repeatedly")
-            self._environment = Environment()
-            spool = journals[0].parent if journals else None
-            self._pipe = Descriptor(_start_child(spool, self._folder or os.sep))
+            self._pipe = Descriptor(self._meet(max(map(len, orders.values()), default=0)))
         except OSError as error:
             _logger.warning(
                 "no delivery process can be started (%s): a thread delivers instead", error
             )
-            self._unsent = b""
             self._fallback = host_of(DeliveryThread)
-            for journal in journals:
-                order = json.loads(self._orders[journal])
-                self._fallback.deliver(journal, order["tracking_uri"], retry.EXIT_WAIT)
+            for journal, order in orders.items():
+                uri = json.loads(order)["tracking_uri"]
+                self._fallback.deliver(journal, uri, retry.EXIT_WAIT)
             return
-        self._unsent = b"".join(self._orders[journal] for journal in journals)
+        # A journal that comes meanwhile is in `_orders` before it is in the queue: better twice.
+        self._queue.clear()
+        self._queue.extend(self._orders[journal] for journal in orders)
+
+    def _meet(self, longest: int) -> int:
+        """Connect to the delivery process that is shared, or else to one of our own.
+
+        Args:
+            longest: bytes of the longest order.
+
+        Raises:
+            OSError: none can be started.
+        """
+        self._shared = False
+        spool = self._spool
+        if not hasattr(os, "fork"):
+            raise OSError("this system has no fork")
+        if spool is not None and longest <= select.PIPE_BUF:
+            try:
+                pipe = sharing.pipe_of(spool, self._folder)
+                fd = rendezvous.connect(pipe, spool / launch.LOG, partial(self._launch, pipe))
+            except OSError as error:
+                _logger.info("this process has a delivery process of its own: %s", error)
+            else:
+                self._shared = True
+                return fd
+        reading, writing = os.pipe()
+        try:
+            self._launch(None, reading)
+        except BaseException:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+        os.set_blocking(writing, False)
+        return writing
+
+    def _launch(self, pipe: Path | None, reading: int) -> None:
+        self._starts += 1
+        launch.start(reading, pipe, self._spool, self._folder)
 
     def _close(self) -> None:
+        self._unsent = b""
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
@@ -145,52 +234,3 @@ def _working_folder() -> str:
         return str(Path.cwd())
     except OSError:  # it has been removed
         return os.sep
-
-
-def _start_child(spool: Path | None, folder: str) -> int:
-    """Start the child; return the writing end of the pipe for its orders.
-
-    Args:
-        spool: the folder of its log; None for no log.
-        folder: its working folder.
-
-    Raises:
-        OSError: it cannot be started.
-    """
-    if not hasattr(os, "fork"):
-        raise OSError("this system has no fork")
-    if not sys.executable:
-        raise OSError("this Python does not know its own interpreter")
-    me = this_process()
-    paths = (os.path.abspath(path) for path in sys.path if path)  # noqa: PTH100  entries are text
-    modules = os.pathsep.join(paths)
-    orders, pipe = os.pipe()
-    try:
-        with _log(spool) as log:
-            process = subprocess.Popen(  # noqa: S603  our own module
-                [
-                    *(sys.executable, "-P", "-m", "orbiter_mlflow.delivery.hosts.child"),
-                    *(str(me.pid), me.started or "-"),
-                ],
-                stdin=orders,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=for_delivery() | {"PYTHONPATH": modules},
-                cwd=folder if os.access(folder, os.X_OK) else os.sep,
-                start_new_session=True,  # Ctrl-C in the terminal is not meant for it
-            )
-    except BaseException:
-        os.close(pipe)
-        raise
-    finally:
-        os.close(orders)
-    os.set_blocking(pipe, False)
-    # It forks at once, so that the delivery process is no child of ours and never a zombie.
-    threading.Thread(target=process.wait, name="orbiter-launch", daemon=True).start()
-    return pipe
-
-
-def _log(folder: Path | None) -> IO[bytes]:
-    """Open the file beside the journals that takes the child's error output."""
-    path = Path(os.devnull) if folder is None else folder / "delivery.log"
-    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))

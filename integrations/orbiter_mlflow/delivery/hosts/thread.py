@@ -49,6 +49,6 @@ class DeliveryThread(Host):
                 if self._awaited:
                     self._awaited = False
                     self._loop.wake()
-            if self._environment.changes():
+            if self._environment.changed():
                 self._loop.reopen_stores()
             self._loop.turn()

@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -94,15 +93,12 @@ def artifact_root(tracking_uri: str, folder: str | None) -> str | None:
     return str(Path(folder) / "mlruns") if _is_database(tracking_uri) and folder else None
 
 
-def forget_clients() -> None:
-    """Drop MLflow's cached clients of artifact stores, which keep the credentials that they found
-    in the environment. Only for a process that does nothing but deliver."""
-    tracking_service._artifact_repos_cache.clear()
-    if (boto3 := sys.modules.get("boto3")) is not None:
-        boto3.DEFAULT_SESSION = None  # type: ignore[attr-defined]
-        from mlflow.store.artifact import s3_artifact_repo
-
-        s3_artifact_repo._cached_get_s3_client.cache_clear()
+def close(tracking_uri: str) -> None:
+    """Close the connections to a database, which MLflow keeps for the life of the process: a file
+    that is removed and made anew would be written to where nobody finds it."""
+    engine = SqlAlchemyStore._engine_map.get(tracking_uri)
+    if engine is not None:
+        engine.dispose()
 
 
 def _is_database(tracking_uri: str) -> bool:

@@ -1,0 +1,54 @@
+"""Start a delivery process."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+from orbiter_mlflow.delivery.hosts.environment import for_delivery
+from orbiter_mlflow.delivery.process_identity import this_process
+
+LOG = "delivery.log"
+"""The file beside the journals that takes the error output of delivery processes."""
+
+
+def start(reading: int, pipe: Path | None, spool: Path | None, folder: str) -> None:
+    """Start a delivery process.
+
+    Args:
+        reading: the end of the pipe at which it reads its orders.
+        pipe: the pipe's name; None for one without.
+        spool: the folder of its log; None for no log.
+        folder: its working folder.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    if not sys.executable:
+        raise OSError("this Python does not know its own interpreter")
+    me = this_process()
+    paths = (os.path.abspath(path) for path in sys.path if path)  # noqa: PTH100  entries are text
+    modules = os.pathsep.join(paths)
+    with _log(spool) as log:
+        process = subprocess.Popen(  # noqa: S603  our own module
+            [
+                *(sys.executable, "-P", "-m", "orbiter_mlflow.delivery.hosts.child"),
+                *(str(me.pid), me.started or "-", str(pipe or "-")),
+            ],
+            stdin=reading,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env=for_delivery() | {"PYTHONPATH": modules},
+            cwd=folder if os.access(folder, os.X_OK) else os.sep,
+            start_new_session=True,  # Ctrl-C in the terminal is not meant for it
+        )
+    # It forks at once, so that the delivery process is no child of ours and never a zombie.
+    threading.Thread(target=process.wait, name="orbiter-launch", daemon=True).start()
+
+
+def _log(folder: Path | None) -> IO[bytes]:
+    known = folder is not None and folder.is_dir()  # or it has been removed
+    path = folder / LOG if folder is not None and known else Path(os.devnull)
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))

@@ -1,0 +1,71 @@
+"""Decide which training processes may share one delivery process.
+
+Those that would get the same one if each had its own: of one user, in one container and one job,
+with the same Python and working folder, and with the same variables for stores, proxies and
+credentials. Each such group has a named pipe in the spool, whose name is derived from all of that.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from orbiter_mlflow.delivery.hosts.environment import for_stores
+from orbiter_mlflow.delivery.process_identity import this_process
+
+_ROUNDS = 20_000
+"""Of PBKDF2, some 10 ms: names of files are seen by more people than environments are, and a short
+password must not be guessed from one."""
+
+_NAMESPACES = ("ipc", "mnt", "net", "pid", "user", "uts")
+
+
+def pipe_of(spool: Path, folder: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """The named pipe of the delivery process that serves this process.
+
+    Args:
+        spool: the folder of the journals.
+        folder: the working folder of delivery.
+        environ: the environment of the training.
+    """
+    shared = [_machine(), _python(), folder, sorted(for_stores(environ).items())]
+    text = json.dumps(shared).encode()
+    digest = hashlib.pbkdf2_hmac("sha256", text, b"orbiter-mlflow", _ROUNDS, dklen=16)
+    return spool / f"{digest.hex()}.delivery"
+
+
+def _machine() -> list[str]:
+    """User, machine and container, and the job: its end takes its processes with it."""
+    user = str(os.geteuid()) if hasattr(os, "geteuid") else ""
+    me = this_process()
+    return [user, me.host, me.boot, *map(_namespace, _NAMESPACES), _job()]
+
+
+def _namespace(kind: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115  no path, but `pid:[4026531836]`
+    except OSError:
+        return ""  # not Linux
+
+
+def _job() -> str:
+    try:
+        return Path("/proc/self/cgroup").read_text()
+    except OSError:
+        return ""
+
+
+def _python() -> list[str]:
+    """The interpreter and the folders from which delivery imports MLflow and its plugins."""
+    installed = [_version(name) for name in ("orbiter", "mlflow", "mlflow-skinny")]
+    return [sys.executable or "", sys.version, *installed, __file__, *map(str, sys.path)]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
