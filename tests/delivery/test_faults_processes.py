@@ -171,8 +171,8 @@ def assert_stands_alone(pid: int, socket_of_the_parent: str) -> None:
     assert socket_of_the_parent not in held
     known = ("pipe:", "/dev/null", "anon_inode:", "socket:", folder)
     assert [name for name in held if not name.startswith(known)] == []
-    assert sum(name.startswith("pipe:") for name in held) == 1
-    assert sum(name.startswith(folder) for name in held) >= 2, "the log, and the journal's lock"
+    assert sum(name.endswith(".delivery") for name in held) == 1, "its orders"
+    assert sum(name.startswith(folder) for name in held) >= 3, "the log, and the journal's lock"
     assert f"PPid:\t{os.getpid()}\n" not in Path(f"/proc/{pid}/status").read_text()
     assert os.getsid(pid) != os.getsid(0)
     assert os.getpgid(pid) != os.getpgid(0)

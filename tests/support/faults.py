@@ -140,14 +140,27 @@ def all_removed(folder: Path | None = None) -> bool:
 
 
 def delivery_processes(trainer_pid: int | None = None) -> list[int]:
-    """The processes that deliver for a process, by default this one."""
-    pid = str(trainer_pid or os.getpid()).encode()
+    """The delivery processes that were started by a process, by default this one."""
+    starter = str(trainer_pid or os.getpid()).encode()
+    return [pid for pid, arguments in _all_delivery_processes() if arguments[0] == starter]
+
+
+def shared_delivery_processes(folder: Path | None = None) -> list[int]:
+    """The delivery processes that trainings with a spool may share."""
+    spool = os.fsencode(folder or default_spool())
+    return [pid for pid, arguments in _all_delivery_processes() if arguments[2].startswith(spool)]
+
+
+def _all_delivery_processes() -> list[tuple[int, list[bytes]]]:
+    """Pid and arguments of each."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
+            command = (path / "cmdline").read_bytes().split(b"\0")
+            launcher = os.getsid(int(path.name)) == int(path.name)  # it forks, and ends at once
         except OSError:
             continue
-        if b"orbiter_mlflow.delivery.hosts.child" in command and pid in command:
-            found.append(int(folder.name))
+        if b"orbiter_mlflow.delivery.hosts.child" in command and not launcher:
+            module = command.index(b"orbiter_mlflow.delivery.hosts.child")
+            found.append((int(path.name), command[module + 1 :]))
     return found

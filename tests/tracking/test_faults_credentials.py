@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,12 +113,13 @@ def test_changes_of_variables_for_stores_are_told_once(monkeypatch: pytest.Monke
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "LEARNING_RATE", "RANK"):
         monkeypatch.setenv(name, "a" * 32)  # for a trainer alone
     assert not watched.changed()
-    for change in (
+    changes: list[Callable[[], object]] = [
         lambda: monkeypatch.setenv("AWS_SESSION_TOKEN", "new"),
         lambda: monkeypatch.delenv("https_proxy"),
         lambda: monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7"),
         lambda: monkeypatch.setenv("OUR_STORES_TOKEN", "t"),
-    ):
+    ]
+    for change in changes:
         change()
         assert watched.changed()
         assert not watched.changed()
