@@ -1,7 +1,9 @@
 """Fresh processes to measure in, and the CPU time and memory of a process."""
 
+import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -81,16 +83,25 @@ def fresh(
             output.seek(0)
             text = output.read().decode(errors="replace")
             raise RuntimeError(f"{where}{args} ended with {code}:\n{text[-4000:]}")
-    await_end(delivery)
+    end_delivery(delivery, folder)
     value: T = json.loads(result.read_text())
     result.unlink()
     return Ended(value, seconds)
 
 
-def await_end(pid: int | None, within: float = 60.0) -> None:
-    """Wait until a process has ended, as long as that is allowed."""
+def end_delivery(pid: int | None, folder: Path, within: float = 60.0) -> None:
+    """End a delivery process once it has nothing to do: it would wait for the next training.
+
+    Args:
+        pid: the process; None if there is none.
+        folder: as for `environment`.
+        within: seconds allowed until then.
+    """
     deadline = time.monotonic() + within
     while pid is not None and _stat(pid)[:1] not in ([], ["Z"]) and time.monotonic() < deadline:
+        if not any((folder / "state").rglob("*.jsonl")):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         time.sleep(0.02)
 
 

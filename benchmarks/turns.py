@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import await_end, delivery_of, environment, memory_mb
+from benchmarks.processes import delivery_of, end_delivery, environment, memory_mb
 
 _START = 120.0
 """Seconds allowed until a loop has reached its steady state."""
@@ -39,6 +39,7 @@ class Loop:
         self, function: Callable[..., None], folder: Path, *args: Any, warm_up: int
     ) -> None:
         folder.mkdir()
+        self._folder = folder
         self._times, self._output = folder / "times", folder / "output"
         self._times.touch()
         where = f"{function.__module__}:{function.__qualname__}"
@@ -81,7 +82,7 @@ class Loop:
         self._process.wait()
         if self._delivery is not None:
             os.kill(self._delivery, signal.SIGCONT)
-            await_end(self._delivery)
+            end_delivery(self._delivery, self._folder)
 
     def _signal(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
