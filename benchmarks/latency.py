@@ -14,6 +14,7 @@ NAME = "report"
 COLUMNS = (
     Column("store", "store"),
     Column("delivery", "delivery"),
+    Column("durability", "durability"),
     Column("p50_us", "p50 us", ",.1f"),
     Column("p99_us", "p99 us", ",.1f"),
     Column("max_us", "max us", ",.0f"),
@@ -22,11 +23,14 @@ NOTE = (
     "{reports:,} calls of report() with {metrics} metrics each, back to back, in a fresh process; "
     "medians of {rounds} rounds. If the store is up, the run exists and has stored a metric; "
     "otherwise the first attempt to reach it is in progress. The hanging server accepts "
-    "connections and never answers. The targets are for the default delivery, by a process."
+    "connections and never answers. The targets are for the default delivery, by a process, and "
+    "the default durability; with `record` each call waits for the disk."
 )
+WAYS = (("process", "second"), ("thread", "second"), ("process", "record"))
+"""Values of the settings `delivery` and `durability`."""
 
 
-def measure(uri: str, delivery: str, reports: int, up: bool) -> dict[str, float]:
+def measure(uri: str, delivery: str, durability: str, reports: int, up: bool) -> dict[str, float]:
     """Time the calls; runs in a process of its own."""
     from benchmarks.trainer import Benchmarked, benchmarked, train, warm_up
 
@@ -41,7 +45,8 @@ def measure(uri: str, delivery: str, reports: int, up: bool) -> dict[str, float]
             trainer.report(metrics, step=step)
             blocked.append(time.perf_counter_ns() - before)
 
-    train(benchmarked(uri, delivery=delivery, flush_timeout=30.0 if up else 0.0), body)
+    settings = {"delivery": delivery, "durability": durability, "flush_timeout": 30.0 if up else 0}
+    train(benchmarked(uri, None, **settings), body)
     return blocked_times(blocked)
 
 
@@ -58,21 +63,27 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
                 ("server down", refused),
                 ("server hangs", hanging),
             ):
-                for delivery in ("process", "thread"):
+                for way in WAYS:
                     up = uri not in (refused, hanging)
-                    args = (uri, delivery, sizes.reports, up)
+                    args = (uri, *way, sizes.reports, up)
                     row = fresh(measure, stores.folder, *args, variables=patience).value
-                    raw.append({"store": store, "delivery": delivery, "round": turn + 1, **row})
-                    say(f"{store}, {delivery}: p50 {row['p50_us']:.1f}, p99 {row['p99_us']:.1f} us")
-    kinds = {(row["store"], row["delivery"]): None for row in raw}
-    rows = [
-        medians(row for row in raw if (row["store"], row["delivery"]) == kind) for kind in kinds
-    ]
+                    named = {"store": store, "delivery": way[0], "durability": way[1]}
+                    raw.append({**named, "round": turn + 1, **row})
+                    say(
+                        f"{', '.join(named.values())}: p50 {row['p50_us']:.1f}, "
+                        f"p99 {row['p99_us']:.1f} us"
+                    )
+    kinds = {_kind(row): None for row in raw}
+    rows = [medians(row for row in raw if _kind(row) == kind) for kind in kinds]
     checks = [
         Check(f"{row['store']}: report() {key.removesuffix('_us')}", row[key], "<=", limit, "us")
         for row in rows
-        if row["delivery"] == "process"
+        if _kind(row)[1:] == WAYS[0]
         for key, limit in (("p50_us", 20), ("p99_us", 150))
     ]
     note = NOTE.format(reports=sizes.reports, metrics=METRICS, rounds=sizes.report_rounds)
     return Result(NAME, "Time that report() blocks", note, COLUMNS, list(rows), checks, list(raw))
+
+
+def _kind(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["store"], row["delivery"], row["durability"]

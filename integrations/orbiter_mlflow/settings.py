@@ -67,6 +67,9 @@ class MLflowSettings(BaseModel):
     under the folder for temporary files if the home cannot be written."""
     delivery: Literal["process", "thread", "offline"] = "process"
     """Whether a process, a thread, or `orbiter-mlflow sync` sends the journal to MLflow."""
+    durability: Literal["second", "record"] = "second"
+    """What may be lost if the machine dies: with `second` the records of the last second; with
+    `record` none, as each waits for the disk before the call that reports it returns."""
     keep_journals: bool = False
     """Whether journals stay in the spool once they are fully delivered."""
     flush_timeout: float = Field(default=30.0, ge=0, allow_inf_nan=False)

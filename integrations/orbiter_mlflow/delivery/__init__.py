@@ -11,6 +11,7 @@ In the training process:
     opened_journals   tell `orbiter-mlflow run` which journals a program opens
     kept_files        copies of artifacts, kept until they are uploaded
     process_identity  identify the writing process, and find out whether it still runs
+    durability        sync journals to the disk, here or where delivery runs
     writer_lock       the lock that shows that the writer lives
 
 Where delivery runs:
@@ -34,5 +35,5 @@ The store:
     mlflow_client/    open a store and classify its errors, for writing and reading
     store_uri         interpret tracking URIs
 
-    files/            atomic writes, locks, descriptors, preallocation
+    files/            atomic writes, locks, descriptors, preallocation, syncing to the disk
 """

@@ -19,6 +19,7 @@ from orbiter_mlflow.delivery.ack import (
     Ack,
     LaneAck,
     RefusedEntry,
+    ack_path,
     mark,
     marked,
     read_ack,
@@ -26,6 +27,7 @@ from orbiter_mlflow.delivery.ack import (
     write_lane_ack,
 )
 from orbiter_mlflow.delivery.batches import Batch, pack
+from orbiter_mlflow.delivery.files import disk_sync
 from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
 from orbiter_mlflow.delivery.records import (
@@ -384,6 +386,11 @@ class Drain(Lane[Ack]):
 
     def _save(self, ack: Ack) -> None:
         write_ack(self.journal, ack)
+        creates = ack.creating and not self.ack.creating
+        if creates or ack.aside != self.ack.aside:  # the store cannot tell this again
+            disk_sync.sync_if_possible(ack_path(self.journal))
+        if creates:  # so that a run in the store has a journal that ends it
+            disk_sync.sync_if_possible(self.journal)
         self._on_progress(ack)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import retry
+from orbiter_mlflow.delivery.files import disk_sync
 from orbiter_mlflow.delivery.files.descriptors import Descriptor
 from orbiter_mlflow.delivery.files.preallocation import (
     DISK_FULL,
@@ -121,6 +122,15 @@ class Journal:
             except OSError:
                 refused.append(part)
         return refused
+
+    def sync(self) -> None:
+        """Wait until the disk has what was appended.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        if os.getpid() == self._pid and self._file.is_ours():
+            disk_sync.sync(self._file.number)
 
     def close(self) -> None:
         """Close the file. Later appends are counted as lost."""

@@ -121,6 +121,11 @@ def verified(journal: Path, artifact: Artifact) -> Path:
     return path
 
 
+def folder_of(journal: Path) -> Path:
+    """The folder of the files that are kept beside a journal."""
+    return journal.with_suffix(".files")
+
+
 def discard(journal: Path, artifact: Artifact) -> None:
     """Delete the file of an artifact, but never one outside the journal's own folder.
 
@@ -151,7 +156,7 @@ def _inside(journal: Path, artifact: Artifact) -> Path:
         RejectedError: it would be elsewhere, or the folder is a link or another user's.
         OSError: the folder cannot be examined.
     """
-    folder = journal.with_suffix(".files")
+    folder = folder_of(journal)
     if not _PLAIN_NAME.fullmatch(artifact.file):
         raise _refused(artifact, f"lies outside the journal's own folder: {artifact.file!r}")
     try:
@@ -182,7 +187,7 @@ def _refused(artifact: Artifact, what: str) -> RejectedError:
 @contextmanager
 def _new_file(journal: Path) -> Iterator[tuple[Path, int]]:
     """Create a file beside the journal, for its owner only; remove it if the block fails."""
-    folder = journal.with_suffix(".files")
+    folder = folder_of(journal)
     folder.mkdir(mode=0o700, exist_ok=True)
     file = folder / os.urandom(8).hex()
     fd = os.open(file, READ | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)

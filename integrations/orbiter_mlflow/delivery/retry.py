@@ -73,6 +73,14 @@ people who look at the run right away."""
 ENVIRONMENT_POLL = 0.25
 """Between looks for changes in the environment of the training; one takes some 50 microseconds."""
 
+# -- syncing to the disk ---------------------------------------------------------------------------
+
+SYNC_EVERY = 0.5
+"""Between the beginnings of two passes that sync the journals: half of the second that may be lost
+with the machine, which leaves the disk the other half."""
+SYNC_PAUSE = 0.1
+"""Between the end of a pass and the next one on a disk that is slower than that."""
+
 # -- a training process that waits -----------------------------------------------------------------
 
 WAKE = 0.2

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.ack import Ack, read_ack, read_lane_ack
+from orbiter_mlflow.delivery.durability import EachRecord
 from orbiter_mlflow.delivery.hosts.base import Host
 from orbiter_mlflow.delivery.records import SIDE_LANES, Head, Record
 from orbiter_mlflow.delivery.spool import open_journal, problem_of, quarantine_path
@@ -29,6 +30,7 @@ class RunWriter:
         tracking_uri: the store, with its credentials; `head` has it without.
         flush_timeout: seconds that the user is willing to wait for delivery.
         ack: what delivery has to know from the start; see `spool.open_journal`.
+        sync_each: whether each append waits until the disk has the record.
 
     Attributes:
         uid: of the head.
@@ -46,9 +48,11 @@ class RunWriter:
         tracking_uri: str,
         flush_timeout: float,
         ack: Ack | None = None,
+        sync_each: bool = False,
     ) -> None:
         self.uid = head.uid
         self._journal = open_journal(folder, head, ack)
+        self._each = EachRecord(self._journal) if sync_each else None
         self._host = host
         self._run_id: str | None = None if ack is None else ack.run_id
         self._told = 0
@@ -65,16 +69,24 @@ class RunWriter:
 
     def append(self, record: Record) -> None:
         """Append a record. Never waits for the network, never raises."""
+        self._about_to_append(record)
         self._journal.append(record)
         self._appended()
 
     def offer(self, record: Record) -> list[Record]:
         """Append a record, or return the parts that the disk refuses; see `Journal.offer`."""
+        self._about_to_append(record)
         refused = self._journal.offer(record)
         self._appended()
         return refused
 
+    def _about_to_append(self, record: Record) -> None:
+        if self._each is not None:
+            self._each.about_to_append(record)
+
     def _appended(self) -> None:
+        if self._each is not None:
+            self._each.appended()
         self._host.appended()
         size = self._journal.size
         if size - self._told >= retry.FULL:

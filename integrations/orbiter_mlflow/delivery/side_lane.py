@@ -17,11 +17,13 @@ from orbiter_mlflow.delivery import kept_files, spool
 from orbiter_mlflow.delivery.ack import (
     LaneAck,
     RefusedEntry,
+    ack_path,
     mark,
     read_ack,
     read_lane_ack,
     write_lane_ack,
 )
+from orbiter_mlflow.delivery.files import disk_sync
 from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
 from orbiter_mlflow.delivery.records import ENDED, SIDE_LANES, Artifact, Dataset, Head, Rollouts
@@ -139,9 +141,10 @@ class SideLane(Lane[LaneAck]):
             sink.log_artifact(self._run_id, file, sent)
 
     def _discard(self, entry: dict[str, Any]) -> None:
-        """Remove the kept file of an entry, after the ack: a crash between them repeats the upload,
-        and loses nothing."""
+        """Remove the kept file of an entry, after the ack, on the disk too: a crash between them
+        repeats the upload, and loses nothing."""
         if (kept := self._kept_file(entry)) is not None:
+            disk_sync.sync_if_possible(ack_path(self.journal, self.name))
             kept_files.discard(self.journal, kept)
 
     def _kept_file(self, entry: dict[str, Any]) -> Artifact | None:

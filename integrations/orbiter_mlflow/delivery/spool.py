@@ -30,7 +30,7 @@ from orbiter_mlflow.delivery.ack import (
     write_ack,
     write_lane_ack,
 )
-from orbiter_mlflow.delivery.files import locks
+from orbiter_mlflow.delivery.files import disk_sync, locks
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.journal_reader import is_closed, whole_size
 from orbiter_mlflow.delivery.records import SIDE_LANES, Head, ProcessIdentity
@@ -79,6 +79,7 @@ def quarantine(journal: Path, entry: Mapping[str, object], reason: str) -> None:
     path.touch(mode=0o600)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"reason": reason, **entry}) + "\n")
+    disk_sync.sync_if_possible(path)  # nothing else has it
 
 
 def quarantine_path(journal: Path) -> Path:

@@ -91,6 +91,7 @@ def open_writer(settings: MLflowSettings, head: Head, ack: Ack | None = None) ->
                 tracking_uri=settings.tracking_uri,
                 flush_timeout=settings.flush_timeout,
                 ack=ack,
+                sync_each=settings.durability == "record",
             )
         except OSError as error:
             problem = problem or error

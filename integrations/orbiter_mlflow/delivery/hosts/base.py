@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from orbiter_mlflow.delivery import retry
+from orbiter_mlflow.delivery.durability import Syncer
 from orbiter_mlflow.delivery.hosts.exits import DELIVERY, at_worker_exit
 from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.delivery.spool import is_waiting, problem_of
@@ -31,6 +32,7 @@ class Host(ABC):
         self._pid = os.getpid()
         self._journals: set[Path] = set()
         self._warned: set[Path] = set()
+        self._syncer = Syncer()  # of the journals that no delivery process watches
         at_worker_exit(self, Host._finish, DELIVERY)
 
     def deliver(self, journal: Path, tracking_uri: str, flush_timeout: float) -> None:
@@ -100,6 +102,7 @@ class Host(ABC):
         while (self._under_way() or self._clears_up()) and time.monotonic() < deadline:
             self.wake()
             time.sleep(retry.ACK_POLL)
+        self._syncer.sync()
         for journal in self._waiting():
             problem = problem_of(journal)
             if problem or not self._goes_on_without_us():
@@ -122,7 +125,7 @@ class Host(ABC):
 
 
 class OfflineHost(Host):
-    """Delivers nothing: the journals wait for `orbiter-mlflow sync`."""
+    """Delivers nothing, but syncs the journals: they wait for `orbiter-mlflow sync`."""
 
     waits = False
 
@@ -133,6 +136,7 @@ class OfflineHost(Host):
         """Do nothing."""
 
     def _start(self, journal: Path, tracking_uri: str, flush_timeout: float) -> None:
+        self._syncer.watch(journal)
         _logger.info("offline: deliver it later with: %s", sync_command(journal))
 
     def _exit_wait(self) -> float:

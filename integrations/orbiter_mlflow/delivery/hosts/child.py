@@ -20,6 +20,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -148,6 +149,7 @@ class Server:
                     rendezvous.withdraw(self._pipe, self._orders.fd)
             # Not before those who have the pipe open. A fork of a dead client may keep it for long.
             elif self._orders.ended or now - withdrawn > retry.STRAY_FORK:
+                self._stores.sync()
                 return
 
     def _await_something(self) -> None:
@@ -229,7 +231,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     linger = float(os.environ.get("ORBITER_MLFLOW_LINGER", retry.LINGER))
-    _import_mlflow()
+    # Beside the first orders: the journals that they name are synced meanwhile.
+    threading.Thread(target=_import_mlflow, name="orbiter-import", daemon=True).start()
     Server(Orders(0), None if pipe == "-" else Path(pipe), Client(pid, started), linger).serve()
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from orbiter_mlflow.delivery import retry
+from orbiter_mlflow.delivery.durability import Syncer
 from orbiter_mlflow.delivery.hosts.drain_loop import DrainLoop, open_mlflow
 
 _logger = logging.getLogger(__name__)
@@ -24,9 +25,11 @@ class StoreThreads:
     def __init__(self) -> None:
         self._threads: dict[str, list[_StoreThread]] = {}
         self._by_journal: dict[Path, _StoreThread] = {}
+        self._syncer = Syncer()
 
     def add(self, journal: Path, tracking_uri: str, *, orphaned: bool = False) -> None:
         """Deliver a journal from now on, until it is closed; see `DrainLoop.add`."""
+        self._syncer.watch(journal)
         if not self.knows(journal):
             self._by_journal[journal] = self._least_busy(tracking_uri)
         thread = self._by_journal[journal]
@@ -64,6 +67,10 @@ class StoreThreads:
         """Whether a journal is not completely delivered, except those that a person must fix."""
         self._by_journal = {j: t for j, t in self._by_journal.items() if t.knows(j)}
         return any(thread.is_open() for threads in self._threads.values() for thread in threads)
+
+    def sync(self) -> None:
+        """Sync the journals to the disk once more, because this process ends."""
+        self._syncer.sync()
 
     def _least_busy(self, tracking_uri: str) -> "_StoreThread":
         threads = self._threads.setdefault(tracking_uri, [])

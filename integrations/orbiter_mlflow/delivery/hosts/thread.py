@@ -33,6 +33,7 @@ class DeliveryThread(Host):
 
     def _start(self, journal: Path, tracking_uri: str, flush_timeout: float) -> None:
         self._flush_timeout = max(self._flush_timeout, flush_timeout)
+        self._syncer.watch(journal)
         self._loop.add(journal, tracking_uri)
         self._wake.set()
 
