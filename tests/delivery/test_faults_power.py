@@ -124,7 +124,8 @@ def assert_synced_within_a_second(training: Training, by_training: bool = False)
     for journal in training.journals():
         syncs = sorted(training.log.syncs(journal), key=lambda one: one.end)
         assert by_training == (training.process.pid in {one.pid for one in syncs})
-        assert "MainThread" not in {one.thread for one in syncs}
+        training_thread = (training.process.pid, "MainThread")
+        assert training_thread not in {(one.pid, one.thread) for one in syncs}
         durable = max(one.size for one in syncs)
         delays = [
             max(0.0, next(one.end for one in syncs if one.size >= report.size) - report.returned)
