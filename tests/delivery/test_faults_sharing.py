@@ -1,6 +1,7 @@
 """Trainings of one machine share a delivery process: killed, left, crowded, kept apart."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from waiting import eventually
 pytestmark = pytest.mark.server
 
 POINTS = 200
+EXPECTED = [(step, 1.0 / (step + 1)) for step in range(POINTS)]
 SCRIPT = PRELUDE + textwrap.dedent(
     """
     name = sys.argv[1]
@@ -116,13 +118,15 @@ def assert_whole(uri: str, *names: str) -> None:
     for run in found:
         assert run.info.status == "FINISHED"
         history = client.get_metric_history(run.info.run_id, "train/loss")
-        assert sorted((m.step, m.value) for m in history) == [
-            (step, 1.0 / (step + 1)) for step in range(POINTS)
-        ]
+        assert sorted((m.step, m.value) for m in history) == EXPECTED
 
 
 def client_runs(uri: str) -> list[Run]:
     return list(MlflowClient(uri).search_runs(["0"]))
+
+
+def has_more_than(requests: list[str], count: int) -> bool:
+    return len(requests) > count
 
 
 def has_successor(killed: int) -> bool:
@@ -169,6 +173,36 @@ def test_it_is_killed_under_two_trainings(trainings: Trainings) -> None:
         output(process)
     eventually(all_removed)
     assert_whole(trainings.uri, "a", "b")
+
+
+def test_eight_trainings_go_through_kills_and_a_failing_network(
+    tmp_path: Path, server_uri: str
+) -> None:
+    names = [f"t{number}" for number in range(8)]
+    given = experiment(tmp_path) | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    with Proxy(server_uri) as proxy, running(tmp_path, proxy.uri) as trainings:
+        for kind in ("answer", "drop", "cut"):
+            proxy.add(kind, chance=0.1, rng=random.Random(kind))
+        processes = [trainings.start(name, **given) for name in names]
+        trainings.halfway(*names)
+        for round_ in range(6):
+            killed = only_process()
+            began = len(proxy.requests)
+            eventually(partial(has_more_than, proxy.requests, began + 10))
+            os.kill(killed, signal.SIGKILL)
+            if round_ == 3:
+                trainings.go(*names)
+            eventually(partial(has_successor, killed))
+        for process in processes:
+            output(process)
+        proxy.heal()
+        eventually(all_removed, within=120)
+    client, found = MlflowClient(server_uri), runs_of(server_uri, tmp_path)
+    assert sorted(run.info.run_name for run in found) == names
+    for run in found:
+        assert run.info.status == "FINISHED"
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert sorted((m.step, m.value) for m in history) == EXPECTED
 
 
 def test_one_training_is_killed_and_the_other_goes_on(trainings: Trainings) -> None:

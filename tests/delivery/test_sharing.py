@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orbiter_mlflow.delivery.hosts.sharing import pipe_of
+from orbiter_mlflow.delivery.store_environment import digest
 
 HERE = {"HOME": "/h", "MLFLOW_TRACKING_TOKEN": "t", "https_proxy": "http://p", "AWS_PROFILE": "a"}
 
@@ -33,6 +34,7 @@ def test_trainings_that_differ_in_what_only_they_read_share_one(tmp_path: Path) 
         ("PGPASSWORD", "p"),
         ("MY_STORE_API_KEY", "k"),
         ("HOME", "/other"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "7"),
     ],
 )
 def test_what_reaches_a_store_in_another_way_is_not_shared(
@@ -59,3 +61,10 @@ def test_the_name_of_the_pipe_tells_nothing_of_the_environment(tmp_path: Path) -
     name = pipe_of(tmp_path, os.sep, HERE | {"MLFLOW_TRACKING_PASSWORD": "short"}).name
     assert len(name) == len(".delivery") + 32
     assert int(name.removesuffix(".delivery"), 16)
+
+
+def test_settings_of_requests_leave_the_credentials_the_same() -> None:
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "ORBITER_MLFLOW_LINGER", "MLFLOW_RUN_ID"):
+        assert digest(HERE | {name: "7"}) == digest(HERE)
+    for name in ("MLFLOW_TRACKING_USERNAME", "AWS_PROFILE", "MLFLOW_GATEWAY_TOKEN"):
+        assert digest(HERE | {name: "7"}) != digest(HERE)

@@ -74,7 +74,6 @@ class Journal:
         self._numbers = itertools.count(1)
         self._pid = os.getpid()
         self._torn = False
-        self._ended = False
         self._closed = False
         self._size = 0
         # Reentrant: a garbage collection in the middle of it may close the run of another trainer.
@@ -140,7 +139,7 @@ class Journal:
         if self._file.is_ours():
             free_unused(self._file.number)
         self._file.close()
-        self._writer_lock.close(remove=self._ended)
+        self._writer_lock.close(remove=False)
 
     def _begin(self, line: bytes) -> None:
         try:
@@ -155,7 +154,6 @@ class Journal:
             self._refused(part, error)
         else:
             self._deferred.forget(part)
-            self._ended = isinstance(part, Close)
 
     def _refused(self, part: Record, error: OSError) -> None:
         if not self._warned:

@@ -65,8 +65,8 @@ CONNECT = 2.0
 takes some 10 ms."""
 MOVE = 5.0
 """Between two moves to another delivery process because the environment has changed, at least."""
-MAX_STARTS = 5
-"""Times that a delivery process is started before a thread takes over."""
+MAX_STARTS, LIVED_LONG = 5, 60.0
+"""Times that a delivery process is started before a thread takes over, unless one lived so long."""
 EXIT_WAIT = 5.0
 """How long the exit of a training process waits for its delivery process, which outlives it: for
 people who look at the run right away."""

@@ -16,6 +16,7 @@ from orbiter_mlflow.delivery.files import locks
 from orbiter_mlflow.delivery.files.descriptors import Descriptor
 from orbiter_mlflow.delivery.process_identity import is_gone, runs_elsewhere
 from orbiter_mlflow.delivery.records import ProcessIdentity
+from orbiter_mlflow.delivery.store_environment import digest, present
 
 _NOTE = 128
 """Bytes at the start of the file for the note that says whether the lock can be relied on."""
@@ -31,6 +32,7 @@ class WriterLock:
 
     def __init__(self, journal: Path) -> None:
         self._path = path_of(journal)
+        self._stores = digest(present())
         self._file: Descriptor | None = None
         self._next = time.monotonic() + retry.WRITER_LOCK_CHECK
         with contextlib.suppress(OSError):
@@ -61,8 +63,8 @@ class WriterLock:
                 os.ftruncate(self._file.number, _NOTE)
 
     def close(self, *, remove: bool) -> None:
-        """Release the lock. Without `remove` the file stays, to show later that the writer of a
-        journal that does not end with a `Close` is gone."""
+        """Release the lock. Without `remove` the file stays beside the journal, to show later that
+        the writer is gone, and with which credentials it wrote."""
         if self._file is None:
             return
         if remove:
@@ -74,7 +76,7 @@ class WriterLock:
     def _lock(self) -> None:
         assert self._file is not None  # noqa: S101  as both callers see to
         fd = self._file.number
-        note = {"locked": locks.hold(fd), "inode": os.fstat(fd).st_ino}
+        note = {"locked": locks.hold(fd), "inode": os.fstat(fd).st_ino, "stores": self._stores}
         os.lseek(fd, 0, os.SEEK_SET)
         os.write(fd, json.dumps(note).encode().ljust(_NOTE))
 
@@ -102,11 +104,22 @@ def is_alive(journal: Path, writer: ProcessIdentity) -> bool:
         return False
 
 
+def had_credentials(journal: Path, stores: str) -> bool:
+    """Whether the writer of a journal had the credentials with the digest `stores`; see
+    `store_environment`. True for one whose writer noted none, as earlier versions did."""
+    try:
+        with path_of(journal).open("rb") as file:
+            return bool(json.loads(file.read(_NOTE)).get("stores", stores) == stores)
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
 def _was_left(path: Path) -> bool:
     """Whether a lock was held and no longer is; a copy of the file proves nothing."""
     try:
         with path.open("rb") as file:
             note, inode = json.loads(file.read(_NOTE)), os.fstat(file.fileno()).st_ino
-        return note == {"locked": True, "inode": inode} and locks.is_held(path) is False
-    except (OSError, ValueError):
+        ours = note["locked"] is True and note["inode"] == inode
+        return ours and locks.is_held(path) is False
+    except (OSError, ValueError, LookupError, TypeError):
         return False

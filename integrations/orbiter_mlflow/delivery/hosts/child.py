@@ -22,7 +22,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from orbiter_mlflow.delivery.hosts.store_threads import StoreThreads
 from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.delivery.process_identity import is_gone, this_process
 from orbiter_mlflow.delivery.store_uri import same_store
-from orbiter_mlflow.delivery.writer_lock import is_dead
+from orbiter_mlflow.delivery.writer_lock import had_credentials, is_dead
 
 _logger = logging.getLogger(__name__)
 
@@ -74,12 +73,14 @@ class Client:
         pid: its number.
         started: when it was started, as /proc says; empty where that is unknown.
         journals: those that it gave here, with their tracking URIs.
+        stores: the digest of its credentials when it gave the last of them.
         pidfd: becomes readable when the process dies; None where there is no such thing.
     """
 
     pid: int
     started: str
     journals: dict[Path, str] = field(default_factory=dict)
+    stores: str = ""
     pidfd: int | None = None
 
     def __post_init__(self) -> None:
@@ -170,6 +171,7 @@ class Server:
         started: str,
         journal: str = "",
         tracking_uri: str = "",
+        stores: str = "",
         *,
         wake: bool = False,
         leaves: bool = False,
@@ -185,6 +187,7 @@ class Server:
             known = self._clients[who] = Client(client, started)
         if journal:
             known.journals[Path(journal)] = tracking_uri
+            known.stores = stores
             self._stores.add(Path(journal), tracking_uri)
         else:
             self._stores.look(known.journals.values(), hurry=wake)
@@ -196,22 +199,24 @@ class Server:
         client.close()
         self._stores.orphan(client.journals)
         for folder in {journal.parent for journal in client.journals}:
-            self._adopt_orphans(folder, set(client.journals.values()))
+            self._adopt_orphans(folder, client)
 
-    def _adopt_orphans(self, folder: Path, uris: Iterable[str]) -> None:
+    def _adopt_orphans(self, folder: Path, client: Client) -> None:
         """Take over journals that earlier processes of this machine left behind, except offline
         ones.
 
-        Only journals that nobody else can have written, and only those for the stores that the
-        client delivers to: its credentials go nowhere else.
+        Only journals that nobody else can have written, with the same credentials, and only those
+        for the stores that the client delivers to: its credentials go nowhere else.
         """
+        uris = set(client.journals.values())
         for journal in spool.journals(folder):
             if self._stores.knows(journal) or not spool.is_ours(journal):
                 continue
             with contextlib.suppress(OSError, ValueError):
                 head = read_head(journal)
                 uri = next((uri for uri in uris if same_store(uri, head.tracking_uri)), None)
-                if head.live and uri is not None and is_dead(journal, head.writer):
+                left = head.live and is_dead(journal, head.writer)
+                if left and uri is not None and had_credentials(journal, client.stores):
                     self._stores.add(journal, uri, orphaned=True)
 
 

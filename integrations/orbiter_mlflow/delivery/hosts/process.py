@@ -23,6 +23,7 @@ from orbiter_mlflow.delivery.hosts.base import Host, host_of
 from orbiter_mlflow.delivery.hosts.environment import Environment
 from orbiter_mlflow.delivery.hosts.thread import DeliveryThread
 from orbiter_mlflow.delivery.process_identity import this_process
+from orbiter_mlflow.delivery.store_environment import digest, present
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class DeliveryProcess(Host):
         self._me = {"client": me.pid, "started": me.started}
         self._lock = threading.Lock()
         self._pipe: Descriptor | None = None
-        self._starts = 0
+        self._starts, self._started = 0, 0.0
         self._orders: dict[Path, bytes] = {}
         self._queue: deque[bytes] = deque()
         self._nudge = b""
@@ -86,7 +87,8 @@ class DeliveryProcess(Host):
             self._fallback.deliver(journal, tracking_uri, flush_timeout)
             return
         self._spool = journal.parent
-        order = self._order(journal=str(journal), tracking_uri=tracking_uri)
+        stores = digest(present())
+        order = self._order(journal=str(journal), tracking_uri=tracking_uri, stores=stores)
         self._orders[journal] = order
         self._queue.append(order)
         self._send()
@@ -199,7 +201,7 @@ class DeliveryProcess(Host):
             raise OSError("this system has no fork")
         if spool is not None and longest <= select.PIPE_BUF:
             try:
-                pipe = sharing.pipe_of(spool, self._folder)
+                pipe = sharing.pipe_of(spool, self._folder, present())
                 fd = rendezvous.connect(pipe, spool / launch.LOG, partial(self._launch, pipe))
             except OSError as error:
                 _logger.info("this process has a delivery process of its own: %s", error)
@@ -218,7 +220,9 @@ class DeliveryProcess(Host):
         return writing
 
     def _launch(self, pipe: Path | None, reading: int) -> None:
-        self._starts += 1
+        now = time.monotonic()
+        self._starts = 1 if now - self._started > retry.LIVED_LONG else self._starts + 1
+        self._started = now
         launch.start(reading, pipe, self._spool, self._folder)
 
     def _close(self) -> None:

@@ -13,17 +13,13 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from orbiter_mlflow.delivery.hosts.environment import for_stores
 from orbiter_mlflow.delivery.process_identity import this_process
-
-_ROUNDS = 20_000
-"""Of PBKDF2, some 10 ms: names of files are seen by more people than environments are, and a short
-password must not be guessed from one."""
+from orbiter_mlflow.delivery.store_environment import digest, for_stores, is_mere_setting
 
 _NAMESPACES = ("ipc", "mnt", "net", "pid", "user", "uts")
 
 
-def pipe_of(spool: Path, folder: str, environ: Mapping[str, str] = os.environ) -> Path:
+def pipe_of(spool: Path, folder: str, environ: Mapping[str, str]) -> Path:
     """The named pipe of the delivery process that serves this process.
 
     Args:
@@ -31,10 +27,10 @@ def pipe_of(spool: Path, folder: str, environ: Mapping[str, str] = os.environ) -
         folder: the working folder of delivery.
         environ: the environment of the training.
     """
-    shared = [_machine(), _python(), folder, sorted(for_stores(environ).items())]
-    text = json.dumps(shared).encode()
-    digest = hashlib.pbkdf2_hmac("sha256", text, b"orbiter-mlflow", _ROUNDS, dklen=16)
-    return spool / f"{digest.hex()}.delivery"
+    settings = [item for item in for_stores(environ).items() if is_mere_setting(item[0])]
+    shared = [_machine(), _python(), folder, digest(environ), sorted(settings)]
+    name = hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:32]
+    return spool / f"{name}.delivery"
 
 
 def _machine() -> list[str]:
