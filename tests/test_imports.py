@@ -16,7 +16,7 @@ SOURCES = {"orbiter": ROOT, "orbiter_mlflow": ROOT / "integrations"}
 
 LAYOUT = {
     "__main__": "cli",
-    "": "config errors mixin runs settings",  # the public names
+    "": "config errors mixin runs settings tracking",  # the public names
     "pytest_plugin": "errors gate settings text",
     "cli": "config delivery errors gate mixin names redaction runs settings text ui",
     "gate": "delivery errors names provenance redaction runs settings text ui",
@@ -24,7 +24,7 @@ LAYOUT = {
     "mixin": "errors plugin settings tracking ui",
     "ui": "names runs text",
     "runs": "config delivery errors names provenance redaction settings text",
-    "tracking": "config delivery names provenance redaction settings text",
+    "tracking": "config delivery errors names provenance redaction settings text",
     "provenance": "errors names redaction text",
     "params": "config",
     "transformers": "",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ReportFileError,
         RunNotFoundError,
         StoreError,
+        SweepError,
         TrackingError,
         TransientError,
         UnknownFormatError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from orbiter_mlflow.mixin import MLflowTrainerMixin
     from orbiter_mlflow.runs.load_config import load_config
     from orbiter_mlflow.settings import MLflowSettings
+    from orbiter_mlflow.tracking.sweeps.sweep import Sweep
 
 __all__ = [
     "BlessError",
@@ -58,6 +60,8 @@ __all__ = [
     "ReportFileError",
     "RunNotFoundError",
     "StoreError",
+    "Sweep",
+    "SweepError",
     "TrackingError",
     "TransientError",
     "UnknownFormatError",
@@ -72,6 +76,7 @@ __all__ = [
 _HOMES = {
     "MLflowSettings": "settings",
     "MLflowTrainerMixin": "mixin",
+    "Sweep": "tracking.sweeps.sweep",
     "config_from_params": "config.encoding",
     "config_from_text": "config.text",
     "config_to_params": "config.encoding",

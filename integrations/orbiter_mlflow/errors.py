@@ -2,6 +2,7 @@
 
 OrbiterMLflowError
 ├── TrackingError          tracking cannot do what was asked for: do what the message says
+├── SweepError             a sweep cannot be opened, or not be asked now: do what the message says
 ├── ConfigError            a config cannot be rebuilt: read `problems`, pass `overrides=`
 ├── UnreadableError        one text cannot be read as a config value: correct the text
 ├── StoreError             a tracking store cannot be read: check the URI, the server, the login
@@ -50,6 +51,7 @@ __all__ = [
     "ReportFileError",
     "RunNotFoundError",
     "StoreError",
+    "SweepError",
     "TrackingError",
     "TransientError",
     "UnknownFormatError",
@@ -73,6 +75,10 @@ class TrackingError(OrbiterMLflowError, TrainerError):
     def __init__(self, message: str, metrics: TrainMetrics | None = None) -> None:
         super().__init__(message)
         self.metrics = metrics
+
+
+class SweepError(OrbiterMLflowError):
+    """A sweep cannot be opened as was asked, or is not open; the message says what to do."""
 
 
 # -- configs -------------------------------------------------------------------------------------

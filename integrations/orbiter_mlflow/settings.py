@@ -33,6 +33,23 @@ Identifier = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*$", max_le
 """The id of a run or an experiment (mlflow/utils/validation.py)."""
 
 
+class SweepMembership(BaseModel):
+    """Which sweep a run belongs to; `Sweep.settings` and `Sweep.environment` make it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uid: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    """The uid of the journal that creates the parent run, whose id may not be known yet."""
+    name: str
+    """The sweep's name, for the tag by which its runs are found."""
+    number: int
+    """Counts the children that the sweep has given settings to, from 1."""
+    folder: Path
+    """Where the children note their results, so that the parent can count them."""
+    metric: str | None = None
+    """The metric by which children are ranked."""
+
+
 class MLflowSettings(BaseModel):
     """How one trainer is tracked. Immutable; unknown fields are refused.
 
@@ -55,6 +72,9 @@ class MLflowSettings(BaseModel):
     """Id of a run to resume, instead of creating one."""
     parent_run_id: Identifier | None = None
     """Id of the run under which the UI nests this one."""
+    sweep: SweepMembership | None = None
+    """The sweep under whose run the UI nests this one, instead of `parent_run_id`; set by `Sweep`.
+    As a variable, JSON."""
     tags: dict[str, str] = {}
     """Tags of the run. Names that begin with `orbiter.` are refused with a warning."""
     eval_names: dict[str, Annotated[str, Field(min_length=1, max_length=250)]] = {}
@@ -183,8 +203,8 @@ def _explicit(settings: MLflowSettings | None) -> dict[str, Any]:
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """Read settings from environment variables: `ORBITER_MLFLOW_<FIELD>`, else MLflow's own.
 
-    `ORBITER_MLFLOW_TAGS` and `ORBITER_MLFLOW_EVAL_NAMES` are JSON objects, `ORBITER_MLFLOW_REDACT`
-    and `ORBITER_MLFLOW_SKIP_PROVENANCE` are comma-separated lists.
+    `ORBITER_MLFLOW_TAGS`, `ORBITER_MLFLOW_EVAL_NAMES` and `ORBITER_MLFLOW_SWEEP` are JSON objects,
+    `ORBITER_MLFLOW_REDACT` and `ORBITER_MLFLOW_SKIP_PROVENANCE` are comma-separated lists.
     """
     values: dict[str, Any] = {}
     for name in MLflowSettings.model_fields:
@@ -213,14 +233,35 @@ def to_environment(values: Mapping[str, str | None], environ: Mapping[str, str])
     return changed
 
 
+def as_environment(settings: MLflowSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment by which a child process gets `settings`, and no others.
+
+    Args:
+        settings: all of them.
+        environ: the environment to change.
+    """
+    variables = {_PREFIX + name.upper() for name in MLflowSettings.model_fields}
+    others = variables | {*_MLFLOW_VARIABLES.values()}
+    values = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    return {name: text for name, text in environ.items() if name not in others} | {
+        _PREFIX + name.upper(): _text(value) for name, value in values.items()
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _parsed(name: str, text: str) -> Any:
     if name in ("redact", "skip_provenance"):
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    if name in ("tags", "eval_names"):
+    if name in ("tags", "eval_names", "sweep"):
         try:
             return json.loads(text)
         except ValueError:
-            return text  # pydantic says that it is no dictionary, and names the field
+            return text  # pydantic says that it is no object, and names the field
     return text
 
 

@@ -1,6 +1,6 @@
 """A tracking store in memory, a fake `Sink` for tests of delivery."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,6 +80,14 @@ class MemorySink:
     def find_runs_anywhere(self, uid: str) -> Sequence[str]:
         with _Request(self, "find_runs_anywhere"):
             return [i for i, run in self.runs.items() if run.tags.get(names.UID) == uid]
+
+    def find_children(self, run_id: str) -> Mapping[str, str]:
+        with _Request(self, "find_children"):
+            return {
+                run.tags[names.UID]: i
+                for i, run in self.runs.items()
+                if run.tags.get(names.PARENT_RUN_ID) == run_id
+            }
 
     def log_batch(
         self,

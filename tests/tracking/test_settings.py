@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from orbiter_mlflow import MLflowSettings
 from orbiter_mlflow.settings import (
+    SweepMembership,
+    as_environment,
     claim_environment_run_id,
     from_environment,
     resolve,
@@ -22,6 +24,7 @@ GIVEN: dict[str, Any] = {
     "run_name": "given",
     "run_id": "a" * 32,
     "parent_run_id": "b" * 32,
+    "sweep": SweepMembership(uid="c" * 32, name="s", number=1, folder=Path("/given")),
     "tags": {"by": "given"},
     "eval_names": {"0123abcd": "hard"},
     "description": "given",
@@ -48,6 +51,9 @@ FROM_ENVIRONMENT = {
     "ORBITER_MLFLOW_RUN_NAME": "given",
     "ORBITER_MLFLOW_RUN_ID": "a" * 32,
     "ORBITER_MLFLOW_PARENT_RUN_ID": "b" * 32,
+    "ORBITER_MLFLOW_SWEEP": json.dumps(
+        {"uid": "c" * 32, "name": "s", "number": 1, "folder": "/given"}
+    ),
     "ORBITER_MLFLOW_TAGS": '{"by": "given"}',
     "ORBITER_MLFLOW_EVAL_NAMES": '{"0123abcd": "hard"}',
     "ORBITER_MLFLOW_DESCRIPTION": "given",
@@ -92,6 +98,18 @@ def test_each_field_goes_by_keyword_then_class_then_environment(name: str) -> No
 
 def test_all_of_the_environment_at_once() -> None:
     assert resolve(None, None, FROM_ENVIRONMENT) == MLflowSettings(**GIVEN)
+
+
+def test_a_child_process_gets_just_these_settings_by_its_environment() -> None:
+    inherited = {"MLFLOW_RUN_ID": "e" * 32, "MLFLOW_EXPERIMENT_NAME": "theirs", "PATH": "/bin"}
+    for settings in (
+        MLflowSettings(**{**GIVEN, "tags": {"a": "1, 2"}}),
+        MLflowSettings(experiment_id="3", progress=True, system_metrics=False),
+        MLflowSettings(),
+    ):
+        environ = as_environment(settings, FROM_ENVIRONMENT | inherited)
+        assert resolve(None, None, environ) == settings
+        assert environ["PATH"] == "/bin"
 
 
 def test_sources_are_mixed_field_by_field() -> None:
@@ -146,6 +164,8 @@ def test_of_two_sources_only_one_names_the_experiment() -> None:
         ("run_id", "no id"),
         ("run_id", "id\n"),
         ("parent_run_id", ""),
+        ("sweep", "lr-scan"),
+        ("sweep", {"uid": "no uid", "name": "s", "number": 1, "folder": "/f"}),
         ("tags", {"a": 1}),
         ("tags", ["a"]),
         ("description", 3),

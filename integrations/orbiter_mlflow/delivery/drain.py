@@ -42,6 +42,7 @@ from orbiter_mlflow.delivery.records import (
 from orbiter_mlflow.delivery.resumption import config_changes, starting
 from orbiter_mlflow.delivery.side_lane import nothing_waits
 from orbiter_mlflow.delivery.sink import Sink
+from orbiter_mlflow.delivery.sweep_children import name_best
 from orbiter_mlflow.errors import DeliveryError, HeldError, RejectedError, TransientError
 
 _logger = logging.getLogger(__name__)
@@ -247,6 +248,7 @@ class Drain(Lane[Ack]):
         self._settled = False
         if not self._head.as_written:
             description_guard.fill_in(self._sink, self._run_id, batch.tags)
+        name_best(batch.tags, self._sink, self._head, self._earlier, self._run_of)
         refused: list[tuple[dict[str, Any], DeliveryError]] = []
         try:
             self._log(batch, batch.tags | mark(self._head.uid, batch.end))

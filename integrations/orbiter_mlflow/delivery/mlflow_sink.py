@@ -5,7 +5,7 @@ set.
 """
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from itertools import chain
 from pathlib import Path
@@ -28,7 +28,7 @@ from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_
 from orbiter_mlflow.delivery.mlflow_client.older_servers import OlderServers
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
 from orbiter_mlflow.delivery.mlflow_client.traces import send
-from orbiter_mlflow.delivery.mlflow_client.uids import runs_with_uid
+from orbiter_mlflow.delivery.mlflow_client.uids import children_of, runs_with_uid
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, RunStatus, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step, last_system_step
 from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
@@ -170,6 +170,10 @@ class MLflowSink:
     @_translated
     def find_runs_anywhere(self, uid: str) -> Sequence[str]:
         return runs_with_uid(self._client, uid)
+
+    @_translated
+    def find_children(self, run_id: str) -> Mapping[str, str]:
+        return children_of(self._client, run_id)
 
     @_to_a_run
     def log_batch(

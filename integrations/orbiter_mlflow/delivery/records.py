@@ -178,6 +178,8 @@ class Artifact:
         folder: the artifact folder to upload into; None for the root.
         size: bytes.
         sha256: hexadecimal digest of the content.
+        names_runs: a table whose column `run_id` may hold uids of journals, for which delivery puts
+            the ids of their runs.
     """
 
     file: str
@@ -185,6 +187,7 @@ class Artifact:
     folder: str | None
     size: int
     sha256: str
+    names_runs: bool = False
     kind: Literal["artifact"] = "artifact"
 
 

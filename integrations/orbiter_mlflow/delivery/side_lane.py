@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery import kept_files, spool
+from orbiter_mlflow.delivery import kept_files, spool, sweep_children
 from orbiter_mlflow.delivery.ack import (
     LaneAck,
     RefusedEntry,
@@ -138,7 +138,8 @@ class SideLane(Lane[LaneAck]):
             sink.log_traces(self._run_id, traces_of(sent, file.read_bytes(), key))
         elif isinstance(sent, Artifact):
             file = kept_files.verified(self.journal, sent)
-            sink.log_artifact(self._run_id, file, sent)
+            with sweep_children.with_names(file, sent, self.journal, self._run_id, sink) as whole:
+                sink.log_artifact(self._run_id, whole, sent)
 
     def _discard(self, entry: dict[str, Any]) -> None:
         """Remove the kept file of an entry, after the ack, on the disk too: a crash between them

@@ -1,6 +1,6 @@
 """The tracking store as delivery sees it: `MLflowSink` implements it, and tests use a fake."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +30,9 @@ class Sink(Protocol):
 
     def find_runs_anywhere(self, uid: str) -> Sequence[str]:
         """Find the runs of any experiment that carry a uid, oldest first."""
+
+    def find_children(self, run_id: str) -> Mapping[str, str]:
+        """The runs of its experiment that are nested under a run: uid -> run id."""
 
     def log_batch(
         self,

@@ -45,7 +45,10 @@ _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _UID = re.compile(r"[0-9a-f]{32}")
-_NOT_OURS = ("tracking_uri", "experiment", "experiment_id", "run_id", "run_name", "parent_run_id")
+_NOT_OURS = (
+    *("tracking_uri", "experiment", "experiment_id"),
+    *("run_id", "run_name", "parent_run_id", "sweep"),
+)
 """Settings of a trainer's run: MLflow's clients say these themselves."""
 
 

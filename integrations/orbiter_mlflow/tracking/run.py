@@ -31,6 +31,7 @@ from orbiter_mlflow.tracking.progress import Bar, open_bar
 from orbiter_mlflow.tracking.provenance_collector import Collector
 from orbiter_mlflow.tracking.run_journal import open_run_journal
 from orbiter_mlflow.tracking.steps import Steps
+from orbiter_mlflow.tracking.sweeps.child import SweepChild
 from orbiter_mlflow.tracking.system_metrics.sampler import Sampler
 
 _logger = quiet_logger(__name__)
@@ -85,6 +86,7 @@ class TrackedRun:
         self._config: TrainConfig | None = None
         self._params_written = False
         self._sampler = Sampler(settings.system_metrics)
+        self._in_sweep = SweepChild(settings)
         self._lifecycle = LifecycleStatus(self._sampler.stop)
         self._provenance: Collector | None = None
         self._artifacts: RunArtifacts | None = None
@@ -308,6 +310,7 @@ class TrackedRun:
             self._early.append(record)
         else:
             self.writer.append(record)
+            self._in_sweep.appended(record)
 
     def _append_all(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -337,7 +340,7 @@ class TrackedRun:
             return
         self._pid = os.getpid()
         at_worker_exit(self, TrackedRun.close, RUNS)
-        self._tags({names.TRAINER: self._trainer, **source})
+        self._tags({names.TRAINER: self._trainer, **source, **self._in_sweep.opened(self.writer)})
         for key, value in settings.tags.items():
             self.set_tag(key, value)
         self._append_all(self._early)

@@ -59,11 +59,12 @@ def open_run_journal(
         experiment_id=settings.experiment_id,
         run_id=settings.run_id,
         run_name=None if name is None else tag_value(redactor.text(name)),
-        parent_run_id=settings.parent_run_id,
+        parent_run_id=None if settings.sweep else settings.parent_run_id,
+        parent_uid=settings.sweep.uid if settings.sweep else None,
         user=user,
         keep=settings.keep_journals,
         live=settings.delivery != "offline",
-        folder=_working_folder(redactor),
+        folder=working_folder(redactor),
     )
     return open_writer(settings, head)
 
@@ -113,7 +114,8 @@ def _warn_of_fallback(folder: Path, problem: OSError | None) -> None:
     )
 
 
-def _working_folder(redactor: Redactor) -> str | None:
+def working_folder(redactor: Redactor) -> str | None:
+    """The working folder of this process, as a head has it; None if it has been removed."""
     try:
         return tag_value(redactor.text(str(Path.cwd())))
     except OSError:  # it has been removed

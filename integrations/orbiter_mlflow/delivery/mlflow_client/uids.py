@@ -1,4 +1,4 @@
-"""Find runs by the uid of the journal that created them."""
+"""Find runs by the uid of the journal that created them, and the other way round."""
 
 from collections.abc import Sequence
 
@@ -29,6 +29,31 @@ def runs_with_uid(
         order_by=["attributes.start_time ASC"],
     )
     return [str(run.info.run_id) for run in found]
+
+
+def children_of(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """The runs of its experiment that are nested under a run: the uid of the journal that created
+    each -> its run id.
+
+    Args:
+        client: of the store.
+        run_id: the run.
+    """
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_runs(
+            [client.get_run(run_id).info.experiment_id],
+            filter_string=f"tags.`{names.PARENT_RUN_ID}` = '{run_id}'",
+            max_results=1000,
+            page_token=token,
+        )
+        for run in page:
+            if names.UID in run.data.tags:
+                found[run.data.tags[names.UID]] = str(run.info.run_id)
+        token = page.token
+        if not token:
+            return found
 
 
 def _experiments(client: MlflowClient) -> list[str]:

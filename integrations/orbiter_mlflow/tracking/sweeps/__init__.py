@@ -1,0 +1,1 @@
+"""Sweeps: one parent run for many trainers, with what became of them."""
