@@ -36,37 +36,39 @@ async def child(sweep: Sweep, rate: float, *, fails: bool = False) -> Tracked:
 
 
 def parent_of(uri: str, sweep: Sweep) -> Run:
-    """The parent's run, once all of it is delivered."""
+    """The parent's run, once it has ended in the store."""
+    return eventually(lambda: ended_run(uri, sweep.id))
+
+
+def ended_run(uri: str, uid: str | None) -> Run | None:
+    """The run of a journal, if it has ended in the store."""
     client = MlflowClient(uri)
-
-    def ended() -> Run | None:
-        places = [one.experiment_id for one in client.search_experiments()]
-        found = client.search_runs(places, f"tags.`{names.UID}` = '{sweep.id}'")
-        assert len(found) <= 1
-        whole = [run for run in found if run.info.end_time and table_or_none(uri, run)]
-        return whole[0] if whole else None
-
-    return eventually(ended)
+    places = [one.experiment_id for one in client.search_experiments()]
+    found = client.search_runs(places, f"tags.`{names.UID}` = '{uid}'")
+    assert len(found) <= 1
+    return found[0] if found and found[0].info.end_time else None
 
 
-def children(uri: str, parent: Run) -> list[Run]:
-    """The runs that are nested under a parent."""
+def children(uri: str, parent: Run) -> dict[str, Run]:
+    """The runs that are nested under a parent, by their learning rates."""
     nested = f"tags.`{names.PARENT_RUN_ID}` = '{parent.info.run_id}'"
-    return [*MlflowClient(uri).search_runs([parent.info.experiment_id], nested)]
+    found = MlflowClient(uri).search_runs([parent.info.experiment_id], nested)
+    return {run.data.params.get("learning_rate", ""): run for run in found}
 
 
-def table(uri: str, parent: Run) -> dict[str, Any]:
-    """The table of the children."""
-    found = table_or_none(uri, parent)
-    assert found is not None
+def counts(parent: Run) -> dict[str, int]:
+    """How many children have which status."""
+    found: dict[str, int] = json.loads(parent.data.tags[names.SWEEP_CHILDREN])
     return found
 
 
-def table_or_none(uri: str, parent: Run) -> dict[str, Any] | None:
+def table(uri: str, parent: Run) -> dict[str, Any]:
+    """The table of the children, once it is uploaded."""
     client = MlflowClient(uri)
     path = "sweep/children.json"
-    if path not in [file.path for file in client.list_artifacts(parent.info.run_id, "sweep")]:
-        return None
+    eventually(
+        lambda: path in [file.path for file in client.list_artifacts(parent.info.run_id, "sweep")]
+    )
     with TemporaryDirectory() as folder:
         content = Path(client.download_artifacts(parent.info.run_id, path, folder)).read_bytes()
     found: dict[str, Any] = json.loads(content)

@@ -1,39 +1,62 @@
-"""Sweeps in one process: what the parent run says of its children, on a store that is up."""
+"""Sweeps in one process, on a store that is up: what the parent says of its children."""
 
 import asyncio
+import gc
 import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from orbiter_mlflow import MLflowSettings, Sweep, names
-from sweeps import child, children, parent_of, table
+from journals import HEAD, done
+from orbiter_mlflow import MLflowSettings, Sweep, SweepError, names
+from orbiter_mlflow.delivery.spool_folder import default_spool
+from orbiter_mlflow.tracking.sweeps.folder import ChildNote
+from orbiter_mlflow.tracking.sweeps.summary import Ranking, summary_of
+from sweeps import child, children, counts, parent_of, table, trainer_of
+
+LOWER: dict[str, Any] = {"metric": "train/loss", "direction": "lower"}
+
+
+def scan(uri: str, **settings: Any) -> MLflowSettings:
+    return MLflowSettings(tracking_uri=uri, experiment="scan", **settings)
+
+
+def stopped(sweep: Sweep, *rates: float, by: BaseException) -> None:
+    """A sweep that an exception ends after some children."""
+    with sweep:
+        for rate in rates:
+            asyncio.run(child(sweep, rate))
+        raise by
 
 
 def test_the_parent_has_counts_the_best_child_and_a_table(sqlite_uri: str) -> None:
-    async def scan() -> Sweep:
-        settings = MLflowSettings(tracking_uri=sqlite_uri, experiment="scan")
-        async with Sweep("lr-scan", settings, metric="train/loss", direction="lower") as sweep:
+    async def run() -> Sweep:
+        async with Sweep("lr-scan", scan(sqlite_uri, tags={"team": "rl"}), **LOWER) as sweep:
             await asyncio.gather(*(child(sweep, rate) for rate in (0.5, 0.25, 0.75)))
             with pytest.raises(Exception, match="diverged"):
                 await child(sweep, 0.1, fails=True)
         return sweep
 
-    sweep = asyncio.run(scan())
+    sweep = asyncio.run(run())
     parent = parent_of(sqlite_uri, sweep)
-    nested = {run.data.params["learning_rate"]: run for run in children(sqlite_uri, parent)}
-    assert parent.info.run_name == "lr-scan"
-    assert parent.info.status == "FINISHED"
+    nested = children(sqlite_uri, parent)
+    assert (parent.info.run_name, parent.info.status) == ("lr-scan", "FINISHED")
     assert sweep.run_id == parent.info.run_id
     assert nested.keys() == {"0.5", "0.25", "0.75", "0.1"}
     assert {run.data.tags[names.SWEEP] for run in [parent, *nested.values()]} == {"lr-scan"}
+    assert {run.data.tags["team"] for run in [parent, *nested.values()]} == {"rl"}
     tags = parent.data.tags
-    assert json.loads(tags[names.SWEEP_CHILDREN]) == {"FAILED": 1, "FINISHED": 3}
+    assert counts(parent) == {"FAILED": 1, "FINISHED": 3}
     assert tags[names.SWEEP_METRIC] == "train/loss (lower)"
     assert tags[names.SWEEP_BEST] == nested["0.25"].info.run_id
     assert float(tags[names.SWEEP_BEST_VALUE]) == 0.25
     shown = table(sqlite_uri, parent)
     assert shown["columns"] == ["run_id", "name", "status", "train/loss", "learning_rate"]
-    assert [(row[0], row[2], row[3], row[4]) for row in shown["data"]] == [
+    assert [(row[0], *row[2:]) for row in shown["data"]] == [
         (nested["0.25"].info.run_id, "FINISHED", 0.25, "0.25"),
         (nested["0.5"].info.run_id, "FINISHED", 0.5, "0.5"),
         (nested["0.75"].info.run_id, "FINISHED", 0.75, "0.75"),
@@ -43,3 +66,239 @@ def test_the_parent_has_counts_the_best_child_and_a_table(sqlite_uri: str) -> No
     assert json.loads(tags[names.LOGGED_TABLES]) == [
         {"path": "sweep/children.json", "type": "table"}
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(RuntimeError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(), "KILLED")],
+)
+def test_an_exception_that_leaves_the_block_ends_the_parent(
+    error: BaseException, status: str, sqlite_uri: str
+) -> None:
+    sweep = Sweep("lr-scan", scan(sqlite_uri))
+    with pytest.raises(type(error)):
+        stopped(sweep, 0.5, by=error)
+    parent = parent_of(sqlite_uri, sweep)
+    assert parent.info.status == status
+    assert children(sqlite_uri, parent)["0.5"].info.status == "FINISHED"
+    assert names.SWEEP_BEST not in parent.data.tags  # no metric was named
+
+
+def test_a_cancelled_sweep_is_killed(sqlite_uri: str) -> None:
+    async def run() -> Sweep:
+        entered = asyncio.Event()
+        sweep = Sweep("lr-scan", scan(sqlite_uri))
+
+        async def forever() -> None:
+            async with sweep:
+                entered.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(forever())
+        await entered.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return sweep
+
+    assert parent_of(sqlite_uri, asyncio.run(run())).info.status == "KILLED"
+
+
+def test_a_child_without_a_run_is_told_and_one_that_only_began_is_killed(sqlite_uri: str) -> None:
+    with Sweep("lr-scan", scan(sqlite_uri), **LOWER) as sweep:
+        sweep.settings()
+        trainer = trainer_of(sweep.settings(), 0.5)
+        assert sweep.counts() == {"not seen": 2}
+        trainer.mark_validated()
+        assert sweep.counts() == {"RUNNING": 1, "not seen": 1}
+        del trainer
+        gc.collect()
+        assert sweep.counts() == {"KILLED": 1, "not seen": 1}
+    assert counts(parent_of(sqlite_uri, sweep)) == {"KILLED": 1, "not seen": 1}
+
+
+def test_the_result_of_an_evaluation_counts(sqlite_uri: str) -> None:
+    async def run() -> Sweep:
+        settings = scan(sqlite_uri)
+        async with Sweep("s", settings, metric="eval/accuracy", direction="higher") as sweep:
+            for accuracy in (0.5, 0.9, 0.7):
+                trainer = trainer_of(sweep.settings(f"acc-{accuracy}"), accuracy)
+                trainer.scores.accuracy = accuracy
+                trainer.mark_validated()
+                await trainer.train()
+                await trainer.evaluate()
+        return sweep
+
+    parent = parent_of(sqlite_uri, asyncio.run(run()))
+    assert float(parent.data.tags[names.SWEEP_BEST_VALUE]) == 0.9
+    shown = table(sqlite_uri, parent)
+    assert [row[1] for row in shown["data"]] == ["acc-0.9", "acc-0.7", "acc-0.5"]
+
+
+def test_a_sweep_that_is_switched_off_changes_nothing(sqlite_uri: str) -> None:
+    with Sweep("s", scan(sqlite_uri, enabled=False), **LOWER) as sweep:
+        trainer = asyncio.run(child(sweep, 0.5))
+        assert (sweep.id, sweep.run_id, sweep.counts()) == (None, None, {})
+        assert sweep.settings("one").run_name == "one"
+        assert sweep.environment()["ORBITER_MLFLOW_ENABLED"] == "false"
+    assert trainer.run_id is None
+    assert not default_spool().exists()
+
+
+def test_a_sweep_goes_on_where_nothing_can_be_written(
+    sqlite_uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with Sweep("s", scan(sqlite_uri, spool_dir=tmp_path / "file" / "spool")) as sweep:
+        trainer = asyncio.run(child(sweep, 0.5))
+    assert trainer.state == "completed"
+    assert "the sweep s has no parent run" in caplog.text
+
+
+def test_secrets_of_a_child_reach_neither_its_note_nor_the_table(sqlite_uri: str) -> None:
+    with Sweep("s", scan(sqlite_uri)) as sweep:
+        for number in range(2):
+            trainer = trainer_of(sweep.settings(), number)
+            trainer.config.extra["api_key"] = f"secret-{number}"
+            trainer.mark_validated()
+            asyncio.run(trainer.train())
+    notes = [path.read_text() for path in (default_spool() / "sweeps").rglob("*.json")]
+    assert len(notes) == 3
+    assert not [text for text in notes if "secret-" in text]
+    assert "secret-" not in json.dumps(table(sqlite_uri, parent_of(sqlite_uri, sweep)))
+
+
+# -- misuse ----------------------------------------------------------------------------------------
+
+
+def test_misuse_is_refused_and_told(sqlite_uri: str) -> None:
+    settings = scan(sqlite_uri)
+    with pytest.raises(SweepError, match="metric and direction together"):
+        Sweep("s", settings, metric="train/loss")
+    with pytest.raises(SweepError, match="'higher' or 'lower'"):
+        Sweep("s", settings, metric="train/loss", direction="best")  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="run_name"):
+        Sweep("", settings)
+    sweep = Sweep("s", settings)
+    with pytest.raises(SweepError, match="inside its `with` block"):
+        sweep.settings()
+    with sweep:
+        pass
+    with pytest.raises(SweepError, match="inside its `with` block"):
+        sweep.environment()
+
+
+# -- resumed sweeps --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["id", "run_id"])
+def test_a_resumed_sweep_adds_to_its_parent_and_counts_the_earlier_children(
+    by: str, sqlite_uri: str
+) -> None:
+    settings = scan(sqlite_uri)
+    first = Sweep("s", settings, **LOWER)
+    with pytest.raises(RuntimeError, match="preempted"):
+        stopped(first, 0.25, 0.5, by=RuntimeError("preempted"))
+    assert parent_of(sqlite_uri, first).info.status == "FAILED"
+    key = getattr(first, by)
+    with Sweep("s", settings, **LOWER, resume=key) as again:
+        assert again.counts() == {"FINISHED": 2}
+        last = asyncio.run(child(again, 0.75))
+    assert again.id == first.id
+    parent = parent_of(sqlite_uri, again)
+    assert parent.info.status == "FINISHED"
+    assert children(sqlite_uri, parent).keys() == {"0.25", "0.5", "0.75"}
+    assert counts(parent) == {"FINISHED": 3}
+    assert float(parent.data.tags[names.SWEEP_BEST_VALUE]) == 0.25
+    assert again.run_id == first.run_id == parent.info.run_id
+    rows = [row[0] for row in table(sqlite_uri, parent)["data"]]
+    assert (len(rows), rows[-1]) == (3, last.run_id)
+
+
+def test_two_sweeps_of_one_name_stay_apart(sqlite_uri: str) -> None:
+    sweeps = []
+    for _ in range(2):
+        with Sweep("s", scan(sqlite_uri)) as sweep:
+            asyncio.run(child(sweep, 0.5))
+        sweeps.append(sweep)
+    parents = [parent_of(sqlite_uri, sweep) for sweep in sweeps]
+    assert len({parent.info.run_id for parent in parents}) == 2
+    assert [counts(parent) for parent in parents] == [{"FINISHED": 1}, {"FINISHED": 1}]
+
+
+def test_only_the_same_sweep_can_be_resumed_and_only_once_at_a_time(sqlite_uri: str) -> None:
+    settings = scan(sqlite_uri)
+    first = Sweep("s", settings)
+    with first, pytest.raises(SweepError, match="open in another process"):
+        Sweep("s", settings, resume=first.id).__enter__()
+    with pytest.raises(SweepError, match="another sweep: its name is 's', not 't'"):
+        Sweep("t", settings, resume=first.id).__enter__()
+    with pytest.raises(SweepError, match="its metric is None, not 'train/loss'"):
+        Sweep("s", settings, **LOWER, resume=first.id).__enter__()
+    other = MLflowSettings(tracking_uri=sqlite_uri, experiment="other")
+    with pytest.raises(SweepError, match="experiment is 'scan', not 'other'"):
+        Sweep("s", other, resume=first.id).__enter__()
+    with pytest.raises(SweepError, match=f"there is no sweep 'nowhere' in {default_spool()}"):
+        Sweep("s", settings, resume="nowhere").__enter__()
+    with Sweep("s", settings, resume=first.id) as again:
+        assert again.id == first.id
+
+
+# -- offline ---------------------------------------------------------------------------------------
+
+
+def test_one_sync_delivers_an_offline_sweep_with_all_its_links(sqlite_uri: str) -> None:
+    with Sweep("s", scan(sqlite_uri, delivery="offline"), **LOWER) as sweep:
+        for rate in (0.5, 0.25, 0.75):
+            asyncio.run(child(sweep, rate))
+    assert sweep.run_id is None
+    code, text = done("sync", "--wait", "0", default_spool())
+    assert code == 0, text
+    parent = parent_of(sqlite_uri, sweep)
+    nested = children(sqlite_uri, parent)
+    assert nested.keys() == {"0.5", "0.25", "0.75"}
+    assert parent.data.tags[names.SWEEP_BEST] == nested["0.25"].info.run_id
+    assert [row[0] for row in table(sqlite_uri, parent)["data"]] == [
+        nested[rate].info.run_id for rate in ("0.25", "0.5", "0.75")
+    ]
+
+
+# -- counting, without a store ---------------------------------------------------------------------
+
+
+def note(number: int, **fields: Any) -> ChildNote:
+    start = ChildNote(
+        *(f"{number:032x}", number, f"s-{number}", "j", HEAD.writer, number),
+        *(None, "FINISHED", None, {}, None),
+    )
+    return replace(start, **fields)
+
+
+def test_only_a_finished_child_with_a_finite_value_is_the_best() -> None:
+    found = [
+        note(1, value=9.0, status="KILLED", ended_by="optuna.TrialPruned"),
+        note(2, value=math.inf),
+        note(3, value=math.nan),
+        note(4),
+        note(5, value=1.0),
+        note(6, value=2.0),
+    ]
+    ranking = Ranking("m", "higher")
+    summary = summary_of(found, 8, ranking)
+    assert summary.best == found[5]
+    assert [child.number for child in summary.children] == [6, 5, 1, 2, 3, 4]
+    assert summary.counts == {"FINISHED": 5, "KILLED": 1, "not seen": 2}
+    shown = summary.table(ranking)
+    assert shown["columns"] == ["run_id", "name", "status", "ended_by", "m"]
+    assert [row[4] for row in shown["data"]] == [2.0, 1.0, 9.0, "inf", "nan", None]
+    assert summary_of(found, 8, Ranking("m", "lower")).best == found[4]
+    assert summary_of(found, 8, None).best is None
+
+
+def test_a_child_that_was_continued_counts_once_as_it_ended_last() -> None:
+    found = [
+        note(1, run_id="r", status="KILLED", start_time=1),
+        note(2, run_id="r", start_time=2, value=1.0),
+    ]
+    summary = summary_of(found, 2, Ranking("m", "lower"))
+    assert summary.counts == {"FINISHED": 1}
+    assert summary.best == found[1]

@@ -16,7 +16,7 @@ from rich.text import Text
 from orbiter_mlflow.cli.options import console
 from orbiter_mlflow.delivery.ack import Ack
 from orbiter_mlflow.delivery.hosts.drain_loop import open_mlflow
-from orbiter_mlflow.delivery.sync import Backlog, deliver, read_backlog
+from orbiter_mlflow.delivery.sync import Backlog, deliver, in_order, read_backlog
 from orbiter_mlflow.delivery.writer_lock import is_alive
 from orbiter_mlflow.text.escaping import message, plain
 from orbiter_mlflow.text.urls import without_userinfo
@@ -90,7 +90,10 @@ def sync_all(
         return 0
     undelivered = 0
     trust = _Trust(destination)
-    for journal in journals:
+    for journal in in_order(journals):
+        if not journal.exists():
+            _print_line(out, journal, "delivered, before a journal that needs its run")
+            continue
         backlog = _deliver(journal, destination, trust, ended, wait, out)
         undelivered += backlog.state != "delivered"
         _print_line(out, journal, _outcome(backlog, destination))
@@ -166,7 +169,8 @@ def _run(backlog: Backlog) -> str:
     if head is None or not (head.as_written and head.makes_run):
         return run
     name = [] if head.run_name is None else [repr(head.run_name)]
-    return f"{run} ({', '.join([*name, f'experiment {head.experiment_id}'])})"
+    where = head.experiment_id or head.experiment or "Default"
+    return f"{run} ({', '.join([*name, f'experiment {where}'])})"
 
 
 def _outcome(backlog: Backlog, destination: Destination) -> str:

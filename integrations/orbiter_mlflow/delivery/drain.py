@@ -162,7 +162,14 @@ class Drain(Lane[Ack]):
             if not found:
                 raise TransientError(f"the run {uid} is not created yet, and its journal not here")
             return found[0]
-        run_id = read_ack(journal).run_id or self._deliver_first(sink, journal, False).run_id
+        run_id = read_ack(journal).run_id
+        if run_id is None:
+            try:
+                run_id = self._deliver_first(sink, journal, False).run_id
+            except TransientError:  # the run may exist, and only the rest of its journal wait
+                run_id = read_ack(journal).run_id
+                if run_id is None:
+                    raise
         if run_id is None:  # removed while we looked
             raise TransientError(f"the run {uid} is being created", soon=True)
         return run_id

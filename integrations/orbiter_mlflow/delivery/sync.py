@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from orbiter_mlflow import names
 from orbiter_mlflow.delivery import retry, spool
 from orbiter_mlflow.delivery.ack import Ack, LaneAck, read_ack, read_lane_ack
 from orbiter_mlflow.delivery.drain import Drain
@@ -93,6 +94,20 @@ def find_journals(paths: Iterable[Path]) -> list[Path]:
         else:
             raise FileNotFoundError(f"{path}: there is no such journal or folder")
     return found
+
+
+def in_order(journals: Iterable[Path]) -> list[Path]:
+    """Journals in the order in which to deliver them: those of the parents of sweeps last, as they
+    name the runs of the others."""
+    return sorted(journals, key=_is_of_sweep)
+
+
+def _is_of_sweep(journal: Path) -> bool:
+    try:
+        head = read_head(journal)
+    except (OSError, ValueError):
+        return False
+    return head.as_written and names.SWEEP in head.tags
 
 
 def read_backlog(journal: Path) -> Backlog:

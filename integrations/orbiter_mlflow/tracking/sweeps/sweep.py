@@ -224,7 +224,7 @@ class Sweep:
                 live=self._settings.delivery != "offline",
                 folder=working_folder(self._redactor),
                 as_written=True,
-                tags=head_tags(self.name, self._ranking, source) if old is None else {},
+                tags=head_tags(self.name, self._ranking, source),
             )
             writer = open_writer(self._settings, head)
             if folder is None:
