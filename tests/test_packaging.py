@@ -88,7 +88,8 @@ def test_the_metadata_list_the_requirements(metadata: Message) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
-    extras = {"bench", "demo", "dev", "docs", "integrations", "servers", "system", "trl", "verl"}
+    extras = {"bench", "demo", "dev", "docs", "integrations", "optuna", "servers", "system"}
+    extras |= {"trl", "verl"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     needs = [need for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need]
     assert {re.split(r"[<>=]", need)[0] for need in needs} == {
@@ -156,7 +157,8 @@ def test_constraints_are_versions_only(file: str) -> None:
 
 def test_every_requirement_of_the_checks_is_pinned() -> None:
     extras = PROJECT["optional-dependencies"]
-    needs = [*PROJECT["dependencies"], *extras["demo"], *extras["dev"], *extras["docs"]]
+    parts = ("demo", "dev", "docs", "optuna", "system")
+    needs = [*PROJECT["dependencies"], *(need for part in parts for need in extras[part])]
     names = {re.split(r"[<>=\[]", need)[0] for need in needs} - {PROJECT["name"]}
     assert names <= set(pins())
     assert len({pins()[f"mlflow{part}"] for part in ("", "-skinny", "-tracing")}) == 1

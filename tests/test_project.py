@@ -74,7 +74,8 @@ def test_nothing_is_released_under_a_version_it_does_not_have(
 
 def test_the_lowest_versions_are_the_bounds() -> None:
     lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
-    needs = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["system"]]
+    extras = PROJECT["optional-dependencies"]
+    needs = [*PROJECT["dependencies"], *extras["system"], *extras["optuna"]]
     bounds = [re.match(r"([\w-]+)>=([\d.]+)", need) for need in needs]
     pins = [f"{bound[1]}=={bound[2]}" for bound in bounds if bound]
     assert [line for line in lines if not line.startswith("#")] == pins

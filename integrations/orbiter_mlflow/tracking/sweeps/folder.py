@@ -97,6 +97,7 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+        self._known: dict[str, tuple[int, ChildNote]] = {}
 
     @classmethod
     def create(cls, spool: Path, note: SweepNote) -> "SweepFolder":
@@ -176,12 +177,20 @@ class SweepFolder:
             return 0
 
     def children(self) -> Iterator[ChildNote]:
-        """What the children have noted. One whose note cannot be read is left out."""
-        with contextlib.suppress(OSError):
-            for path in sorted(self.path.iterdir()):
-                child = self.child(path.stem) if _CHILD.fullmatch(path.name) else None
-                if child is not None:
-                    yield child
+        """What the children have noted; a note that cannot be read is left out. A note that has not
+        changed since the last call is not read again."""
+        with contextlib.suppress(OSError), os.scandir(self.path) as entries:
+            for entry in entries:
+                if not _CHILD.fullmatch(entry.name):
+                    continue
+                changed = entry.stat(follow_symlinks=False).st_mtime_ns
+                at, child = self._known.get(entry.name, (0, None))
+                if child is None or at != changed:
+                    child = self.child(entry.name.removesuffix(".json"))
+                    if child is None:
+                        continue
+                    self._known[entry.name] = changed, child
+                yield child
 
     def child(self, uid: str) -> ChildNote | None:
         """What a child has noted; None if that cannot be read."""

@@ -2,10 +2,10 @@
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
@@ -26,8 +26,12 @@ from orbiter_mlflow.text.urls import without_userinfo
 from orbiter_mlflow.text.values import tag_value
 from orbiter_mlflow.tracking.run_journal import open_writer, working_folder
 from orbiter_mlflow.tracking.sweeps.folder import SweepFolder, SweepNote
+from orbiter_mlflow.tracking.sweeps.objective import MakeTrainer, objective
 from orbiter_mlflow.tracking.sweeps.parent import SweepParent, head_tags
 from orbiter_mlflow.tracking.sweeps.summary import Ranking
+
+if TYPE_CHECKING:
+    from optuna import Trial
 
 __all__ = ["Sweep"]
 
@@ -123,6 +127,33 @@ class Sweep:
             SweepError: as `settings`.
         """
         return as_environment(self.settings(run_name), os.environ)
+
+    def objective(self, make: MakeTrainer) -> "Callable[[Trial], float]":
+        """An objective for an Optuna study: each trial is a child, and its metric the value.
+
+        The trainer trains, and evaluates if the metric is one of an evaluation that `train` did not
+        report. What `train` raises leaves the objective as the contract says: `optuna.TrialPruned`
+        unchanged, with the run KILLED. Several threads (`n_jobs`) may run it at once.
+
+        Args:
+            make: makes the trainer of a trial with the settings that it is given; it may leave
+                `mark_validated()` to the objective.
+
+        Raises:
+            SweepError: the sweep has no metric; later, from a trial: the study has another
+                direction, or the trainer has no such metric.
+        """
+        if self._ranking is None:
+            raise SweepError("an objective needs a value: give the sweep a metric and a direction")
+        return objective(make, self._ranking, self.settings, self._noted)
+
+    def _noted(self, settings: MLflowSettings) -> float | None:
+        """The metric that the child with these settings has noted."""
+        if self._parent is None or settings.sweep is None:
+            return None
+        number = settings.sweep.number
+        found = [note for note in self._parent.folder.children() if note.number == number]
+        return max(found, key=lambda note: note.start_time).value if found else None
 
     def _of_child(self, run_name: str | None) -> dict[str, object]:
         if not self._tracks:
