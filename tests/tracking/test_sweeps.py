@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import Run
 from pydantic import ValidationError
 
 from journals import HEAD, done
 from orbiter_mlflow import MLflowSettings, Sweep, SweepError, names
 from orbiter_mlflow.delivery.spool_folder import default_spool
+from orbiter_mlflow.gate.run_selection import find_runs
+from orbiter_mlflow.runs.store import RunStore
+from orbiter_mlflow.tracking.sweeps import parent as parent_module
 from orbiter_mlflow.tracking.sweeps.folder import ChildNote
 from orbiter_mlflow.tracking.sweeps.summary import Ranking, summary_of
 from sweeps import child, children, counts, parent_of, table, trainer_of
+from trainers import run_of
+from waiting import eventually
 
 LOWER: dict[str, Any] = {"metric": "train/loss", "direction": "lower"}
 
@@ -165,6 +171,47 @@ def test_secrets_of_a_child_reach_neither_its_note_nor_the_table(sqlite_uri: str
     assert len(notes) == 3
     assert not [text for text in notes if "secret-" in text]
     assert "secret-" not in json.dumps(table(sqlite_uri, parent_of(sqlite_uri, sweep)))
+
+
+def test_the_parent_is_kept_up_to_date_while_the_sweep_goes_on(
+    sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parent_module, "_EVERY", 0.01)
+    monkeypatch.setattr(parent_module, "_TABLE_EVERY", 0.01)
+    with Sweep("s", scan(sqlite_uri), **LOWER) as sweep:
+        asyncio.run(child(sweep, 0.5))
+        run_id = eventually(lambda: sweep.run_id)
+        live = eventually(lambda: with_best(run_of(sqlite_uri, run_id)))
+        assert live.info.status == "RUNNING"
+        assert counts(live) == {"FINISHED": 1}
+        assert len(table(sqlite_uri, live)["data"]) == 1
+
+
+def with_best(run: Run) -> Run | None:
+    return run if names.SWEEP_BEST in run.data.tags else None
+
+
+def test_a_sweep_inside_a_child_nests_under_the_outer_parent(sqlite_uri: str) -> None:
+    with Sweep("outer", scan(sqlite_uri)) as outer, Sweep("inner", outer.settings()) as inner:
+        asyncio.run(child(inner, 0.5))
+    top, middle = parent_of(sqlite_uri, outer), parent_of(sqlite_uri, inner)
+    assert middle.data.tags[names.PARENT_RUN_ID] == top.info.run_id
+    assert children(sqlite_uri, middle).keys() == {"0.5"}
+
+
+def test_neither_the_gate_nor_best_takes_the_parent_for_a_result(sqlite_uri: str) -> None:
+    with Sweep("s", scan(sqlite_uri, tags={"attempt": "7"}), **LOWER) as sweep:
+        for rate in (0.5, 0.25):
+            asyncio.run(child(sweep, rate))
+    parent_of(sqlite_uri, sweep)
+    store = RunStore(sqlite_uri)
+    found = find_runs(store, ["tags.attempt = '7'"], experiment="scan")
+    assert {run.name for run in found} == {"s-1", "s-2"}
+    assert [run.name for run in find_runs(store, ["s"], experiment="scan")] == ["s"]
+    where = ("--tracking-uri", sqlite_uri, "--experiment", "scan")
+    how = ("--metric", "train/loss", "--direction", "lower", "--format", "json")
+    code, text = done("best", *where, *how)
+    assert (code, json.loads(text)["left_out"]) == (0, [])
 
 
 # -- misuse ----------------------------------------------------------------------------------------

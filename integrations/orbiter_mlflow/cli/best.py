@@ -1,5 +1,6 @@
 """`orbiter-mlflow best`: the configs of an experiment, ranked by a metric over their seeds."""
 
+from itertools import filterfalse
 from typing import Literal
 
 import click
@@ -58,7 +59,7 @@ def best(
         settings = store_settings(tracking_uri, experiment)
         store = RunStore(settings.tracking_uri)
         where = store.experiment_id(run_selection.experiment_of(settings, store))
-        found = list(store.search(filter_string, [where]))
+        found = [*filterfalse(run_selection.is_parent, store.search(filter_string, [where]))]
         waiting = run_selection.waiting_here(*settings.spool_folders)
         runs, _ = run_selection.gate_runs(store, None, found, (), waiting)
     try:

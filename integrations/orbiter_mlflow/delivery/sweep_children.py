@@ -14,7 +14,7 @@ from tempfile import mkstemp
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool
-from orbiter_mlflow.delivery.ack import read_ack
+from orbiter_mlflow.delivery.ack import Ack, read_ack
 from orbiter_mlflow.delivery.records import Artifact, Head
 from orbiter_mlflow.delivery.resumption.starting import EarlierJournals
 from orbiter_mlflow.delivery.sink import Sink
@@ -95,25 +95,21 @@ def named(table: bytes, journal: Path, run_id: str, sink: Sink) -> bytes:
     content = json.loads(table)
     column = content["columns"].index(_RUN_ID)
     ids = sink.find_children(run_id)
+    beside = {one.stem.rpartition("-")[2]: one for one in spool.journals(journal.parent)}
     for row in content["data"]:
-        row[column] = ids.get(row[column], row[column])
-    _require_made({row[column] for row in content["data"]} - {*ids.values()}, journal)
+        row[column] = _run_id(row[column], ids, beside)
     return json.dumps(content, ensure_ascii=False).encode()
 
 
-def _require_made(unknown: set[str], journal: Path) -> None:
-    """Raise if one of these is the uid of a journal beside that waits for its run.
+def _run_id(uid: str, ids: Mapping[str, str], beside: Mapping[str, Path]) -> str:
+    """The run id of a child; what is none of a known journal, such as a run id, stays.
 
     Raises:
-        TransientError: it is.
+        TransientError: its journal lies beside, and its run is not made yet.
     """
-    waiting: Mapping[str, Path] = {
-        one.stem.rpartition("-")[2]: one
-        for one in (spool.journals(journal.parent) if unknown else ())
-    }
-    for uid in sorted(unknown):
-        beside = waiting.get(uid[:8])
-        if beside is not None:
-            ack = read_ack(beside)
-            if ack.run_id is None and not ack.held:
-                raise TransientError(f"the run of the journal {beside} is not made yet", soon=True)
+    journal = beside.get(uid[:8])
+    ack = Ack() if journal is None else read_ack(journal)
+    found = ack.run_id or ids.get(uid)
+    if found is None and journal is not None and not ack.held:
+        raise TransientError(f"the run of the journal {journal} is not made yet")
+    return found or uid

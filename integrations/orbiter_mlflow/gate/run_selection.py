@@ -7,7 +7,7 @@ another value than the last.
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import filterfalse, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,12 @@ def is_filter(text: str) -> bool:
     return _FILTER.match(text) is not None
 
 
+def is_parent(run: StoredRun) -> bool:
+    """Whether a run is the parent of a sweep, which has the tags of its children but no result: a
+    filter does not mean it."""
+    return names.SWEEP_CHILDREN in run.tags
+
+
 def experiment_of(settings: MLflowSettings, store: "RunStore") -> str:
     """The name of the experiment in which names and filters are looked up.
 
@@ -78,7 +84,7 @@ def find_runs(store: "RunStore", texts: Iterable[str], *, experiment: str) -> li
         else:
             matching = store.search(text, [store.experiment_id(experiment)])
             try:
-                runs = list(islice(matching, MAX_CANDIDATES + 1))
+                runs = list(islice(filterfalse(is_parent, matching), MAX_CANDIDATES + 1))
             except FilterError as error:
                 raise FilterError(
                     f"{error} (to name a run that looks like a filter, give its id)"

@@ -49,8 +49,10 @@ def children_of(client: MlflowClient, run_id: str) -> dict[str, str]:
             page_token=token,
         )
         for run in page:
-            if names.UID in run.data.tags:
-                found[run.data.tags[names.UID]] = str(run.info.run_id)
+            uid = run.data.tags.get(names.UID)
+            # A repeated request may have created a twin, which stays empty.
+            if uid is not None and (uid not in found or names.DELIVERED in run.data.tags):
+                found[uid] = str(run.info.run_id)
         token = page.token
         if not token:
             return found

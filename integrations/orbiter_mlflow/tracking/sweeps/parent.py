@@ -85,7 +85,7 @@ class SweepParent:
         """Write what became of the children, and end the run."""
         self._ended.set()
         self._thread.join()
-        self._update(last=True)
+        self._refresh(last=True)
         self.writer.append(Update(status, now()))
         self.writer.append(Close())
         self.writer.close()
@@ -99,18 +99,20 @@ class SweepParent:
             except OSError as error:
                 _logger.info("the run id of the sweep %s is not noted: %s", note.name, error)
 
-    # -- in the thread -------------------------------------------------------------------------
+    # -- what it shows ------------------------------------------------------------------------
 
     def _watch(self) -> None:
         while not self._ended.wait(_EVERY):
-            try:
-                self._update(last=False)
-                self.note_run_id()
-            except Exception:
-                _logger.exception("the parent of a sweep could not be brought up to date")
+            self._refresh(last=False)
+            self.note_run_id()
 
-    def _update(self, *, last: bool) -> None:
-        summary = self.summary()
+    def _refresh(self, *, last: bool) -> None:
+        try:
+            self._update(self.summary(), last=last)
+        except Exception:
+            _logger.exception("the parent of a sweep could not be brought up to date")
+
+    def _update(self, summary: Summary, *, last: bool) -> None:
         news = {k: t for k, t in summary.tags().items() if self._tags.get(k) != t}
         if news:
             self._tags |= news
@@ -156,4 +158,4 @@ def _is_dead(child: ChildNote, journal: Path) -> bool:
 def head_tags(name: str, ranking: Ranking | None, source: dict[str, str]) -> dict[str, str]:
     """The tags with which a parent is created."""
     ranked = {names.SWEEP_METRIC: f"{ranking.metric} ({ranking.direction})"} if ranking else {}
-    return {**source, names.SWEEP: name, **ranked}
+    return {**source, names.SWEEP: name, names.SWEEP_CHILDREN: "{}", **ranked}

@@ -239,7 +239,7 @@ class Sweep:
         try:
             folder, old = (None, None) if self._resume is None else self._found(self._resume, note)
             note = old or note
-            source = source_tags(self._redactor)
+            source, outer = source_tags(self._redactor), self._settings.sweep
             head = Head(
                 uid=note.uid if old is None else uuid.uuid4().hex,
                 run_uid=None if old is None else old.uid,
@@ -249,7 +249,8 @@ class Sweep:
                 experiment=note.experiment,
                 experiment_id=note.experiment_id,
                 run_name=self.name if old is None else None,
-                parent_run_id=self._settings.parent_run_id,
+                parent_run_id=None if outer else self._settings.parent_run_id,
+                parent_uid=outer.uid if outer else None,
                 user=source.pop(names.USER, None),
                 keep=self._settings.keep_journals,
                 live=self._settings.delivery != "offline",
