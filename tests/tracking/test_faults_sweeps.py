@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+from mlflow.entities import Run
+
 from orbiter_mlflow import MLflowSettings, Sweep, SweepError, names
 from orbiter_mlflow.delivery.spool_folder import default_spool
 from scripts import output, started
-from servers import free_port, running_server
+from servers import LateStore, free_port, running_server
 from sweeps import child, children, counts, ended_run, parent_of, table
 from waiting import eventually
 
@@ -58,7 +60,7 @@ def test_a_sweep_without_a_server_is_whole_once_the_server_is_there(
         return sweep, time.monotonic() - began
 
     sweep, took = asyncio.run(scan())
-    assert took < 20
+    assert took < 30
     assert (sweep.run_id, sweep.counts()) == (None, {})
     store = tmp_path / "store.db"
     store.write_bytes(empty_store.read_bytes())
@@ -111,7 +113,8 @@ def test_children_in_processes_nest_and_count(sqlite_uri: str, tmp_path: Path) -
 
 
 PARENT = """
-sweep = Sweep("s", MLflowSettings(tracking_uri=sys.argv[1]), metric="train/loss", direction="lower")
+settings = MLflowSettings(tracking_uri=sys.argv[1], flush_timeout=0.2)
+sweep = Sweep("s", settings, metric="train/loss", direction="lower")
 with sweep:
     asyncio.run(validated(**dict(sweep.settings("inside"))).train())
     import json
@@ -143,11 +146,43 @@ def test_a_killed_parent_ends_killed_and_its_children_go_on_and_it_can_be_resume
     with Sweep("s", settings, metric="train/loss", direction="lower", resume=uid) as again:
         assert again.counts() == {"FINISHED": 2}
     parent = eventually(
-        lambda: run if (run := ended_run(sqlite_uri, uid)) and run.info.status != "KILLED" else None
+        lambda: run if (run := ended_run(sqlite_uri, uid)) and finished(run) else None
     )
-    assert parent.info.status == "FINISHED"
     assert counts(parent) == {"FINISHED": 2}
     assert parent.data.tags[names.SWEEP_BEST]
+
+
+def test_a_sweep_is_killed_and_resumed_without_a_store_and_is_one_once_there_is_one(
+    late_store: LateStore, tmp_path: Path
+) -> None:
+    process = started(PARENT, tmp_path, [late_store.uri])
+    eventually((tmp_path / "child").exists)
+    uid, _ = json.loads((tmp_path / "child").read_text())
+    process.kill()
+    process.communicate()
+    settings = MLflowSettings(tracking_uri=late_store.uri, flush_timeout=0.2)
+    again = Sweep("s", settings, metric="train/loss", direction="lower", resume=uid)
+    with again:
+        trainer = asyncio.run(child(again, 0.001))
+        assert again.counts() == SEEN
+    assert again.run_id is None
+    late_store.appear()
+    eventually(lambda: trainer.delivered)
+    parent = eventually(
+        lambda: run if (run := ended_run(late_store.uri, uid)) and finished(run) else None
+    )
+    eventually(lambda: len(children(late_store.uri, parent)) == 2)
+    nested = children(late_store.uri, parent)
+    assert counts(parent) == SEEN
+    assert parent.data.tags[names.SWEEP_BEST] == nested["0.001"].info.run_id
+
+
+SEEN = {"FINISHED": 2, "not seen": 1}
+"""The killed process has given settings to a child that was never started."""
+
+
+def finished(run: Run) -> bool:
+    return bool(run.info.status == "FINISHED")
 
 
 def test_a_fork_neither_ends_the_sweep_nor_hands_out_settings(sqlite_uri: str) -> None:
