@@ -175,6 +175,10 @@ class MLflowSettings(BaseModel):
         return list(dict.fromkeys([self.spool_dir, *fallbacks()]))
 
 
+_SAME = (("experiment", "experiment_id"), ("parent_run_id", "sweep"))
+"""Fields that say the same thing: the first source that has one of them has the say on both."""
+
+
 def resolve(
     explicit: MLflowSettings | None,
     class_settings: MLflowSettings | None,
@@ -187,9 +191,9 @@ def resolve(
     """
     values: dict[str, Any] = {}
     for source in (_explicit(explicit), _explicit(class_settings), from_environment(environ)):
-        if "experiment" in values or "experiment_id" in values:
-            source.pop("experiment", None)
-            source.pop("experiment_id", None)
+        for pair in _SAME:
+            if any(name in values for name in pair):
+                source = {name: value for name, value in source.items() if name not in pair}
         values = source | values
     return MLflowSettings(**values)
 

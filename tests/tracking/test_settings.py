@@ -112,6 +112,16 @@ def test_a_child_process_gets_just_these_settings_by_its_environment() -> None:
         assert environ["PATH"] == "/bin"
 
 
+def test_a_parent_that_is_named_goes_before_the_sweep_of_the_environment() -> None:
+    environ = {name: FROM_ENVIRONMENT[name] for name in ("ORBITER_MLFLOW_SWEEP",)}
+    settings = resolve(MLflowSettings(parent_run_id="b"), None, environ)
+    assert (settings.parent_run_id, settings.sweep) == ("b", None)
+    settings = resolve(
+        MLflowSettings(sweep=GIVEN["sweep"]), None, {"ORBITER_MLFLOW_PARENT_RUN_ID": "b"}
+    )
+    assert (settings.parent_run_id, settings.sweep) == (None, GIVEN["sweep"])
+
+
 def test_sources_are_mixed_field_by_field() -> None:
     settings = resolve(
         MLflowSettings(run_name="keyword"),

@@ -4,6 +4,8 @@ import asyncio
 import gc
 import json
 import math
+import os
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,9 @@ def stopped(sweep: Sweep, *rates: float, by: BaseException) -> None:
 
 def test_the_parent_has_counts_the_best_child_and_a_table(sqlite_uri: str) -> None:
     async def run() -> Sweep:
-        async with Sweep("lr-scan", scan(sqlite_uri, tags={"team": "rl"}), **LOWER) as sweep:
+        tags = {"team": "rl", "orbiter.state": "no"}
+        settings = scan(sqlite_uri, tags=tags, description="Why: to know.")
+        async with Sweep("lr-scan", settings, **LOWER) as sweep:
             await asyncio.gather(*(child(sweep, rate) for rate in (0.5, 0.25, 0.75)))
             with pytest.raises(Exception, match="diverged"):
                 await child(sweep, 0.1, fails=True)
@@ -56,6 +60,8 @@ def test_the_parent_has_counts_the_best_child_and_a_table(sqlite_uri: str) -> No
     assert {run.data.tags[names.SWEEP] for run in [parent, *nested.values()]} == {"lr-scan"}
     assert {run.data.tags["team"] for run in [parent, *nested.values()]} == {"rl"}
     tags = parent.data.tags
+    assert tags[names.DESCRIPTION] == "Why: to know."
+    assert names.STATE not in tags
     assert counts(parent) == {"FAILED": 1, "FINISHED": 3}
     assert tags[names.SWEEP_METRIC] == "train/loss (lower)"
     assert tags[names.SWEEP_BEST] == nested["0.25"].info.run_id
@@ -225,6 +231,8 @@ def test_misuse_is_refused_and_told(sqlite_uri: str) -> None:
         Sweep("s", settings, metric="train/loss", direction="best")  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="run_name"):
         Sweep("", settings)
+    with pytest.raises(SweepError, match="stays in the process that opened it"):
+        pickle.dumps(Sweep("s", settings))
     sweep = Sweep("s", settings)
     with pytest.raises(SweepError, match="inside its `with` block"):
         sweep.settings()
@@ -288,6 +296,18 @@ def test_only_the_same_sweep_can_be_resumed_and_only_once_at_a_time(sqlite_uri: 
         Sweep("s", settings, resume="nowhere").__enter__()
     with Sweep("s", settings, resume=first.id) as again:
         assert again.id == first.id
+
+
+def test_folders_of_sweeps_that_nobody_has_opened_for_long_are_removed(sqlite_uri: str) -> None:
+    folders = default_spool() / "sweeps"
+    with Sweep("s", scan(sqlite_uri, delivery="offline")) as old:
+        os.utime(folders / str(old.id), (0, 0))
+        with Sweep("s", scan(sqlite_uri, delivery="offline")):
+            assert len([*folders.iterdir()]) == 2  # it is open
+    os.utime(folders / str(old.id), (0, 0))
+    with Sweep("s", scan(sqlite_uri, delivery="offline")):
+        assert not (folders / str(old.id)).exists()
+        assert len([*folders.iterdir()]) == 2
 
 
 # -- offline ---------------------------------------------------------------------------------------

@@ -66,10 +66,14 @@ class SweepParent:
     def begin(self, tags: dict[str, str]) -> None:
         """Start the run, or continue it; `tags` are the user's."""
         self.writer.append(Update("RUNNING"))  # so that the death of this process ends the run
-        keys = MetricKeys(self._redactor.text)
-        self.writer.append(
-            Tags({keys.tag(k): tag_value(self._redactor.value(k, t)) for k, t in tags.items()})
-        )
+        keys, ours = MetricKeys(self._redactor.text), f"{names.ORBITER}."
+        shown = {
+            keys.tag(key): tag_value(self._redactor.value(key, text))
+            for key, text in tags.items()
+            if not key.startswith(ours)  # each child warns of it
+        }
+        if shown:
+            self.writer.append(Tags(shown))
         self._thread.start()
 
     @property

@@ -183,6 +183,11 @@ class Sweep:
             "sweep": place,
         }
 
+    def __reduce__(self) -> str:
+        raise SweepError(
+            "a sweep stays in the process that opened it: pass settings() of each child to others"
+        )
+
     # -- as a context manager ------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -273,7 +278,9 @@ class Sweep:
             return
         self._note = note
         self._parent = SweepParent(writer, folder, self._ranking, self._redactor)
-        self._parent.begin(self._settings.tags)
+        description = self._settings.description
+        own = {} if description is None else {names.DESCRIPTION: description}
+        self._parent.begin(self._settings.tags | own)
         _logger.info("the sweep %s has the id %s", self.name, note.uid)
 
     def _new_note(self) -> SweepNote:
