@@ -149,7 +149,7 @@ def test_the_result_of_an_evaluation_counts(sqlite_uri: str) -> None:
 def test_a_sweep_that_is_switched_off_changes_nothing(sqlite_uri: str) -> None:
     with Sweep("s", scan(sqlite_uri, enabled=False), **LOWER) as sweep:
         trainer = asyncio.run(child(sweep, 0.5))
-        assert (sweep.id, sweep.run_id, sweep.counts()) == (None, None, {})
+        assert (sweep.id, sweep.run_id, sweep.counts()) == ("", None, {})
         assert sweep.settings("one").run_name == "one"
         assert sweep.environment()["ORBITER_MLFLOW_ENABLED"] == "false"
     assert trainer.run_id is None

@@ -59,7 +59,7 @@ class Sweep:
         direction: which values are better, `higher` or `lower`; it belongs to `metric`.
         resume: the `id` of an earlier sweep, or its parent's run id: continue that one and count
             its children too. It must lie in the spool of these settings, with the same name,
-            store, experiment and metric. Default: a new sweep, whatever others are called.
+            store, experiment and metric. None or empty: a new sweep, whatever others are called.
 
     Raises:
         pydantic.ValidationError: a setting is wrong; it names the field.
@@ -91,10 +91,10 @@ class Sweep:
     # -- the sweep -----------------------------------------------------------------------------
 
     @property
-    def id(self) -> str | None:
+    def id(self) -> str:
         """Identifies the sweep, to resume it: known at once, and the tag `orbiter.uid` of the
-        parent. None before the block, and if nothing is tracked."""
-        return None if self._note is None else self._note.uid
+        parent. Empty before the block, and if nothing is tracked."""
+        return "" if self._note is None else self._note.uid
 
     @property
     def run_id(self) -> str | None:
@@ -242,7 +242,7 @@ class Sweep:
     def _open(self) -> None:
         note = self._new_note()
         try:
-            folder, old = (None, None) if self._resume is None else self._found(self._resume, note)
+            folder, old = self._found(self._resume, note) if self._resume else (None, None)
             note = old or note
             source, outer = source_tags(self._redactor), self._settings.sweep
             head = Head(
