@@ -306,7 +306,7 @@ def test_packages_import_only_what_the_layout_allows() -> None:
 def test_the_top_stays_small() -> None:
     edges = sum(len(others.split()) for others in LAYOUT.values())
     assert len(LAYOUT) <= 20, f"{len(LAYOUT)} modules and packages at the top of orbiter_mlflow"
-    assert edges < 78, f"{edges} edges between them"
+    assert edges < 79, f"{edges} edges between them"
 
 
 def test_the_layout_points_one_way() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from pydantic import ValidationError
 
@@ -164,6 +165,25 @@ def test_a_sweep_goes_on_where_nothing_can_be_written(
         trainer = asyncio.run(child(sweep, 0.5))
     assert trainer.state == "completed"
     assert "the sweep s has no parent run" in caplog.text
+
+
+def test_a_sweep_whose_notes_cannot_be_written_has_a_killed_parent(
+    sqlite_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    default_spool().mkdir(parents=True)
+    (default_spool() / "sweeps").touch()
+    with Sweep("s", scan(sqlite_uri)) as sweep:
+        trainer = asyncio.run(child(sweep, 0.5))
+    assert trainer.state == "completed"
+    assert "the sweep s has no parent run" in caplog.text
+    client = MlflowClient(sqlite_uri)
+
+    def killed() -> list[Run]:
+        places = [one.experiment_id for one in client.search_experiments()]
+        named = "attributes.run_name = 's' AND attributes.status = 'KILLED'"
+        return [*client.search_runs(places, named)]
+
+    assert len(eventually(killed)) == 1
 
 
 def test_secrets_of_a_child_reach_neither_its_note_nor_the_table(sqlite_uri: str) -> None:

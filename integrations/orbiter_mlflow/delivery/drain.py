@@ -156,23 +156,7 @@ class Drain(Lane[Ack]):
 
     def _run_of(self, sink: Sink, uid: str) -> str:
         """The id of the run that the journal `uid` creates, which is done first if need be."""
-        journal = self._earlier.creating(uid)
-        if journal is None:
-            found = sink.find_runs_anywhere(uid)
-            if not found:
-                raise TransientError(f"the run {uid} is not created yet, and its journal not here")
-            return found[0]
-        run_id = read_ack(journal).run_id
-        if run_id is None:
-            try:
-                run_id = self._deliver_first(sink, journal, False).run_id
-            except TransientError:  # the run may exist, and only the rest of its journal wait
-                run_id = read_ack(journal).run_id
-                if run_id is None:
-                    raise
-        if run_id is None:  # removed while we looked
-            raise TransientError(f"the run {uid} is being created", soon=True)
-        return run_id
+        return self._earlier.run_of(uid, sink, lambda one: self._deliver_first(sink, one, False))
 
     def _attach(self, sink: Sink, head: Head, run_id: str) -> str:
         """Write to an existing run as it is, after the earlier journals of that run."""

@@ -5,17 +5,18 @@ followed by one that finds the same resumption, or starts it in the same way.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import spool, writer_lock
-from orbiter_mlflow.delivery.ack import read_ack
+from orbiter_mlflow.delivery.ack import Ack, read_ack
 from orbiter_mlflow.delivery.journal_reader import read_entries, read_head
 from orbiter_mlflow.delivery.records import Head, Params, Status
 from orbiter_mlflow.delivery.resumption import rewriting
 from orbiter_mlflow.delivery.resumption.rewriting import Resumption, RunContents
 from orbiter_mlflow.delivery.sink import Sink
+from orbiter_mlflow.errors import TransientError
 
 
 def find(journal: Path, head: Head, run: RunContents) -> Resumption | None:
@@ -75,6 +76,36 @@ class EarlierJournals:
                 if read_head(journal).uid == uid:
                     return journal
         return None
+
+    def run_of(self, uid: str, sink: Sink, deliver: Callable[[Path], Ack]) -> str:
+        """The id of the run that the journal `uid` creates.
+
+        Args:
+            uid: of the journal.
+            sink: is asked if the journal does not lie beside this one.
+            deliver: delivers a journal that does, if its run is not made yet.
+
+        Raises:
+            TransientError: the run does not exist yet.
+            DeliveryError: the store is in trouble.
+        """
+        journal = self.creating(uid)
+        if journal is None:
+            found = sink.find_runs_anywhere(uid)
+            if not found:
+                raise TransientError(f"the run {uid} is not created yet, and its journal not here")
+            return found[0]
+        run_id = read_ack(journal).run_id
+        if run_id is None:
+            try:
+                run_id = deliver(journal).run_id
+            except TransientError:  # the run may exist, and only the rest of its journal wait
+                run_id = read_ack(journal).run_id
+                if run_id is None:
+                    raise
+        if run_id is None:  # removed while we looked
+            raise TransientError(f"the run {uid} is being created", soon=True)
+        return run_id
 
     def undelivered(self, head: Head, run_id: str, run: RunContents) -> Iterator[tuple[Path, bool]]:
         """Those that are not all in the store, oldest first, and whether their writer is gone.

@@ -86,13 +86,18 @@ class SweepParent:
         return summary_of([*self._children()], self.folder.numbers(), self._ranking)
 
     def end(self, status: RunStatus) -> None:
-        """Write what became of the children, and end the run."""
+        """Write what became of the children, and end the run; `close` follows."""
         self._ended.set()
         self._thread.join()
         self._refresh(last=True)
         self.writer.append(Update(status, now()))
+
+    def close(self) -> None:
+        """Close the journal, which is removed once it is delivered, and leave the sweep."""
+        self.note_run_id()
         self.writer.append(Close())
         self.writer.close()
+        self.folder.give_back()
 
     def note_run_id(self) -> None:
         """Note the run's id once it is known, so that the sweep can be resumed by it."""

@@ -2,7 +2,8 @@
 
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, Self
 from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.process_identity import this_process
-from orbiter_mlflow.delivery.records import Head, RunStatus
+from orbiter_mlflow.delivery.records import Close, Head, RunStatus, Update
+from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.errors import SweepError
 from orbiter_mlflow.provenance.program import source_tags
 from orbiter_mlflow.redaction.redactor import Redactor
@@ -85,7 +87,8 @@ class Sweep:
         self._ranking = Ranking(metric, direction) if metric and direction else None
         self._resume = resume
         self._tracks = self._settings.enabled and tracks_here(self._settings)
-        self._parent: SweepParent | None = None
+        self._parent: SweepParent | None = None  # while it is open
+        self._latest: SweepParent | None = None
         self._note: SweepNote | None = None
 
     # -- the sweep -----------------------------------------------------------------------------
@@ -101,7 +104,7 @@ class Sweep:
         """The id of the parent's run; None before the run exists. Does not wait."""
         if self._note is not None and self._note.run_id is not None:
             return self._note.run_id
-        return None if self._parent is None else self._parent.writer.run_id()
+        return None if self._latest is None else self._latest.writer.run_id()
 
     def counts(self) -> Mapping[str, int]:
         """How many children have which status now, and how many are `not seen`: they were given
@@ -201,11 +204,10 @@ class Sweep:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        parent = self._end(error)
-        if parent is not None and error is None:
-            within = self._settings.flush_timeout
-            parent.writer.wait(within, patience=within, lanes=())
-        self._leave(parent)
+        with self._ending(error) as parent:
+            if parent is not None and error is None:
+                within = self._settings.flush_timeout
+                parent.writer.wait(within, patience=within, lanes=())
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -216,33 +218,34 @@ class Sweep:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        parent = self._end(error)
-        if parent is not None and error is None:
-            await parent.writer.flush(self._settings.flush_timeout)
-        self._leave(parent)
+        with self._ending(error) as parent:
+            if parent is not None and error is None:
+                await parent.writer.flush(self._settings.flush_timeout)
 
-    def _end(self, error: BaseException | None) -> SweepParent | None:
+    @contextmanager
+    def _ending(self, error: BaseException | None) -> Iterator[SweepParent | None]:
+        """End the run; in the block its delivery is waited for, and its journal closed after it:
+        one that is closed is removed once it is delivered. None where there is nothing to end."""
         parent, self._parent = self._parent, None
         if parent is None or not parent.is_here:
-            return None
+            yield None
+            return
         status: RunStatus = "FINISHED"
         if error is not None:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
         parent.end(status)
-        return parent
-
-    def _leave(self, parent: SweepParent | None) -> None:
-        if parent is not None:
-            parent.note_run_id()
+        try:
+            yield parent
+        finally:
+            parent.close()
             self._note = parent.folder.read() or self._note
-            parent.folder.give_back()
 
     # -- opening -------------------------------------------------------------------------------
 
     def _open(self) -> None:
         note = self._new_note()
+        folder, old = self._found(self._resume, note) if self._resume else (None, None)
         try:
-            folder, old = self._found(self._resume, note) if self._resume else (None, None)
             note = old or note
             source, outer = source_tags(self._redactor), self._settings.sweep
             head = Head(
@@ -265,9 +268,10 @@ class Sweep:
             )
             writer = open_writer(self._settings, head)
             if folder is None:
-                folder = SweepFolder.create(writer.path.parent, note)
-                folder.take()
+                folder = _new_folder(writer, note)
         except OSError as error:
+            if folder is not None:
+                folder.give_back()
             self._tracks = False
             _logger.warning(
                 "the sweep %s has no parent run: nothing can be written in %s (%s)",
@@ -277,7 +281,8 @@ class Sweep:
             )
             return
         self._note = note
-        self._parent = SweepParent(writer, folder, self._ranking, self._redactor)
+        parent = SweepParent(writer, folder, self._ranking, self._redactor)
+        self._parent = self._latest = parent
         description = self._settings.description
         own = {} if description is None else {names.DESCRIPTION: description}
         self._parent.begin(self._settings.tags | own)
@@ -322,3 +327,20 @@ class Sweep:
         if not folder.take():
             raise SweepError(f"the sweep {key!r} is open in another process: wait for its end")
         return folder, old
+
+
+def _new_folder(writer: RunWriter, note: SweepNote) -> SweepFolder:
+    """The folder of a new sweep, beside the journal of its parent, taken for this process.
+
+    Raises:
+        OSError: it cannot be made; the run has ended.
+    """
+    try:
+        folder = SweepFolder.create(writer.path.parent, note)
+        folder.take()
+    except OSError:
+        writer.append(Update("KILLED", now()))
+        writer.append(Close())
+        writer.close()
+        raise
+    return folder
