@@ -140,8 +140,8 @@ def test_a_killed_parent_ends_killed_and_its_children_go_on_and_it_can_be_resume
     assert outside.poll() is None
     (tmp_path / "go").touch()
     output(outside)
-    nested = eventually(lambda: found if len(found := children(sqlite_uri, parent)) == 2 else None)
-    assert {run.info.status for run in nested.values()} == {"FINISHED"}
+    both = ["FINISHED", "FINISHED"]
+    eventually(lambda: [run.info.status for run in children(sqlite_uri, parent).values()] == both)
     settings = MLflowSettings(tracking_uri=sqlite_uri)
     with Sweep("s", settings, metric="train/loss", direction="lower", resume=uid) as again:
         assert again.counts() == {"FINISHED": 2}

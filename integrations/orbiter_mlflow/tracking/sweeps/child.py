@@ -8,6 +8,7 @@ import hashlib
 import logging
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 from orbiter_mlflow import names
@@ -40,6 +41,8 @@ class SweepChild:
         self._settings = settings
         self._writer: RunWriter | None = None
         self._note: ChildNote | None = None
+        self._metric = (settings.sweep.metric if settings.sweep else None) or ""
+        self._value: float | None = None
         self._latest: tuple[int, int] | None = None
         self._next_look = 0.0
         self._lock = threading.RLock()
@@ -89,16 +92,14 @@ class SweepChild:
         elif isinstance(record, Tags) and names.ENDED_BY in record.values:
             self._note = replace(note, ended_by=record.values[names.ENDED_BY])
         elif isinstance(record, Metrics) and self._is_latest(record):
-            metric = self._settings.sweep and self._settings.sweep.metric
-            self._note = replace(note, value=record.values[metric or ""])
+            self._value = record.values[self._metric]
         else:
             return False
         return True
 
     def _is_latest(self, record: Metrics) -> bool:
         """Whether a record has the latest value of the metric, as MLflow defines it."""
-        sweep = self._settings.sweep
-        if sweep is None or sweep.metric not in record.values:
+        if self._metric not in record.values:
             return False
         at = record.step, record.time
         if self._latest is not None and at < self._latest:
@@ -122,10 +123,11 @@ class SweepChild:
         if sweep is None or self._note is None:
             return
         try:
-            write_child(sweep.folder, self._note)
+            write_child(sweep.folder, replace(self._note, value=self._value))
         except OSError as error:
             # Without a note it is not seen; with an old one the parent would count it wrongly.
-            (sweep.folder / f"{self._note.uid}.json").unlink(missing_ok=True)
+            with suppress(OSError):
+                (sweep.folder / f"{self._note.uid}.json").unlink()
             self._note = None
             _logger.warning(
                 "a child of the sweep %s is not counted: nothing can be written in %s (%s)",
