@@ -23,7 +23,8 @@ from orbiter_mlflow import MLflowSettings
 from orbiter_mlflow.cli.demo_runs import ACTIONS, DemoTrainer, load_digits
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.journal_reader import read_entries, read_head
-from orbiter_mlflow.delivery.records import Metrics, ProcessIdentity, Status
+from orbiter_mlflow.delivery.process_identity import ProcessIdentity
+from orbiter_mlflow.delivery.records import Metrics, Status
 
 HERE = Path(__file__).resolve().parent
 JOURNALS = HERE / "journals"

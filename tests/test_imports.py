@@ -41,6 +41,7 @@ LAYOUT = {
 MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.delivery.mlflow_client.errors",
     "orbiter_mlflow.delivery.mlflow_client",
+    "orbiter_mlflow.delivery.mlflow_client.models",
     "orbiter_mlflow.delivery.mlflow_client.older_servers",
     "orbiter_mlflow.delivery.mlflow_client.opening",
     "orbiter_mlflow.delivery.mlflow_client.server_version",

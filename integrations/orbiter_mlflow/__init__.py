@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from orbiter_mlflow.mixin import MLflowTrainerMixin
+    from orbiter_mlflow.runs.checkpoints import newest_checkpoint
     from orbiter_mlflow.runs.load_config import load_config
     from orbiter_mlflow.settings import MLflowSettings
     from orbiter_mlflow.tracking.sweeps.sweep import Sweep
@@ -71,6 +72,7 @@ __all__ = [
     "config_from_text",
     "config_to_params",
     "load_config",
+    "newest_checkpoint",
 ]
 
 _HOMES = {
@@ -81,6 +83,7 @@ _HOMES = {
     "config_from_text": "config.text",
     "config_to_params": "config.encoding",
     "load_config": "runs.load_config",
+    "newest_checkpoint": "runs.checkpoints",
 }
 """Where the public names are defined; all others are in `errors`."""
 

@@ -296,6 +296,11 @@ class MLflowTrainerMixin(Trainer):
         super()._on_rollouts(rollouts, step, phase)
         self._tracked.rollouts_reported(rollouts, step, phase)
 
+    def _on_checkpoint(self, path: str, step: int) -> None:
+        super()._on_checkpoint(path, step)
+        with _harmless("report_checkpoint"):
+            self._tracked.checkpoint_reported(path, step)
+
     def _on_evaluate_started(self, test_data: Any) -> None:
         super()._on_evaluate_started(test_data)
         with _harmless("evaluate"):

@@ -91,6 +91,8 @@ ARTIFACTS_MISSING = "orbiter.artifacts.missing"
 """Which artifacts of a run that has ended are not in the store, or not yet, and why."""
 ROLLOUTS_MISSING = "orbiter.rollouts.missing"
 """Which rollouts of a run that has ended are not in the store, or not yet, and why."""
+CHECKPOINTS_MISSING = "orbiter.checkpoints.missing"
+"""Which checkpoints of a run that has ended are not in the store, or not yet, and why."""
 ROLLOUTS_LEFT_OUT = "orbiter.rollouts.left_out"
 """JSON object of what was reported and is not kept: `rollouts` in no table, `texts cut`, `traces`
 that `traces_per_minute` allows for no longer -> how many."""
@@ -215,6 +217,7 @@ OF_ONE_LIFE = (
     "orbiter.provenance",
     "orbiter.datasets.",
     "orbiter.rollouts.",
+    "orbiter.checkpoints.",
     "mlflow.source.",
     "mlflow.user",
 )
@@ -311,8 +314,6 @@ PROMPT, COMPLETION, TOKENS, TOOL_CALLS = "prompt", "completion", "tokens", "tool
 MESSAGES = "messages"
 """The column with prompt and completion as chat messages, in JSON."""
 _REWARD = "reward/"
-_ROLLOUTS = "rollouts"
-_ROLLOUTS_FILE = re.compile(r"step-(-?\d+)(?:\.(\d+))?(?:\.from--?\d+)?(?:\.life-(\d+))?\.json")
 STEP = "orbiter.step"
 """Tag of a trace: the step of a rollout."""
 PHASE = "orbiter.phase"
@@ -321,6 +322,8 @@ ROLLOUT_NUMBER = "orbiter.rollout"
 """Tag of a trace: the rollout's number in its report, which its table has too."""
 COMPLETION_TOKENS = "orbiter.tokens"
 """Tag of a trace: how many tokens the completion has."""
+CHECKPOINT = "orbiter.checkpoint"
+"""Tag of a logged model: the manifest of the checkpoint among the artifacts of its run."""
 
 
 def reward_column(name: str) -> str:
@@ -338,38 +341,13 @@ def reward_of(column: str) -> str:
     return column.removeprefix(_REWARD)
 
 
-def rollouts_folder(phase: str = "") -> str:
-    """The folder of the tables of rollouts among a run's artifacts; of all without a phase."""
-    return f"{_ROLLOUTS}/{phase}" if phase else _ROLLOUTS
-
-
-def rollouts_file(step: int, number: int, life: int = 1, reported: int | None = None) -> str:
-    """The name of a table of rollouts.
-
-    Args:
-        step: the step of the rollouts.
-        number: counts the reports of the step, from 1.
-        life: of the run.
-        reported: the step by the count of that life, if several of its steps may become this one.
-    """
-    again = "" if number == 1 else f".{number}"
-    own = "" if reported is None else f".from-{reported}"
-    later = "" if life == 1 else f".life-{life}"
-    return f"step-{step}{again}{own}{later}.json"
-
-
-def rollouts_file_parts(name: str) -> tuple[int, int, int] | None:
-    """Step, number and life of a table of rollouts; None for a file of another name."""
-    found = _ROLLOUTS_FILE.fullmatch(name)
-    return None if found is None else (int(found[1]), int(found[2] or 1), int(found[3] or 1))
-
-
 _TRACES_OF = "traces of "
 
 
 def skipped(lane: str, count: int) -> str:
     """The text of the tag about missing entries of a lane, for those without an endpoint."""
-    what = _TRACES_OF if lane == _ROLLOUTS else ""  # the tables are in the store
+    # Their tables and files are in the store.
+    what = {"rollouts": _TRACES_OF, "checkpoints": "models of "}.get(lane, "")
     return f"{what}{count} skipped: the server has no endpoint for them"
 
 

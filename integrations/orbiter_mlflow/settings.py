@@ -112,6 +112,13 @@ class MLflowSettings(BaseModel):
     """How many rollouts of a report become traces at most: the worst, the best, some between."""
     traces_per_minute: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """How many rollouts of a run become traces on average, more than 0; 64 may come at once."""
+    log_checkpoints: Literal["last", "best", "all"] | None = None
+    """Which reported checkpoints become artifacts of the run: the last one, the best one by
+    `checkpoint_metric`, or all. Default: none."""
+    checkpoint_metric: str | None = Field(default=None, min_length=1, max_length=250)
+    """Key of the metric by which the best checkpoint is told, such as `eval/loss`."""
+    checkpoint_direction: Literal["lower", "higher"] | None = None
+    """Whether less or more of `checkpoint_metric` is better."""
     system_metrics: bool | Annotated[float, Field(ge=0.1, allow_inf_nan=False)] = False
     """Whether to sample the machine, the process tree and the GPUs while the run goes on; a number
     is the seconds between two samples, 0.1 or more. True: every 10 seconds. Needs the extra
@@ -163,6 +170,21 @@ class MLflowSettings(BaseModel):
             raise ValueError(
                 f"experiment={self.experiment!r} and experiment_id={self.experiment_id!r} are both "
                 "set: leave one out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_defined(self) -> "MLflowSettings":
+        metric, direction = self.checkpoint_metric, self.checkpoint_direction
+        if (metric is None) != (direction is None):
+            raise ValueError(
+                f"checkpoint_metric={metric!r} and checkpoint_direction={direction!r}: set both, "
+                'such as "eval/loss" and "lower"'
+            )
+        if self.log_checkpoints == "best" and metric is None:
+            raise ValueError(
+                'log_checkpoints="best" needs checkpoint_metric and checkpoint_direction, such as '
+                '"eval/loss" and "lower"'
             )
         return self
 

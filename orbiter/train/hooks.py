@@ -20,6 +20,7 @@ The hooks of one trainer, in the order of its life:
 | `report(..., phase="eval")`    | `_on_evaluation_report(metrics, step, data)`                    |
 | `at_step(...)`                 | `_on_step(step)`                                                |
 | `report_rollouts(...)`         | `_on_rollouts(rollouts, step, phase)`                           |
+| `report_checkpoint(...)`       | `_on_checkpoint(path, step)`                                    |
 | `train` returns                | `_on_transition(TRAINING, COMPLETED)`, `_on_train_result`       |
 | `train` raises                 | `_on_transition(TRAINING, FAILED)`, `_on_error("train", error)` |
 | `evaluate` begins, at any time | `_on_evaluate_started(test_data)`                               |
@@ -92,6 +93,14 @@ class TrainerHooks:
             rollouts: at least one; the caller may change what they hold once this has returned.
             step: the optimizer steps so far.
             phase: the kind of data that the prompts are from, not a method of the trainer.
+        """
+
+    def _on_checkpoint(self, path: str, step: int) -> None:
+        """Called by `report_checkpoint`.
+
+        Args:
+            path: of the folder or file; the caller may remove it once this has returned.
+            step: the optimizer steps that it holds.
         """
 
     def _on_evaluate_started(self, test_data: Any) -> None:

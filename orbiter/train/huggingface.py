@@ -3,14 +3,16 @@
 import asyncio
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from orbiter.train.trainer import Trainer
 
-__all__ = ["ReportCallback", "StopCallback"]
+__all__ = ["ReportCallback", "StopCallback", "report_checkpoint"]
 
 _EVAL = "eval_"
 _TEST = "test_"
@@ -26,7 +28,7 @@ class ReportCallback(TrainerCallback):  # type: ignore[misc]  # untyped here
     Logs of training become `train/loss`, `train/grad_norm` and so on; those of an evaluation,
     `eval_loss`, become `eval/loss`. A `test_` prefix stays: `eval/test_loss`. The summary at the
     end becomes `train/runtime` in seconds, `train/samples_per_second` and so on, its mean loss
-    `train/mean_loss`. Only the world's rank 0 reports.
+    `train/mean_loss`. A saved checkpoint is reported, too. Only the world's rank 0 reports.
 
     Set `report_to="none"`, or the loop's own `MLflowCallback` logs the same a second time.
 
@@ -48,6 +50,18 @@ class ReportCallback(TrainerCallback):  # type: ignore[misc]  # untyped here
             self._trainer.report(evaluation_metrics(measured), step=state.global_step, phase="eval")
         else:
             self._trainer.report(training_metrics(measured), step=state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report the checkpoint that has been saved."""
+        if state.is_world_process_zero:
+            report_checkpoint(self._trainer, args.output_dir, state.global_step)
+
+
+def report_checkpoint(trainer: Trainer, output_dir: str, step: int) -> None:
+    """Report the checkpoint that a Hugging Face loop has saved at a step, if it is there."""
+    folder = Path(output_dir, f"{PREFIX_CHECKPOINT_DIR}-{step}")
+    if folder.is_dir():  # a search of hyperparameters has folders of its own
+        trainer.report_checkpoint(folder, step=step)
 
 
 def evaluation_metrics(logs: Mapping[str, Any]) -> dict[str, Any]:

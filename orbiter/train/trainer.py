@@ -4,6 +4,7 @@ A subclass writes `check_*`, `train` and `evaluate`. The contract decides when e
 the state (`orbiter.train.states`) and calls the hooks of integrations (`orbiter.train.hooks`).
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -221,6 +222,22 @@ class Trainer(_EnforcedAtLast, Enforced, ABC):
             )
         else:
             notify(self._report_rollouts, rollouts, step, phase)
+
+    def report_checkpoint(self, path: str | os.PathLike[str], *, step: int) -> None:
+        """Report a checkpoint that is completely written.
+
+        Without an integration this does nothing. It never raises: what is no path is logged as an
+        error. The checkpoint has the metrics that are reported for its step, before or after this
+        call. It may be removed or replaced later, but no file in it may be written to again.
+
+        Args:
+            path: its folder, or its only file.
+            step: the optimizer steps that it holds.
+        """
+        notify(self._report_checkpoint, path, step)
+
+    def _report_checkpoint(self, path: str | os.PathLike[str], step: int) -> None:
+        self._on_checkpoint(os.fsdecode(path), step)
 
     def _report_rollouts(
         self,

@@ -104,7 +104,7 @@ def test_reading_continues_from_an_offset(tmp_path: Path) -> None:
 
 
 def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
-    body = encode(HEAD, 0).replace(b'"format":3', b'"format":99')
+    body = encode(HEAD, 0).replace(b'"format":4', b'"format":99')
     payload = body[body.index(b'"r":') + 4 : -2]
     line = b'{"n":0,"c":"%08x","r":%s}' % (zlib.crc32(payload, 0), payload)
     with pytest.raises(UnknownFormatError, match="journal format 99 is not known"):

@@ -6,8 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from orbiter_mlflow.delivery.process_identity import is_gone, runs_elsewhere, this_process
-from orbiter_mlflow.delivery.records import ProcessIdentity
+from orbiter_mlflow.delivery.process_identity import (
+    ProcessIdentity,
+    is_gone,
+    runs_elsewhere,
+    this_process,
+)
 from waiting import eventually
 
 

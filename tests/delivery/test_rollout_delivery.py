@@ -30,6 +30,7 @@ from orbiter_mlflow.delivery.resumption.rewriting import Resumption
 from orbiter_mlflow.delivery.rollout_traces import traces_of
 from orbiter_mlflow.delivery.side_lane import SideLane, nothing_waits, side_lanes
 from orbiter_mlflow.errors import HeldError, RejectedError, TransientError, UnsupportedError
+from orbiter_mlflow.text import artifact_paths
 from proxy import Proxy
 from scripts import started
 from servers import LateStore
@@ -73,8 +74,8 @@ def kept(journal: Path, step: int = 3, number: int = 1, phase: str = "train") ->
         "columns": ["rollout", "prompt", "completion", "reward/right", "tokens"],
         "data": [[n + 1, f"{n}?", f"{n}!", n / 2, 7] for n in range(3)],
     }
-    name = names.rollouts_file(step, number)
-    folder = names.rollouts_folder(phase)
+    name = artifact_paths.step_file(step, number)
+    folder = artifact_paths.rollouts_folder(phase)
     file = kept_files.keep_content(journal, json.dumps(table).encode(), name, folder)
     where = (file.file, name, folder, file.size, file.sha256)
     return Rollouts(*where, phase, step, number, 1_700_000_000_000, [0, 2])
@@ -364,7 +365,7 @@ def test_evaluations_of_a_resumed_run_before_its_training_keep_tables_of_their_o
     tags = resumed.rewrite(Tags({names.LOGGED_TABLES: table}))
     assert isinstance(tags, Tags)
     assert "rollouts/eval/step-100.from-5.life-2.json" in tags.values[names.LOGGED_TABLES]
-    assert names.rollouts_file_parts("step-100.2.from-5.life-2.json") == (100, 2, 2)
+    assert artifact_paths.step_file_parts("step-100.2.from-5.life-2.json") == (100, 2, 2)
 
 
 def test_an_old_journal_without_rollouts_is_read(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Scene:
         self.sink = MemorySink()
         self.now = 0.0
         self.drain = Drain(self.journal, self.open, clock=self.time, now=self.time)
-        self.datasets, self.artifacts, self.rollouts = side_lanes(
+        self.datasets, self.artifacts, self.rollouts, _ = side_lanes(
             self.journal, self.open, clock=self.time, now=self.time
         )
 

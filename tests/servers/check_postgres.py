@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from faults import Event, all_removed, arrived, in_trouble, soon
 from orbiter.train import Rollout, TrainMetrics
 from orbiter_mlflow import names
+from orbiter_mlflow.text import artifact_paths
 from postgres import PASSWORD, Postgres
 from servers import free_port, running_server
 from trainers import Backend, Body, Tracked, reporting, tracked
@@ -104,7 +105,7 @@ def assert_rollouts(client: MlflowClient, run: Run, number: int) -> None:
         for step in MEETINGS
     }
     for step in MEETINGS:
-        path = f"rollouts/train/{names.rollouts_file(step, 1)}"
+        path = f"rollouts/train/{artifact_paths.step_file(step, 1)}"
         table = json.loads(Path(client.download_artifacts(run.info.run_id, path)).read_bytes())
         rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
         assert (

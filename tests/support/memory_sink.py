@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
+from orbiter_mlflow.delivery.checkpoints.model import CheckpointModel
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step, last_system_step
 from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
@@ -24,6 +25,7 @@ class MemoryRun:
     datasets: list[Dataset] = field(default_factory=list)
     artifacts: dict[str, bytes] = field(default_factory=dict)
     traces: dict[str, RolloutTrace] = field(default_factory=dict)
+    models: dict[str, CheckpointModel] = field(default_factory=dict)
     status: Status = field(default_factory=lambda: Status("RUNNING"))
 
 
@@ -115,6 +117,28 @@ class MemorySink:
         with _Request(self, "log_artifact"):
             name = "/".join(part for part in (artifact.folder, artifact.name) if part)
             self._run(run_id).artifacts[name] = file.read_bytes()
+
+    def artifact_sizes(self, run_id: str, folder: str) -> dict[str, int]:
+        with _Request(self, "artifact_sizes"):
+            found = self._run(run_id).artifacts
+            split = {path.rpartition("/")[::2]: len(content) for path, content in found.items()}
+            return {name: size for (inside, name), size in split.items() if inside == folder}
+
+    def read_artifact(self, run_id: str, path: str) -> bytes:
+        with _Request(self, "read_artifact"):
+            return self._run(run_id).artifacts[path]
+
+    def delete_artifact(self, run_id: str, path: str) -> None:
+        with _Request(self, "delete_artifact"):
+            self._run(run_id).artifacts.pop(path, None)
+
+    def log_model(self, run_id: str, model: CheckpointModel) -> None:
+        with _Request(self, "log_model"):
+            self._run(run_id).models[model.manifest] = model
+
+    def delete_model(self, run_id: str, manifest: str) -> None:
+        with _Request(self, "delete_model"):
+            self._run(run_id).models.pop(manifest, None)
 
     def log_traces(self, run_id: str, traces: Sequence[RolloutTrace]) -> None:
         with _Request(self, "log_traces"):

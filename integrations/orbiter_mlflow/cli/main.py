@@ -14,6 +14,7 @@ import click
 from orbiter_mlflow.cli.best import best
 from orbiter_mlflow.cli.comment import comment
 from orbiter_mlflow.cli.demo import demo
+from orbiter_mlflow.cli.download import download
 from orbiter_mlflow.cli.gate import bless, check
 from orbiter_mlflow.cli.history import history
 from orbiter_mlflow.cli.options import unexpected_error
@@ -53,7 +54,7 @@ def commands(context: click.Context) -> None:
 
 
 _TRACK = (demo, run, sync, status, ui)
-_READ = (runs, best, reproduce, diff, rollouts, check, bless, history, comment)
+_READ = (runs, best, reproduce, diff, rollouts, download, check, bless, history, comment)
 for _command in (*_TRACK, *_READ):
     commands.add_command(_command)
 

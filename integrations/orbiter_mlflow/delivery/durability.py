@@ -19,7 +19,7 @@ from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files import disk_sync
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.kept_files import folder_of
-from orbiter_mlflow.delivery.records import Artifact, Record, Rollouts
+from orbiter_mlflow.delivery.records import Artifact, Checkpoint, Record, Rollouts
 
 _logger = logging.getLogger(__name__)
 
@@ -121,8 +121,8 @@ class EachRecord:
 
     def about_to_append(self, record: Record) -> None:
         """Sync the copy that a record names, before the disk may have the record."""
-        if isinstance(record, Artifact | Rollouts):
-            kept = record.table if isinstance(record, Rollouts) else record
+        if isinstance(record, Artifact | Rollouts | Checkpoint):
+            kept = record if isinstance(record, Artifact) else _kept(record)
             folder = folder_of(self._journal.path)
             with self._told():
                 disk_sync.sync_file(folder / kept.file)
@@ -140,6 +140,11 @@ class EachRecord:
             yield
         except OSError as error:
             self._failures.note(self._journal.path, error)
+
+
+def _kept(record: Rollouts | Checkpoint) -> Artifact:
+    """The file of ours that a record names; those of a checkpoint are the training's to sync."""
+    return record.table if isinstance(record, Rollouts) else record.listing
 
 
 class Failures:

@@ -35,7 +35,7 @@ class Entry:
 
 
 def read_entries(
-    path: Path, offset: int = 0, *, kind: type[Record] | None = None
+    path: Path, offset: int = 0, *, kind: type[Record] | None = None, holding: bytes = b""
 ) -> Iterator[Entry]:
     """Read the entries of a journal.
 
@@ -43,6 +43,7 @@ def read_entries(
         path: the journal.
         offset: where to begin, in bytes.
         kind: the only class of records to return; other lines are not decoded.
+        holding: what a line must hold to be decoded.
 
     Raises:
         UnknownFormatError: the head is of another format version.
@@ -57,7 +58,7 @@ def read_entries(
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
                 offset += len(line) + 1
-                if not line or not line.endswith(ending):
+                if not line or not line.endswith(ending) or holding not in line:
                     continue
                 try:
                     yield Entry(decode(line), offset)

@@ -97,7 +97,7 @@ def verified(journal: Path, artifact: Artifact) -> Path:
         RejectedError: it is gone, damaged or forged; it must not be sent.
         OSError: it cannot be read just now.
     """
-    path = _inside(journal, artifact)
+    path = _place(journal, artifact)
     try:
         fd = os.open(path, READ)
     except OSError as error:
@@ -133,7 +133,7 @@ def discard(journal: Path, artifact: Artifact) -> None:
         OSError: it cannot be deleted.
     """
     with suppress(RejectedError):
-        _inside(journal, artifact).unlink(missing_ok=True)
+        _place(journal, artifact).unlink(missing_ok=True)
 
 
 def set_aside(journal: Path, artifact: Artifact) -> None:
@@ -144,31 +144,49 @@ def set_aside(journal: Path, artifact: Artifact) -> None:
     """
     refused = journal.with_suffix(".refused")
     with suppress(RejectedError, FileNotFoundError):
-        file = _inside(journal, artifact)
+        file = _place(journal, artifact)
         refused.mkdir(mode=0o700, exist_ok=True)
         file.rename(refused / file.name)
 
 
-def _inside(journal: Path, artifact: Artifact) -> Path:
-    """The path of an artifact's file, in a folder that nobody else can have changed.
+def _place(journal: Path, artifact: Artifact) -> Path:
+    """The path of an artifact's file; raises as `inside` does."""
+    try:
+        return inside(journal, artifact.file)
+    except RejectedError as error:
+        raise _refused(artifact, str(error)) from None
+
+
+def inside(journal: Path, name: str) -> Path:
+    """The path of a file beside a journal, in a folder that nobody else can have changed.
 
     Raises:
         RejectedError: it would be elsewhere, or the folder is a link or another user's.
         OSError: the folder cannot be examined.
     """
     folder = folder_of(journal)
-    if not _PLAIN_NAME.fullmatch(artifact.file):
-        raise _refused(artifact, f"lies outside the journal's own folder: {artifact.file!r}")
-    try:
-        status = folder.lstat()
-    except FileNotFoundError:
-        raise _refused(artifact, f"is gone: there is no {folder}") from None
-    if not stat.S_ISDIR(status.st_mode) or not _is_ours(status, journal):
-        raise _refused(
-            artifact,
-            f"is not in a folder of the journal's owner that nobody else can write: {folder}",
-        )
-    return folder / artifact.file
+    what = ""
+    if not is_plain_name(name):
+        what = f"lies outside the journal's own folder: {name!r}"
+    else:
+        try:
+            status = folder.lstat()
+        except FileNotFoundError:
+            what = f"is gone: there is no {folder}"
+        else:
+            if not stat.S_ISDIR(status.st_mode) or not _is_ours(status, journal):
+                what = (
+                    "is not in a folder of the journal's owner that nobody else can write: "
+                    f"{folder}"
+                )
+    if what:
+        raise RejectedError(what, definite=True)
+    return folder / name
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether it names a file of a folder, and nothing elsewhere."""
+    return _PLAIN_NAME.fullmatch(name) is not None
 
 
 def _is_ours(status: os.stat_result, journal: Path) -> bool:

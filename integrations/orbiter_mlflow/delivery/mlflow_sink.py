@@ -5,11 +5,12 @@ set.
 """
 
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from itertools import chain
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from orbiter_mlflow.delivery import mlflow_client  # noqa: F401  mlflow needs a home
@@ -24,6 +25,8 @@ from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
+from orbiter_mlflow.delivery.checkpoints.model import CheckpointModel
+from orbiter_mlflow.delivery.mlflow_client import models
 from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
 from orbiter_mlflow.delivery.mlflow_client.older_servers import OlderServers
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
@@ -84,6 +87,15 @@ def _unless_held(error: Exception, refusal: RejectedError) -> DeliveryError:
 def _require_stage(thing: str, stage: str, refusal: RejectedError | None = None) -> None:
     if stage != entities.LifecycleStage.ACTIVE:
         raise HeldError(f"{thing} is deleted on the server: restore it, or rename it") from refusal
+
+
+@contextmanager
+def _of_artifacts() -> Iterator[None]:
+    """Turn exceptions of an artifact store into a `DeliveryError`."""
+    try:
+        yield
+    except Exception as error:
+        raise classified_artifact(error) from error
 
 
 class MLflowSink:
@@ -241,6 +253,30 @@ class MLflowSink:
             raise classified_artifact(error) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    @_to_a_run
+    def artifact_sizes(self, run_id: str, folder: str) -> dict[str, int]:
+        with _of_artifacts():
+            found = self._artifacts(run_id).list_artifacts(folder)
+        return {one.path.rpartition("/")[2]: one.file_size or 0 for one in found if not one.is_dir}
+
+    @_to_a_run
+    def read_artifact(self, run_id: str, path: str) -> bytes:
+        with _of_artifacts(), TemporaryDirectory() as scratch:
+            return Path(self._artifacts(run_id).download_artifacts(path, scratch)).read_bytes()
+
+    @_to_a_run
+    def delete_artifact(self, run_id: str, path: str) -> None:
+        with _of_artifacts():
+            self._artifacts(run_id).delete_artifacts(path)
+
+    @_to_a_run
+    def log_model(self, run_id: str, model: CheckpointModel) -> None:
+        models.log(self._client, run_id, model)
+
+    @_to_a_run
+    def delete_model(self, run_id: str, manifest: str) -> None:
+        models.delete(self._client, run_id, manifest)
 
     def _artifacts(self, run_id: str) -> Any:
         """MLflow's repository of a run's artifacts.

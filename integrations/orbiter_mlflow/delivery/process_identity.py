@@ -2,9 +2,28 @@
 
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
-from orbiter_mlflow.delivery.records import ProcessIdentity
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """Identify the process that writes a journal, so that its death can be detected.
+
+    Attributes:
+        host: the machine's name.
+        boot: Linux' boot id; empty elsewhere.
+        pid: the process id.
+        started: start time, in clock ticks after the boot; with `boot` it distinguishes the process
+            from a later one that was given the same pid. Empty where it is unknown.
+        namespace: the PID namespace, as each container has its own pids.
+    """
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+    namespace: str = ""
 
 
 def this_process() -> ProcessIdentity:

@@ -17,13 +17,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from orbiter_mlflow import names
+from orbiter_mlflow.delivery.process_identity import ProcessIdentity
 from orbiter_mlflow.errors import DamagedLineError, UnknownFormatError
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Version of the journal format that is written."""
-_READ: Final = (1, 2, 3)
+_READ: Final = (1, 2, 3, 4)
 """Versions that are read; a journal of another version is refused. Version 2 added journals whose
-records are delivered as written, and `Update`; version 3 added `Rollouts`."""
+records are delivered as written, and `Update`; version 3 added `Rollouts`, version 4
+`Checkpoint`."""
 
 RunStatus = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 
@@ -31,26 +33,6 @@ ENDED: Final[frozenset[RunStatus | None]] = frozenset({"FINISHED", "FAILED", "KI
 """The statuses of a run that has ended."""
 
 _Value = TypeVar("_Value", str, float)
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessIdentity:
-    """Identify the process that writes a journal, so that its death can be detected.
-
-    Attributes:
-        host: the machine's name.
-        boot: Linux' boot id; empty elsewhere.
-        pid: the process id.
-        started: start time, in clock ticks after the boot; with `boot` it distinguishes the process
-            from a later one that was given the same pid. Empty where it is unknown.
-        namespace: the PID namespace, as each container has its own pids.
-    """
-
-    host: str
-    boot: str
-    pid: int
-    started: str
-    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +78,7 @@ class Head:
     tags: dict[str, str] = field(default_factory=dict)
     run_uid: str | None = None
     parent_uid: str | None = None
-    format: Literal[1, 2, 3] = FORMAT
+    format: Literal[1, 2, 3, 4] = FORMAT
     kind: Literal["head"] = "head"
 
     @property
@@ -223,6 +205,42 @@ class Rollouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose files wait for their upload.
+
+    Attributes:
+        file, name, folder, size, sha256: of the list of its files, which waits beside the journal,
+            as in `Artifact`. `name` and `folder` are those of its manifest in the run.
+        title: what it is called: the name of its folder.
+        step: the step that it holds.
+        number: counts the reports of that step, from 1.
+        time: of the report.
+        keep: which checkpoints of the run are kept.
+        metric: key of the metric by which the best one is told; None without one.
+        higher: whether more of that is better.
+    """
+
+    file: str
+    name: str
+    folder: str
+    size: int
+    sha256: str
+    title: str
+    step: int
+    number: int
+    time: int
+    keep: Literal["last", "best", "all"]
+    metric: str | None = None
+    higher: bool = False
+    kind: Literal["checkpoint"] = "checkpoint"
+
+    @property
+    def listing(self) -> Artifact:
+        """The list of its files, as an artifact is kept."""
+        return Artifact(self.file, self.name, self.folder, self.size, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A status of the run, in MLflow's words; `end_time` is None while it runs."""
 
@@ -254,12 +272,14 @@ class Close:
     kind: Literal["close"] = "close"
 
 
-Record = Head | Params | Tags | Metrics | Dataset | Artifact | Rollouts | Status | Update | Close
+_Aside = Dataset | Artifact | Rollouts | Checkpoint
+Record = Head | Params | Tags | Metrics | _Aside | Status | Update | Close
 
-SIDE_LANES: Final[Mapping[str, type[Dataset] | type[Artifact] | type[Rollouts]]] = {
+SIDE_LANES: Final[Mapping[str, type[_Aside]]] = {
     "datasets": Dataset,
     "artifacts": Artifact,
     "rollouts": Rollouts,
+    "checkpoints": Checkpoint,
 }
 """The kinds of records that have a lane of their own: delivered beside the others, which never wait
 for them."""

@@ -1,4 +1,5 @@
-"""Deliver the datasets, artifacts, or rollouts of a journal: beside its metrics, never before them.
+"""Deliver the datasets, artifacts, rollouts or checkpoints of a journal: beside its metrics, never
+before them.
 
 All may be refused for reasons of their own: an artifact store that this machine cannot write, a
 server without datasets or traces. Each lane has its own ack, waits and retries. Sending an entry
@@ -23,10 +24,20 @@ from orbiter_mlflow.delivery.ack import (
     read_lane_ack,
     write_lane_ack,
 )
+from orbiter_mlflow.delivery.checkpoints import journaled, listing
+from orbiter_mlflow.delivery.checkpoints.upload import CheckpointUpload
 from orbiter_mlflow.delivery.files import disk_sync
 from orbiter_mlflow.delivery.journal_reader import Entry, read_entries, read_head
 from orbiter_mlflow.delivery.lane import Lane
-from orbiter_mlflow.delivery.records import ENDED, SIDE_LANES, Artifact, Dataset, Head, Rollouts
+from orbiter_mlflow.delivery.records import (
+    ENDED,
+    SIDE_LANES,
+    Artifact,
+    Checkpoint,
+    Dataset,
+    Head,
+    Rollouts,
+)
 from orbiter_mlflow.delivery.rollout_traces import traces_of
 from orbiter_mlflow.delivery.sink import Sink
 from orbiter_mlflow.errors import DeliveryError, RejectedError, TransientError, UnsupportedError
@@ -37,6 +48,7 @@ _MISSING = {
     "datasets": names.DATASETS_MISSING,
     "artifacts": names.ARTIFACTS_MISSING,
     "rollouts": names.ROLLOUTS_MISSING,
+    "checkpoints": names.CHECKPOINTS_MISSING,
 }
 
 _NAMED = 5
@@ -44,7 +56,7 @@ _NAMED = 5
 
 
 class SideLane(Lane[LaneAck]):
-    """The delivery of the datasets, artifacts, or rollouts of one journal; see `Lane`.
+    """The delivery of the datasets, artifacts, rollouts or checkpoints of one journal; see `Lane`.
 
     Args:
         name: one of `SIDE_LANES`.
@@ -58,6 +70,8 @@ class SideLane(Lane[LaneAck]):
         self.name = name
         self._open_sink = open_sink
         self._record = SIDE_LANES[name]
+        self._checkpoints = CheckpointUpload(journal)
+        self._uploaded_early: set[int] = set()
 
     def run(self) -> bool:
         """Deliver the entries of this kind; True once none of them waits.
@@ -68,6 +82,7 @@ class SideLane(Lane[LaneAck]):
         if main.run_id is None:
             return False
         self._run_id, self._resumption = main.run_id, main.resumption
+        self._ended = main.closed or main.status in ENDED
         # Before the journal is read: records appended meanwhile may be in the main lane's ack.
         self._looked_through = main.offset
         whole = self._attempt(self._deliver)
@@ -86,21 +101,41 @@ class SideLane(Lane[LaneAck]):
         return self.ack.held and self.ack.missing != ""
 
     def _deliver(self) -> None:
+        through = self._looked_through
         for entry in self._waiting():
             if self._depends_on_steps(entry):
+                break
+            if isinstance(entry.record, Checkpoint) and not self._has_all_metrics(entry):
+                self._upload_early(entry)
+                through = 0
                 break
             if entry.record is None:  # the main lane counts damaged lines
                 self._write(offset=entry.end)
             else:
                 self._send(entry, asdict(entry.record))
         self._retry_aside()
-        self._write(offset=max(self.ack.offset, self._looked_through))
+        self._write(offset=max(self.ack.offset, through))
 
     def _depends_on_steps(self, entry: Entry) -> bool:
         """Whether the step of an entry is not known yet: the main lane finds out by how much those
         of a resumed run are shifted."""
-        shifted = self._resumption.after_step is not None and isinstance(entry.record, Rollouts)
+        has_step = isinstance(entry.record, Rollouts | Checkpoint)
+        shifted = has_step and self._resumption.after_step is not None
         return shifted and entry.end > self._looked_through
+
+    def _has_all_metrics(self, entry: Entry) -> bool:
+        """Whether all metrics of a checkpoint's step are in the journal."""
+        assert isinstance(entry.record, Checkpoint)  # noqa: S101  asked of these alone
+        return self._ended or journaled.is_step_over(self.journal, entry, entry.record)
+
+    def _upload_early(self, entry: Entry) -> None:
+        """Upload a checkpoint before its step is over, so that it is safe early. Where that is
+        refused, it is tried again with all metrics."""
+        assert isinstance(entry.record, Checkpoint)  # noqa: S101  asked of these alone
+        if entry.end not in self._uploaded_early:
+            with contextlib.suppress(RejectedError):
+                self._checkpoints.store(self._sink(), self._run_id, entry.record, self._resumption)
+            self._uploaded_early.add(entry.end)
 
     def _waiting(self) -> Iterator[Entry]:
         return read_entries(self.journal, self.ack.offset, kind=self._record)
@@ -114,7 +149,8 @@ class SideLane(Lane[LaneAck]):
                 _logger.warning("%s of run %s are skipped: %s", self.name, self._run_id, error)
             spool.quarantine(self.journal, record, f"skipped: {error}")
             self._write(offset=entry.end, skipped=self.ack.skipped + 1)
-            if isinstance(entry.record, Rollouts):  # only the traces: the table is in the store
+            # Only the traces or the model: the table or the files are in the store.
+            if isinstance(entry.record, Rollouts | Checkpoint):
                 self._discard(record)
         except (RejectedError, TransientError) as error:
             self._require_refusal(error)
@@ -129,6 +165,12 @@ class SideLane(Lane[LaneAck]):
         if isinstance(record, Dataset):
             sink.log_dataset(self._run_id, record)
             return
+        if isinstance(record, Checkpoint):
+            rest = sink, self._run_id
+            path = self._checkpoints.store(*rest, record, self._resumption)
+            if path is not None:
+                self._checkpoints.log_model(*rest, path, record, self._resumption)
+            return
         sent = self._resumption.rewrite(record)
         if isinstance(sent, Rollouts):
             file = kept_files.verified(self.journal, sent.table)
@@ -142,15 +184,19 @@ class SideLane(Lane[LaneAck]):
                 sink.log_artifact(self._run_id, whole, sent)
 
     def _discard(self, entry: dict[str, Any]) -> None:
-        """Remove the kept file of an entry, after the ack, on the disk too: a crash between them
+        """Remove the kept files of an entry, after the ack, on the disk too: a crash between them
         repeats the upload, and loses nothing."""
-        if (kept := self._kept_file(entry)) is not None:
+        record = self._record(**entry)
+        if isinstance(record, Checkpoint):
+            disk_sync.sync_if_possible(ack_path(self.journal, self.name))
+            listing.discard(self.journal, record)
+        elif (kept := self._kept_file(entry)) is not None:
             disk_sync.sync_if_possible(ack_path(self.journal, self.name))
             kept_files.discard(self.journal, kept)
 
     def _kept_file(self, entry: dict[str, Any]) -> Artifact | None:
         record = self._record(**entry)
-        if isinstance(record, Dataset):
+        if isinstance(record, Dataset | Checkpoint):
             return None
         return record.table if isinstance(record, Rollouts) else record
 
@@ -158,6 +204,8 @@ class SideLane(Lane[LaneAck]):
         spool.quarantine(self.journal, refused.entry, refused.reason)
         if (kept := self._kept_file(refused.entry)) is not None:
             kept_files.set_aside(self.journal, kept)
+        else:
+            self._discard(refused.entry)
         _logger.warning(
             "MLflow refused %s of run %s for good (%s): kept in %s",
             _shown(refused.entry),
@@ -207,7 +255,8 @@ class SideLane(Lane[LaneAck]):
             more = f" and {len(waiting) - _NAMED} more" if len(waiting) > _NAMED else ""
             parts.append(f"not delivered yet: {shown}{more}")
         if self.ack.refused:
-            parts.append(f"{self.ack.refused} refused by the store")
+            gone = ", or their files gone or changed" if self.name == "checkpoints" else ""
+            parts.append(f"{self.ack.refused} refused by the store{gone}")
         if self.ack.skipped:
             parts.append(names.skipped(self.name, self.ack.skipped))
         return "; ".join(parts)[: names.MAX_TAG_VALUE]

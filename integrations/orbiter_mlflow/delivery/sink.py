@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orbiter_mlflow.delivery.batches import MetricPoint
+from orbiter_mlflow.delivery.checkpoints.model import CheckpointModel
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents
 from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
@@ -51,6 +52,21 @@ class Sink(Protocol):
 
     def log_artifact(self, run_id: str, file: Path, artifact: Artifact) -> None:
         """Upload `file` under the name and into the folder of `artifact`."""
+
+    def artifact_sizes(self, run_id: str, folder: str) -> dict[str, int]:
+        """The files in a folder of the run's artifacts: name -> bytes."""
+
+    def read_artifact(self, run_id: str, path: str) -> bytes:
+        """The content of a small artifact."""
+
+    def delete_artifact(self, run_id: str, path: str) -> None:
+        """Delete an artifact, if it is there."""
+
+    def log_model(self, run_id: str, model: CheckpointModel) -> None:
+        """Log a checkpoint as a model of the run; doing it twice is harmless."""
+
+    def delete_model(self, run_id: str, manifest: str) -> None:
+        """Delete the model of a checkpoint, if there is one."""
 
     def log_traces(self, run_id: str, traces: Sequence[RolloutTrace]) -> None:
         """Log the traces of rollouts, linked to the run; doing it twice is harmless."""

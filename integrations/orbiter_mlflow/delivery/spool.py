@@ -33,7 +33,8 @@ from orbiter_mlflow.delivery.ack import (
 from orbiter_mlflow.delivery.files import disk_sync, locks
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.journal_reader import is_closed, whole_size
-from orbiter_mlflow.delivery.records import SIDE_LANES, Head, ProcessIdentity
+from orbiter_mlflow.delivery.process_identity import ProcessIdentity
+from orbiter_mlflow.delivery.records import SIDE_LANES, Head
 
 SUFFIX = ".jsonl"
 

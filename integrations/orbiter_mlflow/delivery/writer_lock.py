@@ -14,8 +14,7 @@ from pathlib import Path
 from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files import locks
 from orbiter_mlflow.delivery.files.descriptors import Descriptor
-from orbiter_mlflow.delivery.process_identity import is_gone, runs_elsewhere
-from orbiter_mlflow.delivery.records import ProcessIdentity
+from orbiter_mlflow.delivery.process_identity import ProcessIdentity, is_gone, runs_elsewhere
 from orbiter_mlflow.delivery.store_environment import digest, present
 
 _NOTE = 128

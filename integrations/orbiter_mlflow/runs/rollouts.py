@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orbiter_mlflow import names
 from orbiter_mlflow.errors import StoreError
+from orbiter_mlflow.text import artifact_paths
 
 if TYPE_CHECKING:
     from orbiter_mlflow.runs.store import RunStore
@@ -77,8 +78,8 @@ def steps_of(store: "RunStore", run_id: str, phase: str) -> dict[int, list[str]]
         StoreError: the store cannot be read.
     """
     found: dict[int, list[tuple[tuple[int, int, int], str]]] = {}
-    for path in store.artifacts(run_id, names.rollouts_folder(phase)):
-        parts = names.rollouts_file_parts(path.rpartition("/")[2])
+    for path in store.artifacts(run_id, artifact_paths.rollouts_folder(phase)):
+        parts = artifact_paths.step_file_parts(path.rpartition("/")[2])
         if parts is not None:
             found.setdefault(parts[0], []).append((parts, path))
     return {step: _of_last_life(found[step]) for step in sorted(found)}

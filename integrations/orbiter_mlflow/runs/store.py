@@ -289,6 +289,29 @@ class RunStore:
             else:
                 yield str(one.path)
 
+    def artifact_files(self, run_id: str, folder: str) -> list[str]:
+        """Paths of the artifact files in a folder, but not below it.
+
+        Raises:
+            StoreError: the artifact store cannot be read.
+        """
+        try:
+            found = self._client.list_artifacts(run_id, folder)
+        except Exception as error:
+            raise self._store_error(error) from error
+        return [str(one.path) for one in found if not one.is_dir]
+
+    def download(self, run_id: str, path: str, folder: Path) -> Path:
+        """Download an artifact of any size into a folder; returns the file.
+
+        Raises:
+            StoreError: the artifact store cannot be read, or has no such artifact.
+        """
+        try:
+            return Path(self._client.download_artifacts(run_id, path, str(folder)))
+        except Exception as error:
+            raise self._store_error(error) from error
+
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of an existing run.
 

@@ -33,6 +33,7 @@ from orbiter_mlflow.tracking.artifact_files import (
 )
 from orbiter_mlflow.tracking.artifact_names import ArtifactNames
 from orbiter_mlflow.tracking.background import background
+from orbiter_mlflow.tracking.checkpoints import RunCheckpoints
 from orbiter_mlflow.tracking.eval_tables import table_content, table_name
 from orbiter_mlflow.tracking.rollouts import RunRollouts
 from orbiter_mlflow.tracking.shown_tables import ShownTables
@@ -121,6 +122,7 @@ class RunArtifacts:
 
     Attributes:
         rollouts: what becomes of rollouts.
+        checkpoints: what becomes of checkpoints.
     """
 
     def __init__(self, writer: RunWriter, redactor: Redactor, settings: MLflowSettings) -> None:
@@ -134,6 +136,9 @@ class RunArtifacts:
         self._under_way: list[_Call] = []
         self._shown = ShownTables(writer)
         self.rollouts = RunRollouts(writer, redactor, settings, self._shown)
+        self.checkpoints = RunCheckpoints(
+            writer, redactor, settings, self._refuse, self._count_pending
+        )
         self._ended = False
         self._kept_waiting = False
         self._problems: dict[str, str] = {}
@@ -176,12 +181,7 @@ class RunArtifacts:
             path = names.eval_table(table_name(name))
             content = table_content(rows, id_column=id_column, redactor=self._redactor)
         except ValueError as error:
-            reason = self._redact(str(error))
-            with self._lock:
-                self._problems[path] = reason
-                if not self._ended:
-                    self._write_tags()
-            _logger.warning("table %s is not logged: %s", path, reason)
+            self._refuse(f"table {path}", self._redact(str(error)), path)
             raise
         try:
             kept = kept_files.keep_content(self._writer.path, content, "", None)
@@ -292,6 +292,19 @@ class RunArtifacts:
                 f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else "",
                 names.ARTIFACT_PROBLEMS,
             )
+
+    def _refuse(self, what: str, reason: str, name: str | None = None) -> None:
+        """Report something that is not logged, and why; the tag has it under `name`."""
+        what = self._redact(what)
+        with self._lock:
+            self._problems[name or what] = reason
+            if not self._ended:
+                self._write_tags()
+        _logger.warning("%s is not logged: %s", what, reason)
+
+    def _count_pending(self, change: int) -> None:
+        with self._lock:
+            self._calls += change
 
     def _write_tags(self, *, all_counts: bool = False) -> None:
         """Write the tags that have changed; with `all_counts`, even if only a count has."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orbiter.train.hooks import quiet_logger
 from orbiter_mlflow import names
 from orbiter_mlflow.config.codec.splitting import split_value
 from orbiter_mlflow.config.encoding import CODEC_VERSION, encode_config
@@ -14,6 +15,8 @@ from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.text.packed_tags import PackedTags
 from orbiter_mlflow.text.values import tag_value
 
+_logger = quiet_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class LoggedConfig:
@@ -21,6 +24,16 @@ class LoggedConfig:
 
     records: tuple[Record, ...]
     unencodable: Mapping[str, str]
+
+
+def warn_of_unencodable(logged: LoggedConfig) -> None:
+    """Warn of what cannot be loaded back, if there is something."""
+    if logged.unencodable:
+        _logger.warning(
+            "config values that can be shown but not loaded back, unless load_config is given "
+            "them in overrides=: %s",
+            "; ".join(f"{path} ({why})" for path, why in logged.unencodable.items()),
+        )
 
 
 def log_config(config: Any, redactor: Redactor, *, seeds: bool = True) -> LoggedConfig:

@@ -16,6 +16,7 @@ from orbiter_mlflow.delivery.run_writer import RunWriter
 from orbiter_mlflow.redaction.many_texts import ManyTexts
 from orbiter_mlflow.redaction.redactor import Redactor
 from orbiter_mlflow.settings import MLflowSettings
+from orbiter_mlflow.text import artifact_paths
 from orbiter_mlflow.text.clock import now
 from orbiter_mlflow.tracking.artifact_files import reason_of
 from orbiter_mlflow.tracking.rollout_table import MAX_TEXT, table_of
@@ -67,7 +68,7 @@ class RunRollouts:
             number = self._reports[phase, step] = self._reports.get((phase, step), 0) + 1
             wanted = min(self._traces, table.rows)
             traces = self._budget.take(wanted)
-        folder, file = names.rollouts_folder(phase), names.rollouts_file(step, number)
+        folder, file = artifact_paths.rollouts_folder(phase), artifact_paths.step_file(step, number)
         where = (kept.file, file, folder, kept.size, kept.sha256)
         rows = spread(table.totals, traces)
         self._writer.append(Rollouts(*where, phase, step, number, now(), rows))

@@ -22,7 +22,7 @@ from orbiter_mlflow.settings import MLflowSettings, tracks_here
 from orbiter_mlflow.text.packed_tags import PackedTags
 from orbiter_mlflow.text.values import message_of, tag_value, type_name
 from orbiter_mlflow.tracking.artifacts import RunArtifacts
-from orbiter_mlflow.tracking.config_records import log_config
+from orbiter_mlflow.tracking.config_records import log_config, warn_of_unencodable
 from orbiter_mlflow.tracking.description import Description
 from orbiter_mlflow.tracking.evaluation_keys import Evaluation, RunData
 from orbiter_mlflow.tracking.lifecycle_status import LifecycleStatus
@@ -172,6 +172,12 @@ class TrackedRun:
         if artifacts := self._artifacts_for("a report of rollouts"):
             artifacts.rollouts.reported(rollouts, self.steps.bounded(step), phase)
 
+    def checkpoint_reported(self, path: str, step: int) -> None:
+        """Record that a checkpoint is written."""
+        wanted = self.settings.log_checkpoints is not None
+        if wanted and (artifacts := self._artifacts_for(f"checkpoint {path}")):
+            artifacts.checkpoints.reported(path, self.steps.bounded(step))
+
     def trained(self, metrics: TrainMetrics, state: TrainerState) -> None:
         """Record the result of the outermost `train`."""
         if not self.active:
@@ -306,6 +312,8 @@ class TrackedRun:
 
     def append(self, record: Record) -> None:
         """Append a record to the journal, which has no secrets in it."""
+        if self._artifacts is not None and isinstance(record, Metrics):
+            self._artifacts.checkpoints.measured(record)
         if self.writer is None:
             self._early.append(record)
         else:
@@ -370,12 +378,7 @@ class TrackedRun:
                 self.params |= record.values
                 self._description.configured(record.values)
         self._describe()
-        if logged.unencodable:
-            _logger.warning(
-                "config values that can be shown but not loaded back, unless load_config is given "
-                "them in overrides=: %s",
-                "; ".join(f"{path} ({why})" for path, why in logged.unencodable.items()),
-            )
+        warn_of_unencodable(logged)
 
     def _show_progress(self) -> None:
         progress = self.settings.progress

@@ -215,7 +215,7 @@ class TRLTrainer(Trainer):
         return TrainMetrics(loss=done.training_loss, steps=done.global_step)
 
     def _train(self, config: TRLConfig, checkpoint: str | None, stop: "StopCallback") -> Any:
-        from orbiter.train.huggingface import ReportCallback
+        from orbiter.train.huggingface import ReportCallback, report_checkpoint
         from orbiter.train.trl.loop import memory_errors
 
         with memory_errors(config):
@@ -227,6 +227,7 @@ class TRLTrainer(Trainer):
             except asyncio.CancelledError:  # in the midst of an evaluation
                 if config.output_dir:
                     loop.save_checkpoint()
+                    report_checkpoint(self, config.output_dir, loop.steps)
                 raise
             if config.output_dir and loop.ended:
                 loop.hugging.save_model(config.output_dir)

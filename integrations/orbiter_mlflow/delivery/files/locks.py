@@ -23,8 +23,7 @@ from pathlib import Path
 
 from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files.descriptors import identity, module_if_any, moved_up
-from orbiter_mlflow.delivery.process_identity import is_gone, this_process
-from orbiter_mlflow.delivery.records import ProcessIdentity
+from orbiter_mlflow.delivery.process_identity import ProcessIdentity, is_gone, this_process
 
 fcntl, msvcrt = module_if_any("fcntl"), module_if_any("msvcrt")  # the second on Windows only
 

@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.records import Artifact, Metrics, Params, Record, Rollouts, Tags
+from orbiter_mlflow.delivery.records import (
+    Artifact,
+    Checkpoint,
+    Metrics,
+    Params,
+    Record,
+    Rollouts,
+    Tags,
+)
+from orbiter_mlflow.text import artifact_paths
 
 MAX_STEP = 2**63 - 1
 """The largest step that MLflow stores."""
@@ -102,8 +111,8 @@ class Resumption:
             return Tags(self._with_own_tables(self.rename_tags(record.values)))
         if isinstance(record, Params) and self.keeps_config:
             return Params({})
-        if isinstance(record, Rollouts):
-            file = self._rollouts_file(record.step, record.number)
+        if isinstance(record, Rollouts | Checkpoint):
+            file = self._step_file(record.step, record.number)
             return replace(record, step=self._step(record.step), name=file)
         if isinstance(record, Artifact) and self.number > 1:
             return replace(record, folder=_folder(record.folder, self.number))
@@ -140,11 +149,11 @@ class Resumption:
             return step
         return min(step + self.after_system_step + 1, MAX_STEP)
 
-    def _rollouts_file(self, step: int, number: int) -> str:
+    def _step_file(self, step: int, number: int) -> str:
         moved = self._step(step)
         # Before training, all steps become one.
         reported = step if moved != step and self.shift is None else None
-        return names.rollouts_file(moved, number, self.number, reported)
+        return artifact_paths.step_file(moved, number, self.number, reported)
 
     def _with_own_tables(self, tags: dict[str, str]) -> dict[str, str]:
         """The tags, with the tables of rollouts by the names that they have in the run."""
@@ -153,9 +162,9 @@ class Resumption:
         tables = json.loads(tags[names.LOGGED_TABLES])
         for table in tables:
             folder, _, file = table["path"].rpartition("/")
-            parts = names.rollouts_file_parts(file)
-            if parts is not None and folder.startswith(f"{names.rollouts_folder()}/"):
-                table["path"] = f"{folder}/{self._rollouts_file(parts[0], parts[1])}"
+            parts = artifact_paths.step_file_parts(file)
+            if parts is not None and folder.startswith(f"{artifact_paths.rollouts_folder()}/"):
+                table["path"] = f"{folder}/{self._step_file(parts[0], parts[1])}"
         return tags | {names.LOGGED_TABLES: json.dumps(tables)}
 
 

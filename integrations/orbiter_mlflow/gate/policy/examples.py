@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from orbiter_mlflow import names
 from orbiter_mlflow.gate.model import Severity
 from orbiter_mlflow.gate.policy.table import Table, has_pattern
+from orbiter_mlflow.text import artifact_paths
 
 __all__ = ["ExamplesPolicy"]
 
@@ -59,7 +60,7 @@ class ExamplesPolicy(Table):
     def path(self) -> str:
         """The path of the table among a run's artifacts; with `rollouts`, their folder."""
         if self.rollouts:
-            return names.rollouts_folder(names.EVAL)
+            return artifact_paths.rollouts_folder(names.EVAL)
         return self.table if self.table.endswith(".json") else names.eval_table(self.table)
 
     @property
