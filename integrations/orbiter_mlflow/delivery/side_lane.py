@@ -132,7 +132,9 @@ class SideLane(Lane[LaneAck]):
         """Upload a checkpoint before its step is over, so that it is safe early. Where that is
         refused, it is tried again with all metrics."""
         assert isinstance(entry.record, Checkpoint)  # noqa: S101  asked of these alone
-        if entry.end not in self._uploaded_early:
+        by_value = entry.record.keep == "best"
+        undecided = by_value and journaled.value_of(self.journal, entry.record) is None
+        if not undecided and entry.end not in self._uploaded_early:
             with contextlib.suppress(RejectedError):
                 self._checkpoints.store(self._sink(), self._run_id, entry.record, self._resumption)
             self._uploaded_early.add(entry.end)
