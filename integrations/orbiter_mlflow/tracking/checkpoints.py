@@ -8,7 +8,6 @@ import os
 import shutil
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -142,7 +141,7 @@ class RunCheckpoints:
         self._refuse = refuse
         self._pending = pending
         self._values: dict[int, float] = {}
-        self._linked: deque[_Linked] = deque()
+        self._linked: list[_Linked] = []
         self._numbers: dict[int, int] = {}
         self._latest = 0
         self._lock = threading.RLock()  # a garbage collection may bring the end of the run
@@ -171,7 +170,7 @@ class RunCheckpoints:
             if report.done:
                 self._append(report)
         except (_NotKeptError, OSError) as error:
-            reason = reason_of(error)
+            reason = self._redact(reason_of(error))
             self._refuse(f"checkpoint {report.title} of step {report.step}", reason)
             listing.unlink(self._writer.path, report.files)
             return False
@@ -216,16 +215,18 @@ class RunCheckpoints:
         )
 
     def _release(self, report: _Report) -> None:
-        """Remove the links of earlier checkpoints that the present one replaces, or for which the
-        disk has no room: without an end, they would keep removed files on it."""
+        """Remove the links of checkpoints that the present one replaces, or for which the disk has
+        no room: without an end, they would keep removed files on it."""
+        size = sum(file.size for file in report.files)
+        room = shutil.disk_usage(self._writer.path.parent).free
+        crowded = False
         with self._lock:
-            earlier = [one for one in self._linked if one.files is not report.files]
-            kept = self._still_wanted(report, earlier)
-            room = shutil.disk_usage(self._writer.path.parent).free
-            size = sum(file.size for file in report.files)
-            crowded = bool(kept) and room < _ROOM * size
-            released = earlier if crowded else [one for one in earlier if one not in kept]
-            self._linked = deque(one for one in self._linked if one not in released)
+            kept = self._still_wanted()
+            if room < _ROOM * size:
+                present = [one for one in kept if one is self._linked[-1]]
+                crowded, kept = len(kept) > len(present), present
+            released = [one for one in self._linked if one not in kept]
+            self._linked = kept
         for one in released:
             listing.unlink(self._writer.path, one.files)
         if crowded:
@@ -235,18 +236,17 @@ class RunCheckpoints:
                 _ROOM,
             )
 
-    def _still_wanted(self, report: _Report, earlier: list[_Linked]) -> list[_Linked]:
-        """Those of the earlier checkpoints that delivery may want to keep."""
+    def _still_wanted(self) -> list[_Linked]:
+        """Those of the checkpoints that delivery may want to keep."""
+        *earlier, present = self._linked
         if self._keep == "all":
-            return earlier
+            return [*earlier, present]
         if self._keep == "last":
-            return []
+            return [present]
         best: _Linked | None = None
-        for one in earlier:
+        for one in self._linked:
             so_far = None if best is None else self._values.get(best.step)
             if is_better(self._values.get(one.step), so_far, self._higher):
                 best = one
-        mine = self._values.get(report.step)
-        if best is not None and is_better(mine, self._values.get(best.step), self._higher):
-            return []
-        return [] if best is None else [best]
+        undecided = [] if present.step in self._values or present is best else [present]
+        return undecided if best is None else [best, *undecided]
