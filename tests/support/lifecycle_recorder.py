@@ -48,6 +48,10 @@ class HookRecorder(TrainerHooks):
         super()._on_rollouts(rollouts, step, phase)
         self.events.append(("rollouts", [*rollouts], step, phase))
 
+    def _on_checkpoint(self, path: str, step: int) -> None:
+        super()._on_checkpoint(path, step)
+        self.events.append(("checkpoint", path, step))
+
     def _on_evaluate_started(self, test_data: Any) -> None:
         super()._on_evaluate_started(test_data)
         self.events.append(("evaluating", test_data))

@@ -77,6 +77,17 @@ def test_only_the_first_rank_of_the_world_reports() -> None:
     assert trainer.events_of("report") == [("report", {"loss": 2.0}, 4)]
 
 
+def test_only_the_first_rank_reports_a_checkpoint_that_is_there(tmp_path: Path) -> None:
+    trainer = Recorder()
+    callback = ReportCallback(trainer)
+    (tmp_path / "checkpoint-4").mkdir()
+    arguments = SimpleNamespace(output_dir=str(tmp_path))
+    for first, step in ((False, 4), (True, 4), (True, 6)):
+        state = SimpleNamespace(is_world_process_zero=first, global_step=step)
+        callback.on_save(arguments, state, None)
+    assert trainer.events_of("checkpoint") == [("checkpoint", str(tmp_path / "checkpoint-4"), 4)]
+
+
 def test_names_are_not_doubled() -> None:
     log = {"eval_loss": 1.0, "eval_rewards/accuracies": 0.5, "test_loss": 2.0, "epoch": 1.0}
     assert evaluation_metrics(log) == {"loss": 1.0, "rewards/accuracies": 0.5, "test_loss": 2.0}

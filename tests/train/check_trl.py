@@ -18,7 +18,9 @@ import torch
 from mlflow import MlflowClient
 
 from orbiter.train import Rollout, TrainerError, TrainerState, TRLConfig, TRLTrainer
-from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin, load_config
+from orbiter_mlflow import MLflowSettings, MLflowTrainerMixin, load_config, newest_checkpoint
+from orbiter_mlflow.runs.checkpoints import checkpoints_of
+from orbiter_mlflow.runs.store import RunStore
 from paths import ROOT
 from tiny_models import tiny_agent
 from trainers import history, run_of, stored
@@ -64,7 +66,7 @@ def validated(
     test_rows: list[dict[str, Any]] | None = None,
     *,
     reward: Any = None,
-    resume: bool | str = False,
+    resume: bool | str | Path = False,
     **settings: Any,
 ) -> Tracked:
     """A tracked trainer with an agent made on the spot."""
@@ -313,6 +315,53 @@ def test_a_cancelled_training_is_killed_with_a_checkpoint_and_resumes(
     assert stored(sqlite_uri, resumed).info.run_id == run.info.run_id
     assert history(sqlite_uri, resumed, "train/loss") == history(sqlite_uri, whole, "train/loss")
     assert (own_folder / "out/model.safetensors").exists()
+
+
+def test_checkpoints_outlive_their_rotation_and_another_machine_resumes_from_the_newest(
+    sqlite_uri: str, own_folder: Path
+) -> None:
+    saving: dict[str, Any] = {"save_steps": 2, "args": {"save_total_limit": 1}}
+    whole = validated(sqlite_uri, sft(8), sft_rows())
+    asyncio.run(whole.train())
+    trainer = validated(
+        sqlite_uri,
+        sft(8, output_dir="here", eval_steps=2, **saving),
+        sft_rows(),
+        sft_rows(8, seed=1),
+        log_checkpoints="all",
+        checkpoint_metric="eval/loss",
+        checkpoint_direction="lower",
+    )
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancelled(trainer, 5))
+    run_id = stored(sqlite_uri, trainer).info.run_id
+    assert len(list((own_folder / "here").glob("checkpoint-*"))) == 1
+    store = RunStore(sqlite_uri)
+    found = [one.manifest for one in checkpoints_of(store, run_id)]
+    assert [one.step for one in found][:2] == [2, 4]
+    losses = dict(history(sqlite_uri, trainer, "eval/loss"))
+    assert {one.step: one.value for one in found if one.value is not None} == losses
+    tokenizers = {one.files["tokenizer.json"].sha256 for one in found}
+    assert len(tokenizers) == 1  # in the store once
+    client = MlflowClient(sqlite_uri)
+    models = client.search_logged_models([client.get_run(run_id).info.experiment_id])
+    assert {one.name for one in models} == {f"step-{one.step}" for one in found}
+
+    newest = newest_checkpoint(run_id, "there", tracking_uri=sqlite_uri)
+    assert newest is not None
+    assert newest.name == f"checkpoint-{found[-1].step}"
+    resumed = validated(
+        sqlite_uri,
+        sft(8, output_dir="there", **saving),
+        sft_rows(),
+        resume=newest,
+        run_id=run_id,
+        log_checkpoints="last",
+    )
+    asyncio.run(resumed.train())
+    stored(sqlite_uri, resumed)
+    assert history(sqlite_uri, resumed, "train/loss") == history(sqlite_uri, whole, "train/loss")
+    assert [one.manifest.step for one in checkpoints_of(store, run_id)][-1] == 8
 
 
 async def test_there_must_be_a_checkpoint_to_resume_from(sqlite_uri: str) -> None:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ report              C  V  T  K  F  T  K  F
 report_eval         C  V  T  K  F  T  K  F
 at_step             C  V  T  K  F  T  K  F
 report_rollouts     C  V  T  K  F  T  K  F
+report_checkpoint   C  V  T  K  F  T  K  F
 _require_validated  .  V  .  .  .  T  .  .
 """
 _head, *_rows = [line.split() for line in TABLE.strip().splitlines()]
@@ -63,6 +65,8 @@ async def act(trainer: Recorder, action: str) -> Any:
         return trainer.at_step(3)
     if action == "report_rollouts":
         return trainer.report_rollouts([ROLLOUT], step=3)
+    if action == "report_checkpoint":
+        return trainer.report_checkpoint(Path("out", "3"), step=3)
     if action in ("check_agent", "check_dataset"):
         return getattr(trainer, action)("given")
     return getattr(trainer, action)()
@@ -90,6 +94,8 @@ def expected_events(trainer: Recorder, action: str, before: TrainerState) -> lis
             return [("step", 3)]
         case "report_rollouts":
             return [("rollouts", [ROLLOUT], 3, "train")]
+        case "report_checkpoint":
+            return [("checkpoint", str(Path("out", "3")), 3)]
         case "_require_validated":
             return []
     after = TrainerState(action.removeprefix("_state="))

@@ -272,6 +272,9 @@ class BrokenHooks(Recorder):
     def _on_rollouts(self, rollouts: Any, step: int, phase: Any) -> None:
         raise RuntimeError("hook")
 
+    def _on_checkpoint(self, path: str, step: int) -> None:
+        raise RuntimeError("hook")
+
     def _on_evaluate_started(self, test_data: Any) -> None:
         raise RuntimeError("hook")
 
@@ -287,6 +290,8 @@ async def test_failing_hooks_are_logged_and_break_nothing(
         trainer.report({"loss": 1.0}, step=1)
         trainer.report({"loss": 1.0}, step=1, phase="eval")
         trainer.report_rollouts([{"prompt": "2 + 2?"}], step=1)
+        trainer.report_checkpoint("out", step=1)
+        trainer.report_checkpoint(None, step=1)  # type: ignore[arg-type]
 
     trainer = BrokenHooks(body)
     trainer.check_agent(object())
@@ -303,6 +308,7 @@ async def test_failing_hooks_are_logged_and_break_nothing(
         "_on_report failed",
         "_on_evaluation_report failed",
         "_report_rollouts failed",
+        "_report_checkpoint failed",
     ]  # only the first of three transitions: the log is throttled
 
 

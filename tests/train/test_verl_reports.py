@@ -44,6 +44,9 @@ class Recording(VeRLTrainer):
     ) -> None:
         self.reports.append(("eval", step, metrics))
 
+    def _on_checkpoint(self, path: str, step: int) -> None:
+        self.reports.append(("checkpoint", step, Path(path).name))
+
     def _on_rollouts(self, rollouts: Any, step: int, phase: Any) -> None:
         found: list[Rollout] = list(rollouts)
         self.reports.append((phase, step, [rollout.completion for rollout in found]))
@@ -73,6 +76,22 @@ async def test_metrics_and_completions_are_reported(own_folder: Path) -> None:
     assert result == TrainMetrics(loss=2.0, steps=2)
     trainer.check_dataset([{"input": "a"}], [{"input": "b"}])
     assert await trainer.evaluate() == TrainMetrics(loss=3.0, steps=1, extra={"eval_items": 1})
+
+
+async def test_checkpoints_are_reported_once_they_are_complete(own_folder: Path) -> None:
+    folder = own_folder / "checkpoints"
+    latest = folder / "latest_checkpointed_iteration.txt"
+    for step in (1, 2):
+        (folder / f"global_step_{step}").mkdir(parents=True)
+    latest.write_text("1")  # of the training that is resumed
+    saving = f"open({str(latest)!r}, 'w').write('2')\n"
+    planned = plan(own_folder, "0")
+    command = [sys.executable, "-c", saving + SCRIPT, "0"]
+    trainer = Recording()
+    await trainer._run(replace(planned, command=command, checkpoints=folder))
+    assert [one for one in trainer.reports if one[0] == "checkpoint"] == [
+        ("checkpoint", 2, "global_step_2")
+    ]
 
 
 async def test_an_evaluation_counts_the_rows_that_fine_tuning_has_measured(

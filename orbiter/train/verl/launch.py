@@ -42,6 +42,8 @@ class LaunchPlan:
         log: the file for what it prints.
         metrics: the file that verl writes its metrics to.
         completions: the folders that verl writes completions to, by phase; they may not exist yet.
+        checkpoints: the folder that verl writes checkpoints to, which may not exist yet; None if
+            they are not kept.
     """
 
     command: Sequence[str]
@@ -49,6 +51,7 @@ class LaunchPlan:
     log: Path
     metrics: Path
     completions: Mapping[Phase, Path]
+    checkpoints: Path | None = None
 
 
 def plan_launch(
@@ -101,6 +104,7 @@ def plan_launch(
             for phase, name in _COMPLETIONS.items()
             if (written := OmegaConf.select(tree, name))
         },
+        checkpoints=Path(tree.trainer.default_local_dir),
     )
 
 

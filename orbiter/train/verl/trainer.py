@@ -12,6 +12,7 @@ from orbiter.train._log_throttle import quiet_logger
 from orbiter.train.states import TrainerError, TrainerState
 from orbiter.train.trainer import TrainConfig, Trainer, TrainMetrics
 from orbiter.train.verl import fields
+from orbiter.train.verl.checkpoints_log import CheckpointsLog
 from orbiter.train.verl.completions_log import CompletionsLog
 from orbiter.train.verl.composition import Composition, compose
 from orbiter.train.verl.config import VeRLAlgorithm, VeRLConfig, checked
@@ -196,6 +197,7 @@ class VeRLTrainer(Trainer):
 
     async def _run(self, plan: LaunchPlan) -> TrainMetrics:
         measured = MetricsLog(plan.metrics)
+        saved = None if plan.checkpoints is None else CheckpointsLog(plan.checkpoints)
         said = {phase: CompletionsLog(folder) for phase, folder in plan.completions.items()}
         last: Mapping[str, Any] = {}
         steps = 0
@@ -211,6 +213,9 @@ class VeRLTrainer(Trainer):
                 if validation:
                     self.report(validation, step=step, phase="eval")
                     self._validation = validation
+            if saved is not None and (checkpoint := saved.read()) is not None:
+                path, at = checkpoint
+                self.report_checkpoint(path, step=at)
             for phase, completions in said.items():
                 try:
                     for step, rollouts in completions.read(reached=reached, ended=ended):
@@ -239,7 +244,10 @@ class VeRLTrainer(Trainer):
         if self._reward_spec is not None:
             source = reward_source(self._reward_spec)
             (folder / fields.REWARD_FILE).write_text(source, encoding="utf-8")
-        return plan_launch(composition.config.algorithm, composition.tree, folder, dict(os.environ))
+        config = composition.config
+        plan = plan_launch(config.algorithm, composition.tree, folder, dict(os.environ))
+        inside = plan.checkpoints is not None and plan.checkpoints.is_relative_to(folder)
+        return replace(plan, checkpoints=None) if inside and not config.output_dir else plan
 
     def _filled_in(self) -> VeRLConfig:
         """The config with its model and reward."""
