@@ -47,6 +47,7 @@ MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.delivery.mlflow_client.server_version",
     "orbiter_mlflow.delivery.mlflow_client.traces",
     "orbiter_mlflow.delivery.mlflow_client.uids",
+    "orbiter_mlflow.delivery.mlflow_client.uploads",
     "orbiter_mlflow.delivery.mlflow_sink",
     "orbiter_mlflow.plugin.active_run",
     "orbiter_mlflow.plugin.artifact_repository",

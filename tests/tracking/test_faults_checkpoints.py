@@ -5,15 +5,18 @@ The server is a real one, and so are the deaths; each test downloads what arrive
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from faults import delivery_processes, soon
-from journals import done
+from journals import HEAD, done
 from orbiter.train import TrainMetrics
 from orbiter_mlflow.delivery.hosts import base
+from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
+from orbiter_mlflow.delivery.records import Artifact
 from proxy import Proxy
 from scripts import started
 from trainers import Backend, Tracked, stored, tracked
@@ -91,20 +94,22 @@ async def test_an_upload_goes_on_where_delivery_was_killed(
     with Proxy(server_uri) as proxy:
 
         async def body(trainer: Backend) -> TrainMetrics:
+            assert isinstance(trainer, Tracked)
             trainer.report({"loss": 0.5}, step=1, phase="eval")
             trainer.report_checkpoint(saved(tmp_path / "checkpoint-1", ["a", "b", "c"]), step=1)
             await soon(lambda: uploads(proxy) == 1)
             held = proxy.add("hang", path=FILES, over=SIZE // 2, times=1)
             await soon(lambda: held.hits == 1)
+            (tmp_path / "notes.txt").write_text("not held up")
+            trainer.log_artifact(tmp_path / "notes.txt")
+            await soon(lambda: any(path.endswith("/notes.txt") for path in proxy.requests))
             killed = max(delivery_processes())
             os.kill(killed, signal.SIGKILL)
             proxy.heal()
             trainer.report({"loss": 0.4}, step=2, phase="eval")
             return TrainMetrics()
 
-        trainer: Tracked = tracked(
-            proxy.uri, body=body, experiment=tmp_path.name, log_checkpoints="all"
-        )
+        trainer = tracked(proxy.uri, body=body, experiment=tmp_path.name, log_checkpoints="all")
         trainer.mark_validated()
         await trainer.train()
         run_id = stored(proxy.uri, trainer).info.run_id
@@ -117,6 +122,23 @@ async def test_an_upload_goes_on_where_delivery_was_killed(
     assert [one.model_id for one in client.get_run(run_id).outputs.model_outputs] == [
         model.model_id
     ]
+
+
+def test_a_server_may_store_a_large_file_slowly(
+    server_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    file = tmp_path / "model.bin"
+    with file.open("wb") as opened:
+        opened.truncate(65 << 20)
+    with Proxy(server_uri) as proxy:
+        sink = MLflowSink(proxy.uri)
+        run_id = sink.create_run(replace(HEAD, experiment=tmp_path.name))
+        proxy.add("late", path=FILES, delay=2.5, times=1)
+        sink.log_artifact(run_id, file, Artifact(file.name, "model.bin", FILES, 65 << 20, ""))
+        assert sink.artifact_sizes(run_id, FILES) == {"model.bin": 65 << 20}
+        assert sink.artifact_sizes(run_id, "nothing") == {}
 
 
 def uploads(proxy: Proxy) -> int:

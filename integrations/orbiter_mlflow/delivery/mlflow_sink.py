@@ -32,6 +32,7 @@ from orbiter_mlflow.delivery.mlflow_client.older_servers import OlderServers
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
 from orbiter_mlflow.delivery.mlflow_client.traces import send
 from orbiter_mlflow.delivery.mlflow_client.uids import children_of, runs_with_uid
+from orbiter_mlflow.delivery.mlflow_client.uploads import upload
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, RunStatus, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step, last_system_step
 from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
@@ -244,7 +245,7 @@ class MLflowSink:
                 named.symlink_to(file.absolute())
             except OSError:  # Windows lets few users make links
                 shutil.copyfile(file, named)
-            self._artifacts(run_id).log_artifact(str(named), artifact.folder)
+            upload(self._artifacts(run_id), str(named), artifact.folder)
             if isinstance(self._client._tracking_client.store, RestStore):
                 # MLflow does not read the answer to an upload, so a proxy's login page passes for a
                 # success. The answer to a read it does check.
