@@ -92,6 +92,11 @@ async def test_all_checkpoints_become_artifacts_and_equal_content_is_there_once(
         ("step-10", "READY"),
         ("step-20", "READY"),
     }
+    ranked = client.search_logged_models(
+        [client.get_run(run_id).info.experiment_id],
+        order_by=[{"field_name": "metrics.eval/loss", "ascending": True}],
+    )
+    assert [one.name for one in ranked] == ["step-20", "step-10"]
     values = {one.name: {m.key: m.value for m in one.metrics or ()} for one in models}
     assert values == {"step-10": {"eval/loss": 0.1}, "step-20": {"eval/loss": 0.05}}
 

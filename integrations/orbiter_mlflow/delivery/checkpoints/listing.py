@@ -5,6 +5,7 @@ A file is known by its inode, size and time of change, as hashing gigabytes woul
 training. Delivery refuses one that is not the same any more.
 """
 
+import errno
 import json
 import os
 import stat
@@ -24,6 +25,8 @@ from orbiter_mlflow.delivery.spool import is_ours
 from orbiter_mlflow.errors import HeldError, RejectedError
 
 _SECOND = 10**9
+_ANOTHER = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.ENOTDIR, errno.EISDIR, errno.ESTALE}
+"""A link, a device or a folder lies there now, or the file was replaced on its server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,8 @@ def link(journal: Path, file: ListedFile) -> ListedFile:
     folder = kept_files.folder_of(journal)
     folder.mkdir(mode=0o700, exist_ok=True)
     name = os.urandom(8).hex()
-    os.link(file.path, folder / name, follow_symlinks=False)
+    follow = os.link not in os.supports_follow_symlinks  # Windows has no choice
+    os.link(file.path, folder / name, follow_symlinks=follow)
     return replace(ListedFile.of(file.name, file.path, (folder / name).lstat()), link=name)
 
 
@@ -145,6 +149,12 @@ def opened(journal: Path, file: ListedFile) -> Iterator[tuple[Path, int]]:
         fd = os.open(path, kept_files.READ)
     except FileNotFoundError:
         raise _gone(journal, file) from None
+    except PermissionError as error:
+        raise HeldError(f"the file {file.name!r} of a checkpoint cannot be read: {error}") from None
+    except OSError as error:
+        if error.errno in _ANOTHER:
+            raise changed(file) from None
+        raise
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or not file.is_same(status, moved=moved):
