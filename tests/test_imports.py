@@ -39,6 +39,7 @@ LAYOUT = {
 """Allowed imports: each module or package at the top of `orbiter_mlflow`, and those it imports."""
 
 MAY_IMPORT_MLFLOW = {
+    "orbiter_mlflow.delivery.mlflow_client.artifacts",
     "orbiter_mlflow.delivery.mlflow_client.errors",
     "orbiter_mlflow.delivery.mlflow_client",
     "orbiter_mlflow.delivery.mlflow_client.models",
@@ -47,7 +48,6 @@ MAY_IMPORT_MLFLOW = {
     "orbiter_mlflow.delivery.mlflow_client.server_version",
     "orbiter_mlflow.delivery.mlflow_client.traces",
     "orbiter_mlflow.delivery.mlflow_client.uids",
-    "orbiter_mlflow.delivery.mlflow_client.uploads",
     "orbiter_mlflow.delivery.mlflow_sink",
     "orbiter_mlflow.plugin.active_run",
     "orbiter_mlflow.plugin.artifact_repository",

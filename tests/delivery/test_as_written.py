@@ -476,7 +476,7 @@ def test_a_lane_tests_the_store_of_an_attached_run_with_the_mark_alone(spool: Sp
     journal.unlink()
     spool.journal(head, [artifact])
     assert spool.drain(journal).run()
-    _, lane, _ = side_lanes(journal, lambda _: spool.sink)
+    _, lane, *_ = side_lanes(journal, lambda _: spool.sink)
     spool.sink.troubles.append(Trouble(TransientError("500", answered=True), "log_artifact"))
     assert not lane.run()
     assert len(lane.ack.aside) == 1

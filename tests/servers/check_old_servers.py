@@ -13,12 +13,13 @@ import pytest
 
 from faults import all_removed, soon
 from odd_keys import assert_whole, call, check_by_gate, odd_config, stored_keys, train
-from orbiter_mlflow import names
+from orbiter.train import TrainMetrics
+from orbiter_mlflow import names, newest_checkpoint
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.runs.store import RunStore
 from paths import ROOT
 from servers import free_port, running_server
-from trainers import history, journals
+from trainers import Backend, history, journals, tracked, trained
 
 TAKE_NO_COLONS = ("2.9.2", "2.14.3")
 CUTS_LONG_TAGS = "2.16.2"
@@ -87,6 +88,31 @@ async def test_a_run_on_an_old_server_is_whole_and_reads_as_on_a_new_one(
     run = assert_whole(uri, first.run_id, config, [0, 1, 2, 4, 5, 6])
     assert names.CONFIG_CHANGED + ".2" not in run.tags
     assert len(history(uri, resumed, "train/pass\u02d040\u02d01")) == 6
+
+
+async def test_a_checkpoint_comes_back_from_a_server_without_logged_models(
+    server: OldServer, tmp_path: Path
+) -> None:
+    async def body(trainer: Backend) -> TrainMetrics:
+        for step in (1, 2):
+            path = tmp_path / f"checkpoint-{step}"
+            path.mkdir()
+            (path / "model.bin").write_bytes(b"weights %d" % step)
+            trainer.report({"loss": 1 / step}, step=step)
+            trainer.report_checkpoint(path, step=step)
+        return TrainMetrics()
+
+    trainer = await trained(tracked(server.uri, body=body, log_checkpoints="last"))
+    run_id = trainer.run_id
+    assert run_id is not None
+    del trainer
+    await soon(all_removed)
+    back = newest_checkpoint(run_id, tmp_path / "back", tracking_uri=server.uri)
+    assert back is not None
+    assert back.name == "checkpoint-2"
+    assert (tmp_path / "back" / "checkpoint-2" / "model.bin").read_bytes() == b"weights 2"
+    said = RunStore(server.uri).get(run_id).tags[names.CHECKPOINTS_MISSING]
+    assert said.startswith("models of ")
 
 
 @pytest.mark.parametrize("version", TAKE_NO_COLONS)

@@ -18,21 +18,19 @@ from orbiter_mlflow.delivery import mlflow_client  # noqa: F401  mlflow needs a 
 # isort: split
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.rest_utils import http_request
-from mlflow.utils.uri import add_databricks_profile_info_to_artifact_uri
 
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.batches import MetricPoint
 from orbiter_mlflow.delivery.checkpoints.model import CheckpointModel
 from orbiter_mlflow.delivery.mlflow_client import models
+from orbiter_mlflow.delivery.mlflow_client.artifacts import repository_of, upload
 from orbiter_mlflow.delivery.mlflow_client.errors import classified, classified_artifact
 from orbiter_mlflow.delivery.mlflow_client.older_servers import OlderServers
 from orbiter_mlflow.delivery.mlflow_client.opening import create_experiment, opening
 from orbiter_mlflow.delivery.mlflow_client.traces import send
 from orbiter_mlflow.delivery.mlflow_client.uids import children_of, runs_with_uid
-from orbiter_mlflow.delivery.mlflow_client.uploads import upload
 from orbiter_mlflow.delivery.records import Artifact, Dataset, Head, RunStatus, Status, Update
 from orbiter_mlflow.delivery.resumption.rewriting import RunContents, last_step, last_system_step
 from orbiter_mlflow.delivery.rollout_traces import RolloutTrace
@@ -280,18 +278,8 @@ class MLflowSink:
         models.delete(self._client, run_id, manifest)
 
     def _artifacts(self, run_id: str) -> Any:
-        """MLflow's repository of a run's artifacts.
-
-        Not the one in MLflow's cache: where a training delivers in a thread, that may be the one
-        that writes to the journal.
-        """
         if run_id not in self._repositories:
-            uri = add_databricks_profile_info_to_artifact_uri(
-                self._client.get_run(run_id).info.artifact_uri, self._client.tracking_uri
-            )
-            self._repositories[run_id] = get_artifact_repository(
-                uri, tracking_uri=self._client.tracking_uri
-            )
+            self._repositories[run_id] = repository_of(self._client, run_id)
         return self._repositories[run_id]
 
     @_to_a_run

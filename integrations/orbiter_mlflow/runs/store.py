@@ -20,6 +20,7 @@ from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from orbiter_mlflow import names
+from orbiter_mlflow.delivery.mlflow_client.artifacts import repository_of
 from orbiter_mlflow.delivery.mlflow_client.errors import classified
 from orbiter_mlflow.delivery.mlflow_client.opening import opening
 from orbiter_mlflow.delivery.store_uri import sqlite_file
@@ -54,6 +55,7 @@ class RunStore:
 
     def __init__(self, tracking_uri: str) -> None:
         self.shown_uri = without_userinfo(tracking_uri)
+        self._repositories: dict[str, Any] = {}
         file = sqlite_file(tracking_uri)
         if file is not None and not file.exists():
             raise StoreError(f"there is no store at {self.shown_uri}: check the tracking URI")
@@ -259,7 +261,8 @@ class RunStore:
         try:
             folder, _, _ = path.rpartition("/")
             sizes = {
-                file.path: file.file_size for file in self._client.list_artifacts(run_id, folder)
+                file.path: file.file_size
+                for file in self._repository(run_id).list_artifacts(folder)
             }
         except Exception as error:
             raise self._store_error(error) from error
@@ -269,7 +272,7 @@ class RunStore:
             raise StoreError(f"the artifact has {sizes[path]} bytes, more than {max_bytes}")
         try:
             with TemporaryDirectory() as scratch:
-                return Path(self._client.download_artifacts(run_id, path, scratch)).read_bytes()
+                return Path(self._repository(run_id).download_artifacts(path, scratch)).read_bytes()
         except Exception as error:
             raise self._store_error(error) from error
 
@@ -280,7 +283,7 @@ class RunStore:
             StoreError: the artifact store cannot be read.
         """
         try:
-            found = self._client.list_artifacts(run_id, folder)
+            found = self._repository(run_id).list_artifacts(folder)
         except Exception as error:
             raise self._store_error(error) from error
         for one in found:
@@ -296,7 +299,7 @@ class RunStore:
             StoreError: the artifact store cannot be read.
         """
         try:
-            found = self._client.list_artifacts(run_id, folder)
+            found = self._repository(run_id).list_artifacts(folder)
         except Exception as error:
             raise self._store_error(error) from error
         return [str(one.path) for one in found if not one.is_dir]
@@ -308,9 +311,14 @@ class RunStore:
             StoreError: the artifact store cannot be read, or has no such artifact.
         """
         try:
-            return Path(self._client.download_artifacts(run_id, path, str(folder)))
+            return Path(self._repository(run_id).download_artifacts(path, str(folder)))
         except Exception as error:
             raise self._store_error(error) from error
+
+    def _repository(self, run_id: str) -> Any:
+        if run_id not in self._repositories:
+            self._repositories[run_id] = repository_of(self._client, run_id)
+        return self._repositories[run_id]
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of an existing run.
