@@ -176,7 +176,7 @@ class MLflowSettings(BaseModel):
     @model_validator(mode="after")
     def _best_is_defined(self) -> "MLflowSettings":
         metric, direction = self.checkpoint_metric, self.checkpoint_direction
-        if (metric is None) != (direction is None):
+        if self.log_checkpoints is not None and (metric is None) != (direction is None):
             raise ValueError(
                 f"checkpoint_metric={metric!r} and checkpoint_direction={direction!r}: set both, "
                 'such as "eval/loss" and "lower"'

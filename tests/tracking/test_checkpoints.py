@@ -153,7 +153,7 @@ def saving(
 def links() -> list[Path]:
     """The links that keep files of checkpoints, in the spool of the current test."""
     folder = only_journal().with_suffix(".files")
-    return [path for path in folder.iterdir() if not path.read_bytes().startswith(b"[")]
+    return [path for path in folder.iterdir() if path.read_bytes().startswith(b"weights")]
 
 
 async def test_without_the_setting_a_checkpoint_is_nothing_to_the_run(
@@ -409,7 +409,7 @@ def listed(folder: Path) -> list[Path]:
             {"log_checkpoints": "best", "checkpoint_metric": "eval/loss"},
             "set both",
         ),
-        ({"checkpoint_direction": "lower"}, "set both"),
+        ({"log_checkpoints": "last", "checkpoint_direction": "lower"}, "set both"),
         ({"log_checkpoints": "some"}, "log_checkpoints"),
     ],
 )
