@@ -46,6 +46,32 @@ def open_bar(title: str, steps: int | None, console: "Console | None" = None) ->
     return _RichBar(plain(title), steps, console) if console.is_terminal else None
 
 
+class TrainingBar:
+    """The bar of a trainer, which is there while it trains.
+
+    Args:
+        title: stands before the bar.
+        progress: whether to show one; a number is the total of the steps.
+    """
+
+    def __init__(self, title: str, progress: bool | int) -> None:
+        self._title, self._progress = title, progress
+        self._bar: Bar | None = None
+
+    def show(self, trains: bool) -> None:
+        """Open the bar when the training begins, and close it when it ends."""
+        if trains and self._progress:
+            self._bar = open_bar(self._title, None if self._progress is True else self._progress)
+        elif self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def moved(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
+        """The training has reported these metrics at a step."""
+        if self._bar is not None:
+            self._bar.moved(metrics, step)
+
+
 class _DrawnBar(ABC):
     """Keeps the latest report, and draws it when it is time to."""
 

@@ -27,7 +27,7 @@ from orbiter_mlflow.tracking.description import Description
 from orbiter_mlflow.tracking.evaluation_keys import Evaluation, RunData
 from orbiter_mlflow.tracking.lifecycle_status import LifecycleStatus
 from orbiter_mlflow.tracking.metric_records import Measurements, is_metrics
-from orbiter_mlflow.tracking.progress import Bar, open_bar
+from orbiter_mlflow.tracking.progress import TrainingBar
 from orbiter_mlflow.tracking.provenance_collector import Collector
 from orbiter_mlflow.tracking.run_journal import open_run_journal
 from orbiter_mlflow.tracking.steps import Steps
@@ -90,7 +90,8 @@ class TrackedRun:
         self._lifecycle = LifecycleStatus(self._sampler.stop)
         self._provenance: Collector | None = None
         self._artifacts: RunArtifacts | None = None
-        self._bar: Bar | None = None
+        title = settings.run_name or trainer.__qualname__
+        self._bar = TrainingBar(self.redactor.text(title), settings.progress)
         self._description_is_ours = True
 
     @property
@@ -140,15 +141,14 @@ class TrackedRun:
         self._open_journal()
         self._tags(self._lifecycle.moved(state))
         self._write_params()  # at VALIDATED; a copy of a validated trainer starts later
-        self._show_progress()
+        self._bar.show(state is TrainerState.TRAINING)
 
     def reported(self, metrics: Mapping[str, Any] | TrainMetrics, step: int) -> None:
         """Record progress from inside `train`."""
         if self.active:
             at = self.steps.reported(step)
             self._append_all(self._measurements.records(names.TRAIN, metrics, at))
-            if self._bar is not None:
-                self._bar.moved(metrics, at)
+            self._bar.moved(metrics, at)
 
     def evaluation_reported(
         self,
@@ -379,15 +379,6 @@ class TrackedRun:
                 self._description.configured(record.values)
         self._describe()
         warn_of_unencodable(logged)
-
-    def _show_progress(self) -> None:
-        progress = self.settings.progress
-        if self._lifecycle.state is TrainerState.TRAINING and progress:
-            title = self.settings.run_name or self._trainer.rpartition(":")[2]
-            self._bar = open_bar(self.redactor.text(title), None if progress is True else progress)
-        elif self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
     def _append_result(self, records: Iterable[Record]) -> None:
         for record in records:

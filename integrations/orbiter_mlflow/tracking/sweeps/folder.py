@@ -22,7 +22,7 @@ from typing import Any
 
 from orbiter_mlflow.delivery.files import locks
 from orbiter_mlflow.delivery.files.atomic_write import replace_file_on_full_disk
-from orbiter_mlflow.delivery.records import ProcessIdentity
+from orbiter_mlflow.delivery.process_identity import ProcessIdentity
 
 __all__ = ["ChildNote", "SweepFolder", "SweepNote"]
 
