@@ -20,7 +20,7 @@ from faults import all_removed, shared_delivery_processes
 from orbiter_mlflow.delivery.spool import journals, remove
 from orbiter_mlflow.delivery.spool_folder import default_spool
 from proxy import Proxy
-from scripts import PRELUDE, output
+from scripts import PRELUDE, output, started
 from waiting import eventually
 
 pytestmark = pytest.mark.server
@@ -203,6 +203,34 @@ def test_eight_trainings_go_through_kills_and_a_failing_network(
         assert run.info.status == "FINISHED"
         history = client.get_metric_history(run.info.run_id, "train/loss")
         assert sorted((m.step, m.value) for m in history) == EXPECTED
+
+
+THREADS = """
+import threading
+
+barrier = threading.Barrier(8)
+
+def one(number):
+    barrier.wait()
+    trained(run_name=f"t{number}")
+
+threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_trainers_in_threads_that_start_at_once_are_all_delivered(
+    tmp_path: Path, sqlite_uri: str
+) -> None:
+    said = output(started(THREADS, tmp_path, environ={"MLFLOW_TRACKING_URI": sqlite_uri}))
+    assert said == ""
+    eventually(all_removed)
+    found = runs(sqlite_uri)
+    assert sorted(found) == [f"t{number}" for number in range(8)]
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
 
 
 def test_one_training_is_killed_and_the_other_goes_on(trainings: Trainings) -> None:

@@ -2,6 +2,9 @@
 
 import errno
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -162,3 +165,37 @@ def test_an_interrupted_search_for_the_run_still_finds_the_twin(tmp_path: Path) 
     assert drain_.run()
     (run,) = store.runs.values()
     assert len(run.points) == 50
+
+
+def test_journals_wait_for_a_free_descriptor(tmp_path: Path) -> None:
+    script = """
+    import resource, sys
+    from pathlib import Path
+    from orbiter_mlflow.delivery import retry
+    from orbiter_mlflow.delivery.hosts.drain_loop import DrainLoop
+
+    retry.PAUSE = 0.0
+    names = [Path(f"{number}.jsonl") for number in range(100)]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    loop = DrainLoop(lambda uri: None)
+    for name in names:
+        name.touch()
+        loop.add(name, "http://127.0.0.1:9")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    taken = set()
+    loop._advance = lambda job, size: taken.add(job.journal)
+    loop.turn()
+    assert 0 < len(taken) < 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    loop.turn()
+    assert taken == set(names), len(taken)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Too many open files" in done.stderr

@@ -1,6 +1,7 @@
 """The training process' side of delivery."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,9 +39,9 @@ def test_what_fills_a_request_goes_out_before_the_next_look(
 class Interrupted(DeliveryProcess):
     """Another run ends while the first one's order is sent, as by a garbage collection."""
 
-    def _launch(self, pipe: Path | None, reading: int) -> None:
+    def _launch(self, pipe: Path | None, environ: Mapping[str, str], reading: int) -> None:
         self.wake()
-        super()._launch(pipe, reading)
+        super()._launch(pipe, environ, reading)
 
 
 def test_a_run_that_ends_in_the_middle_of_an_order_does_not_stop_the_training(

@@ -47,6 +47,11 @@ class Syncer:
         if next(self._watching) == 0:
             self._start()
 
+    def unwatch(self, journal: Path) -> None:
+        """Leave a journal that is delivered, or given to another process."""
+        self._journals.unwatch(journal)
+        self._copies.unwatch(journal)
+
     def _start(self) -> None:
         for name, sync in (("journals", self._sync_journals), ("copies", self._sync_copies)):
             threading.Thread(
@@ -91,7 +96,10 @@ class Syncer:
         after its copy is complete, so what `look` saw of the journal names none that is missed."""
         folder, before = folder_of(journal), {} if is_new else self._kept.pop(journal, {})
         found: dict[str, tuple[int, int]] = {}
-        with os.scandir(folder) as entries:  # most journals have none
+        with (
+            contextlib.suppress(FileNotFoundError),
+            os.scandir(folder) as entries,
+        ):  # most have none
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # uploaded meanwhile
                     status = entry.stat(follow_symlinks=False)
@@ -177,6 +185,10 @@ class _Grown:
         """Look at a journal from now on, until it is gone; for any thread."""
         self._watched.add(journal)
 
+    def unwatch(self, journal: Path) -> None:
+        """Look at a journal no more; for any thread."""
+        self._watched.discard(journal)
+
     def __contains__(self, journal: Path) -> bool:
         return journal in self._watched
 
@@ -194,6 +206,8 @@ class _Grown:
             state = status.st_ino, status.st_size
             if self._states.get(journal) != state:
                 yield journal, state, journal not in self._states
+        if len(self._states) > len(self._watched):
+            self._states = {one: at for one, at in self._states.items() if one in self._watched}
 
     def synced(self, journal: Path, state: _State) -> None:
         """Note that a journal was synced, at least as it was at the last look."""

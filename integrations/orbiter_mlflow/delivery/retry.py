@@ -53,6 +53,10 @@ LINGER = 600.0
 """How long the delivery process goes on after the training process has died."""
 LINGER_POLL = 0.1
 """Between looks at the journals during that time."""
+PAUSE = 5.0
+"""After an error of this machine, such as no free descriptor, until its journal is tried again."""
+ADOPT = 10.0
+"""Between two looks through a spool for what others have left, which take long in a large one."""
 REUSE = 10.0
 """How long the delivery process stays when all is delivered and nobody is left, for a training that
 starts next: it saves the import of mlflow, some 2.5 s of CPU."""

@@ -18,11 +18,27 @@ _ROUNDS = 20_000
 _STORES = (
     *("MLFLOW_", "DATABRICKS_", "AWS_", "AZURE_", "GOOGLE_", "GCP_", "GCLOUD_", "CLOUDSDK_"),
     *("OCI_", "ALIBABA_", "ALICLOUD_", "OSS_", "S3_", "BOTO", "MINIO_", "HADOOP_", "HDFS_"),
-    *("KRB5", "PG", "MYSQL_", "NETRC", "REQUESTS_", "CURL_", "SSL_", "OPENSSL_"),
-    *("SSH_AUTH_SOCK", "HOME", "ORBITER_MLFLOW_LINGER"),
+    *(
+        "KRB5",
+        "PGHOST",
+        "PGPORT",
+        "PGUSER",
+        "PGPASS",
+        "PGSSL",
+        "PGSERVICE",
+        "MYSQL_",
+        "NETRC",
+        "REQUESTS_",
+        "CURL_",
+        "SSL_",
+        "OPENSSL_",
+    ),
+    *("HOME", "ORBITER_MLFLOW_LINGER"),
 )
 """Beginnings of the names of variables that say how a store is reached."""
 _INSIDE = ("PROXY", "CERT", "CA_BUNDLE", "CREDENTIAL")
+_FOR_OTHERS = ("JUPYTER", "CI_", "ACTIONS_", "SSH_", "HOMEBREW_", "WANDB_", "COMET_", "NEPTUNE_")
+"""Beginnings of those that look like a store's, and differ in each session or job."""
 _FOR_THE_TRAINER = (
     *("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_", "MLFLOW_RUN_", "MLFLOW_PARENT_RUN_ID"),
     *("MLFLOW_ENABLE_SYSTEM_METRICS", "MLFLOW_SYSTEM_METRICS_"),
@@ -63,6 +79,6 @@ def for_stores(environ: Mapping[str, str]) -> dict[str, str]:
 @lru_cache(maxsize=4096)
 def _is_for_stores(name: str) -> bool:
     upper = name.upper()  # `http_proxy`
-    if upper.startswith(_FOR_THE_TRAINER):
+    if upper.startswith((*_FOR_THE_TRAINER, *_FOR_OTHERS)):
         return False
     return upper.startswith(_STORES) or any(word in upper for word in _INSIDE) or names_secret(name)

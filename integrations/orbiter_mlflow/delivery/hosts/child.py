@@ -27,10 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from orbiter_mlflow.delivery import retry, spool
+from orbiter_mlflow.delivery.files.descriptors import Descriptor, resource
 from orbiter_mlflow.delivery.hosts import rendezvous
 from orbiter_mlflow.delivery.hosts.store_threads import StoreThreads
 from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.delivery.process_identity import is_gone, this_process
+from orbiter_mlflow.delivery.store_environment import digest
 from orbiter_mlflow.delivery.store_uri import same_store
 from orbiter_mlflow.delivery.writer_lock import had_credentials, is_dead
 
@@ -72,15 +74,17 @@ class Client:
     Attributes:
         pid: its number.
         started: when it was started, as /proc says; empty where that is unknown.
-        journals: those that it gave here, with their tracking URIs.
-        stores: the digest of its credentials when it gave the last of them.
+        journals: those that it gave here and that are not done.
+        uris: the stores that it delivers to.
+        folders: its spools.
         pidfd: becomes readable when the process dies; None where there is no such thing.
     """
 
     pid: int
     started: str
-    journals: dict[Path, str] = field(default_factory=dict)
-    stores: str = ""
+    journals: set[Path] = field(default_factory=set)
+    uris: set[str] = field(default_factory=set)
+    folders: set[Path] = field(default_factory=set)
     pidfd: int | None = None
 
     def __post_init__(self) -> None:
@@ -123,6 +127,9 @@ class Server:
         self._clients = {(first.pid, first.started): first}
         self._stores = StoreThreads()
         self._linger = linger
+        self._credentials = digest(os.environ)
+        self._left: dict[Path, set[str]] = {}
+        self._next_adoption = self._next_tidying = 0.0
 
     def serve(self) -> None:
         """Deliver until the last client is gone and its journals are in the store."""
@@ -133,13 +140,20 @@ class Server:
             # Before the input is read: orders sent before a death must be seen after it.
             gone = [client for client in self._clients.values() if client.gone()]
             for order in self._orders.read_new():
-                self._obey(**order)
+                try:
+                    self._obey(**order)
+                except Exception:  # one order must not end the delivery of others
+                    _logger.exception("an order cannot be carried out")
             for client in gone:
                 self._bury(client)
             now = time.monotonic()
+            if now >= self._next_adoption:
+                self._adopt_orphans()
+            if now >= self._next_tidying:
+                self._tidy()
             if self._clients:
                 alone_since = done_since = now
-            elif self._stores.open():
+            elif self._left or self._stores.open():
                 done_since = now
             done = now - done_since >= min(retry.REUSE, self._linger)
             if self._clients or not (done or now - alone_since > self._linger):
@@ -171,7 +185,6 @@ class Server:
         started: str,
         journal: str = "",
         tracking_uri: str = "",
-        stores: str = "",
         *,
         wake: bool = False,
         leaves: bool = False,
@@ -186,11 +199,13 @@ class Server:
         if known is None:
             known = self._clients[who] = Client(client, started)
         if journal:
-            known.journals[Path(journal)] = tracking_uri
-            known.stores = stores
-            self._stores.add(Path(journal), tracking_uri)
+            path = Path(journal)
+            known.journals.add(path)
+            known.uris.add(tracking_uri)
+            known.folders.add(path.parent)
+            self._stores.add(path, tracking_uri)
         else:
-            self._stores.look(known.journals.values(), hurry=wake)
+            self._stores.look(known.uris, hurry=wake)
 
     def _bury(self, client: Client) -> None:
         """End the runs of a client that is dead, and take over what others left behind."""
@@ -198,26 +213,36 @@ class Server:
             return  # it has left
         client.close()
         self._stores.orphan(client.journals)
-        for folder in {journal.parent for journal in client.journals}:
-            self._adopt_orphans(folder, client)
+        for folder in client.folders:
+            self._left.setdefault(folder, set()).update(client.uris)
 
-    def _adopt_orphans(self, folder: Path, client: Client) -> None:
-        """Take over journals that earlier processes of this machine left behind, except offline
-        ones.
+    def _adopt_orphans(self) -> None:
+        """Take over journals that earlier processes of this machine left behind in the spools of
+        dead clients, except offline ones.
 
         Only journals that nobody else can have written, with the same credentials, and only those
-        for the stores that the client delivers to: its credentials go nowhere else.
+        for the stores that a client delivered to: its credentials go nowhere else.
         """
-        uris = set(client.journals.values())
-        for journal in spool.journals(folder):
-            if self._stores.knows(journal) or not spool.is_ours(journal):
-                continue
-            with contextlib.suppress(OSError, ValueError):
-                head = read_head(journal)
-                uri = next((uri for uri in uris if same_store(uri, head.tracking_uri)), None)
-                left = head.live and is_dead(journal, head.writer)
-                if left and uri is not None and had_credentials(journal, client.stores):
-                    self._stores.add(journal, uri, orphaned=True)
+        for folder, uris in self._left.items():
+            for journal in spool.journals(folder):
+                if self._stores.knows(journal) or not spool.is_ours(journal):
+                    continue
+                with contextlib.suppress(OSError, ValueError):
+                    head = read_head(journal)
+                    uri = next((uri for uri in uris if same_store(uri, head.tracking_uri)), None)
+                    left = head.live and is_dead(journal, head.writer)
+                    if left and uri is not None and had_credentials(journal, self._credentials):
+                        self._stores.add(journal, uri, orphaned=True)
+        if self._left:
+            self._left.clear()
+            self._next_adoption = time.monotonic() + retry.ADOPT
+
+    def _tidy(self) -> None:
+        """Forget what is done, as this process may live for days."""
+        self._next_tidying = time.monotonic() + retry.IDLE
+        self._stores.tidy()
+        for client in self._clients.values():
+            client.journals = {one for one in client.journals if self._stores.knows(one)}
 
 
 def _import_mlflow() -> None:
@@ -228,17 +253,32 @@ def _import_mlflow() -> None:
         _logger.exception("mlflow cannot be imported")
 
 
+def _allow_many_files() -> None:
+    """Each journal takes a descriptor, and each training another."""
+    if resource is not None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     """Detach from the training process, then serve."""
     pid, started, pipe = int(sys.argv[1]), sys.argv[2].removeprefix("-"), sys.argv[3]
     if os.fork():
         os._exit(0)
+    # Helpers that it starts, such as a login of a cloud, must not read the orders.
+    orders = Descriptor(os.dup(0))
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    _allow_many_files()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     linger = float(os.environ.get("ORBITER_MLFLOW_LINGER", retry.LINGER))
     # Beside the first orders: the journals that they name are synced meanwhile.
     threading.Thread(target=_import_mlflow, name="orbiter-import", daemon=True).start()
-    Server(Orders(0), None if pipe == "-" else Path(pipe), Client(pid, started), linger).serve()
+    Server(
+        Orders(orders.number), None if pipe == "-" else Path(pipe), Client(pid, started), linger
+    ).serve()
 
 
 if __name__ == "__main__":

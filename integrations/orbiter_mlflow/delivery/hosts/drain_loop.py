@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orbiter_mlflow.delivery import retry, spool
@@ -34,6 +34,8 @@ class _Job:
     journal: Path
     tracking_uri: str
     orphaned: bool
+    begin: float = 0.0
+    """Not before this time, by `time.monotonic`."""
     fd: int | None = None
     drain: Drain | None = None
     lanes: list[SideLane] = field(default_factory=list)
@@ -64,6 +66,7 @@ class DrainLoop:
         self._sinks: dict[tuple[int, str], Sink] = {}
         self._jobs: dict[Path, _Job] = {}
         self._wake: dict[str, threading.Event] = {}
+        self._ended = False
 
     def add(self, journal: Path, tracking_uri: str, *, orphaned: bool = False) -> None:
         """Deliver a journal from now on, until it is closed.
@@ -93,6 +96,11 @@ class DrainLoop:
                 self._serve(job)
             except FileNotFoundError:  # `sync` has delivered and removed it
                 self._drop(job)
+            except OSError as error:  # trouble of this machine: no descriptor is free, say
+                _logger.warning("delivery of %s pauses: %s", job.journal, error)
+                self._drop(job)
+                begin = time.monotonic() + retry.PAUSE
+                self._jobs[job.journal] = replace(job, fd=None, drain=None, lanes=[], begin=begin)
             except Exception:  # one journal must not stop the delivery of others
                 _logger.exception("delivery of %s has stopped", job.journal)
                 self._drop(job)
@@ -120,12 +128,17 @@ class DrainLoop:
         return list(self._jobs)
 
     def has_orphans(self) -> bool:
-        """Whether the writer of a journal is known to be gone."""
-        return any(job.orphaned for job in list(self._jobs.values()))
+        """Whether the writer of a journal is known to be gone, and no person must fix anything."""
+        return any(job.orphaned and not _is_stuck(job) for job in list(self._jobs.values()))
 
     def close_stores(self) -> None:
         """Let go of the stores; the next journal opens its own anew."""
         self._sinks.clear()
+
+    def end(self) -> None:
+        """End the threads of the lanes. There are no journals, and none will come."""
+        self._ended = True
+        self._wake_lanes()
 
     def open(self) -> list[Path]:
         """The journals that are not completely delivered, except those that a person must fix."""
@@ -146,6 +159,8 @@ class DrainLoop:
         self._jobs.clear()
 
     def _serve(self, job: _Job) -> None:
+        if time.monotonic() < job.begin:
+            return
         size = job.journal.stat().st_size
         if job.fd is None and not (_is_due(job) and self._take(job)):
             return  # `sync` has it, or may take it: only a person can help
@@ -158,10 +173,14 @@ class DrainLoop:
         fd = spool.take(job.journal)
         if fd is None:
             return False
-        if job.drain is None or _has_changed(job):  # somebody else had it, and got further
-            job.drain = Drain(job.journal, lambda _: self._sink(job.tracking_uri))
-            job.lanes = side_lanes(job.journal, lambda _: self._sink(job.tracking_uri))
-            job.delivered = -1
+        try:
+            if job.drain is None or _has_changed(job):  # somebody else had it, and got further
+                job.drain = Drain(job.journal, lambda _: self._sink(job.tracking_uri))
+                job.lanes = side_lanes(job.journal, lambda _: self._sink(job.tracking_uri))
+                job.delivered = -1
+        except BaseException:
+            spool.give_back(fd)
+            raise
         job.fd = fd  # from here on the threads of the lanes work on it
         return True
 
@@ -200,16 +219,17 @@ class DrainLoop:
 
     def _wake_lanes(self) -> None:
         for lane in SIDE_LANES:
-            if lane not in self._wake:
+            if lane not in self._wake and not self._ended:
                 self._wake[lane] = threading.Event()
                 threading.Thread(
                     target=self._serve_lane, args=(lane,), name=f"orbiter-{lane}", daemon=True
                 ).start()
-            self._wake[lane].set()
+            if lane in self._wake:
+                self._wake[lane].set()
 
     def _serve_lane(self, name: str) -> None:
         """The loop of the thread of one lane."""
-        while True:
+        while not self._ended:
             self._wake[name].wait(retry.IDLE)
             self._wake[name].clear()
             for job in list(self._jobs.values()):

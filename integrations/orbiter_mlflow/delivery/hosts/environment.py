@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from orbiter_mlflow.delivery import retry
@@ -62,9 +62,9 @@ class Environment:
             return self._given != before
 
 
-def for_delivery() -> dict[str, str]:
-    """The environment for a process that delivers for this one."""
-    own = {name: text for name, text in present().items() if name not in _NOT_FOR_DELIVERY}
+def for_delivery(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process that delivers for one with `environ`."""
+    own = {name: text for name, text in environ.items() if name not in _NOT_FOR_DELIVERY}
     # Not even the user's number of retries: while MLflow repeats one request for minutes, the
     # journals for other stores would wait.
     return DELIVERY_DEFAULTS | own | {_RETRIES: str(retry.HTTP_RETRIES)}

@@ -1,9 +1,11 @@
 """Start a delivery process."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +16,9 @@ LOG = "delivery.log"
 """The file beside the journals that takes the error output of delivery processes."""
 
 
-def start(reading: int, pipe: Path | None, spool: Path | None, folder: str) -> None:
+def start(
+    reading: int, pipe: Path | None, spool: Path | None, folder: str, environ: Mapping[str, str]
+) -> None:
     """Start a delivery process.
 
     Args:
@@ -22,6 +26,7 @@ def start(reading: int, pipe: Path | None, spool: Path | None, folder: str) -> N
         pipe: the pipe's name; None for one without.
         spool: the folder of its log; None for no log.
         folder: its working folder.
+        environ: the environment of the training.
 
     Raises:
         OSError: it cannot be started.
@@ -40,12 +45,13 @@ def start(reading: int, pipe: Path | None, spool: Path | None, folder: str) -> N
             stdin=reading,
             stdout=subprocess.DEVNULL,
             stderr=log,
-            env=for_delivery() | {"PYTHONPATH": modules},
+            env=for_delivery(environ) | {"PYTHONPATH": modules},
             cwd=folder if os.access(folder, os.X_OK) else os.sep,
             start_new_session=True,  # Ctrl-C in the terminal is not meant for it
         )
     # It forks at once, so that the delivery process is no child of ours and never a zombie.
-    threading.Thread(target=process.wait, name="orbiter-launch", daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # no thread can be started: it has begun all the same
+        threading.Thread(target=process.wait, name="orbiter-launch", daemon=True).start()
 
 
 def _log(folder: Path | None) -> IO[bytes]:

@@ -13,6 +13,7 @@ import select
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from orbiter_mlflow.delivery.hosts.base import Host, host_of
 from orbiter_mlflow.delivery.hosts.environment import Environment
 from orbiter_mlflow.delivery.hosts.thread import DeliveryThread
 from orbiter_mlflow.delivery.process_identity import this_process
-from orbiter_mlflow.delivery.store_environment import digest, present
+from orbiter_mlflow.delivery.store_environment import present
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class DeliveryProcess(Host):
             self._fallback.wake()
         elif self._orders and time.monotonic() >= self._next_wake:
             self._next_wake = time.monotonic() + retry.WAKE
-            self._moves |= self._environment.changed()
+            self._watch_environment()
             self._send(nudge=self._order(wake=True))
 
     def appended(self) -> None:
@@ -69,9 +70,13 @@ class DeliveryProcess(Host):
         if now < self._next_check or self._fallback is not None:
             return
         self._next_check = now + retry.ENVIRONMENT_POLL
-        self._moves |= self._environment.changed()
-        if self._moves or not self._is_read():
+        self._watch_environment()
+        if self._moves or self._queue or self._unsent or not self._is_read():
             self._send(nudge=self._order())
+
+    def _watch_environment(self) -> None:
+        if self._environment.changed():
+            self._moves = True
 
     def look(self) -> None:
         if self._fallback is not None:
@@ -83,15 +88,14 @@ class DeliveryProcess(Host):
         self._close()
 
     def _start(self, journal: Path, tracking_uri: str, flush_timeout: float) -> None:
-        if self._fallback is not None:
+        if self._fallback is None:
+            self._spool = journal.parent
+            order = self._order(journal=str(journal), tracking_uri=tracking_uri)
+            self._orders[journal] = order  # first: a new pipe gets what is here
+            self._queue.append(order)
+            self._send()
+        if self._fallback is not None:  # by now; what it has already it takes no second time
             self._fallback.deliver(journal, tracking_uri, flush_timeout)
-            return
-        self._spool = journal.parent
-        stores = digest(present())
-        order = self._order(journal=str(journal), tracking_uri=tracking_uri, stores=stores)
-        self._orders[journal] = order
-        self._queue.append(order)
-        self._send()
 
     def _exit_wait(self) -> float:
         return retry.EXIT_WAIT
@@ -155,75 +159,78 @@ class DeliveryProcess(Host):
         return True
 
     def _is_read(self) -> bool:
-        """Whether the pipe is open here, and a delivery process reads it."""
-        if self._pipe is None or not self._pipe.is_ours():
+        """Whether the pipe is open here, and a delivery process reads it. For any thread, while
+        another may be closing it."""
+        pipe = self._pipe
+        number = -1 if pipe is None else pipe.number
+        if pipe is None or number < 0 or not pipe.is_ours():
             return False
         poll = select.poll()
-        poll.register(self._pipe.number, 0)
+        poll.register(number, 0)
         return not poll.poll(0)  # an event that nobody asked for: an error, or the end
 
     def _connect(self) -> None:
         """Find or start a delivery process and give it all orders, or fall back to the thread."""
         self._close()
         self._moves = False
-        orders = {
-            journal: order for journal, order in list(self._orders.items()) if journal.exists()
-        }
+        for journal in list(self._orders):
+            if not journal.exists():
+                self._orders.pop(journal, None)
         try:
-            if self._starts > retry.MAX_STARTS:
-                raise OSError("it has died repeatedly")
-            self._pipe = Descriptor(self._meet(max(map(len, orders.values()), default=0)))
+            self._pipe = self._meet()
         except OSError as error:
             _logger.warning(
                 "no delivery process can be started (%s): a thread delivers instead", error
             )
             self._fallback = host_of(DeliveryThread)
-            for journal, order in orders.items():
+            for journal, order in list(self._orders.items()):
                 uri = json.loads(order)["tracking_uri"]
                 self._fallback.deliver(journal, uri, retry.EXIT_WAIT)
             return
-        # A journal that comes meanwhile is in `_orders` before it is in the queue: better twice.
+        # Only now: a journal that came meanwhile is in `_orders`, and then in the queue or not yet.
         self._queue.clear()
-        self._queue.extend(self._orders[journal] for journal in orders)
+        self._queue.extend(list(self._orders.values()))
 
-    def _meet(self, longest: int) -> int:
+    def _meet(self) -> Descriptor:
         """Connect to the delivery process that is shared, or else to one of our own.
-
-        Args:
-            longest: bytes of the longest order.
 
         Raises:
             OSError: none can be started.
         """
         self._shared = False
-        spool = self._spool
+        spool, environ = self._spool, present()
         if not hasattr(os, "fork"):
             raise OSError("this system has no fork")
+        longest = max(map(len, list(self._orders.values())), default=0)
         if spool is not None and longest <= select.PIPE_BUF:
             try:
-                pipe = sharing.pipe_of(spool, self._folder, present())
-                fd = rendezvous.connect(pipe, spool / launch.LOG, partial(self._launch, pipe))
+                pipe = sharing.pipe_of(spool, self._folder, environ)
+                start = partial(self._launch, pipe, environ)
+                writing = rendezvous.connect(pipe, spool / launch.LOG, start)
             except OSError as error:
                 _logger.info("this process has a delivery process of its own: %s", error)
             else:
                 self._shared = True
-                return fd
-        reading, writing = os.pipe()
+                return writing
+        reading, writing = map(Descriptor, os.pipe())
         try:
-            self._launch(None, reading)
+            self._launch(None, environ, reading.number)
         except BaseException:
-            os.close(writing)
+            writing.close()
             raise
         finally:
-            os.close(reading)
-        os.set_blocking(writing, False)
+            reading.close()
+        os.set_blocking(writing.number, False)
         return writing
 
-    def _launch(self, pipe: Path | None, reading: int) -> None:
+    def _launch(self, pipe: Path | None, environ: Mapping[str, str], reading: int) -> None:
         now = time.monotonic()
-        self._starts = 1 if now - self._started > retry.LIVED_LONG else self._starts + 1
-        self._started = now
-        launch.start(reading, pipe, self._spool, self._folder)
+        if now - self._started > retry.LIVED_LONG:
+            self._starts = 0
+        self._starts, self._started = self._starts + 1, now
+        if self._starts > retry.MAX_STARTS:
+            raise OSError("it has died repeatedly")
+        launch.start(reading, pipe, self._spool, self._folder, environ)
 
     def _close(self) -> None:
         self._unsent = b""

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.files import locks
+from orbiter_mlflow.delivery.files.descriptors import Descriptor
 
 
-def connect(pipe: Path, lock: Path, start: Callable[[int], None]) -> int:
+def connect(pipe: Path, lock: Path, start: Callable[[int], None]) -> Descriptor:
     """Open the pipe of the delivery process; start one if none reads it.
 
     Args:
@@ -57,7 +58,7 @@ def withdraw(pipe: Path, reading: int) -> None:
             pipe.unlink()
 
 
-def _opened(pipe: Path) -> int | None:
+def _opened(pipe: Path) -> Descriptor | None:
     """A descriptor for writing to a pipe; None if nobody reads it, or there is none.
 
     Raises:
@@ -71,29 +72,41 @@ def _opened(pipe: Path) -> int | None:
         raise
     status = os.fstat(fd)
     if stat.S_ISFIFO(status.st_mode) and _is_private(status, 0o077):
-        return fd
+        return Descriptor(fd)
     os.close(fd)
     raise PermissionError(errno.EPERM, "not a pipe of this user alone", pipe)
 
 
-def _made(pipe: Path, start: Callable[[int], None]) -> int:
+def _made(pipe: Path, start: Callable[[int], None]) -> Descriptor:
+    _remove_unread(pipe.parent)
     pipe.unlink(missing_ok=True)
     os.mkfifo(pipe, 0o600)
     try:
-        reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        reading = Descriptor(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW))
         try:
-            writing = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            writing = Descriptor(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW))
             try:
-                start(reading)
+                start(reading.number)
             except BaseException:
-                os.close(writing)
+                writing.close()
                 raise
         finally:
-            os.close(reading)
+            reading.close()
     except BaseException:
         pipe.unlink(missing_ok=True)
         raise
     return writing
+
+
+def _remove_unread(folder: Path) -> None:
+    """Remove the pipes of delivery processes that were killed; whoever makes one holds the lock."""
+    for pipe in folder.glob("*.delivery"):
+        with contextlib.suppress(OSError):  # another user's, or of another kind
+            writing = _opened(pipe)
+            if writing is None:
+                pipe.unlink()
+            else:
+                writing.close()
 
 
 def _require_private(folder: Path) -> None:

@@ -28,16 +28,33 @@ def pipe_of(spool: Path, folder: str, environ: Mapping[str, str]) -> Path:
         environ: the environment of the training.
     """
     settings = [item for item in for_stores(environ).items() if is_mere_setting(item[0])]
-    shared = [_machine(), _python(), folder, digest(environ), sorted(settings)]
+    shared = [_machine(), _python(), _inode(folder), digest(environ), sorted(settings)]
     name = hashlib.sha256(json.dumps(shared).encode()).hexdigest()[:32]
     return spool / f"{name}.delivery"
 
 
 def _machine() -> list[str]:
-    """User, machine and container, and the job: its end takes its processes with it."""
-    user = str(os.geteuid()) if hasattr(os, "geteuid") else ""
+    """User and rights, machine and container, and the job: its end takes its processes with it."""
+    groups = [os.geteuid(), os.getegid(), *os.getgroups()]
     me = this_process()
-    return [user, me.host, me.boot, *map(_namespace, _NAMESPACES), _job()]
+    return [str(groups), _umask(), me.host, me.boot, *map(_namespace, _NAMESPACES), _job()]
+
+
+def _inode(folder: str) -> list[object]:
+    """A folder that is removed and made anew is another one."""
+    try:
+        status = Path(folder).stat()
+    except OSError:
+        return [folder]
+    return [folder, status.st_dev, status.st_ino]
+
+
+def _umask() -> str:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return ""  # not Linux
+    return next((line for line in lines if line.startswith("Umask:")), "")
 
 
 def _namespace(kind: str) -> str:

@@ -65,12 +65,25 @@ class StoreThreads:
 
     def open(self) -> bool:
         """Whether a journal is not completely delivered, except those that a person must fix."""
-        self._by_journal = {j: t for j, t in self._by_journal.items() if t.knows(j)}
         return any(thread.is_open() for threads in self._threads.values() for thread in threads)
 
     def sync(self) -> None:
         """Sync the journals to the disk once more, because this process ends."""
         self._syncer.sync()
+
+    def tidy(self) -> None:
+        """Forget journals that are done, and end threads that have none any more."""
+        for journal in [one for one, thread in self._by_journal.items() if not thread.knows(one)]:
+            del self._by_journal[journal]
+            self._syncer.unwatch(journal)
+        used = set(self._by_journal.values())
+        for uri, threads in list(self._threads.items()):
+            for thread in threads:
+                if thread not in used:
+                    thread.end()
+            self._threads[uri] = [thread for thread in threads if thread in used]
+            if not self._threads[uri]:
+                del self._threads[uri]
 
     def _least_busy(self, tracking_uri: str) -> "_StoreThread":
         threads = self._threads.setdefault(tracking_uri, [])
@@ -96,7 +109,7 @@ class _StoreThread:
         self._tracking_uri = tracking_uri
         self._event = threading.Event()
         self._tasks: deque[Callable[[], None]] = deque()
-        self._hurry = False
+        self._hurry = self._ended = False
         threading.Thread(target=self._run, name="orbiter-delivery", daemon=True).start()
 
     def do(self, task: Callable[[], None]) -> None:
@@ -113,12 +126,17 @@ class _StoreThread:
         """Whether a journal is, or may be about to be, among those of the loop."""
         return bool(self._tasks) or self.loop.knows(journal)
 
+    def end(self) -> None:
+        """End the thread. It has no journals, and gets no more."""
+        self._ended = True
+        self._event.set()
+
     def is_open(self) -> bool:
         """Whether something is to be done, except what a person must fix."""
         return bool(self._tasks) or bool(self.loop.open())
 
     def _run(self) -> None:
-        while True:
+        while not self._ended:
             # The end of an orphan takes several looks, and nobody asks for them any more.
             self._event.wait(retry.LINGER_POLL if self.loop.has_orphans() else retry.IDLE)
             self._event.clear()
@@ -126,6 +144,7 @@ class _StoreThread:
                 self._turn()
             except Exception:  # the next journals must not wait forever
                 _logger.exception("a thread of delivery has failed")
+        self.loop.end()
 
     def _turn(self) -> None:
         while self._tasks:
