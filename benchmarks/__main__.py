@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import click
@@ -18,6 +18,7 @@ from benchmarks import (
     gate_power,
     imports,
     latency,
+    load,
     mlflow_clients,
     outage,
     redelivery,
@@ -29,7 +30,7 @@ from benchmarks import (
     whole_process,
 )
 from benchmarks.results import Result
-from benchmarks.sizes import FULL, QUICK
+from benchmarks.sizes import FULL, QUICK, changed
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
@@ -51,6 +52,7 @@ _BENCHMARKS = {
         gate_check,
         gate_best,
         gate_examples,
+        load,
     )
 }
 
@@ -68,6 +70,13 @@ _BENCHMARKS = {
     help="Run this table only; repeatable.",
 )
 @click.option(
+    "--size",
+    "changes",
+    multiple=True,
+    type=(click.Choice([field.name for field in fields(FULL)]), str),
+    help="Another value for one of the sizes in benchmarks/sizes.py, as JSON; repeatable.",
+)
+@click.option(
     "--json",
     "path",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -75,14 +84,16 @@ _BENCHMARKS = {
     show_default="benchmarks/results.json",
     help="File for all figures.",
 )
-def main(quick: bool, only: tuple[str, ...], path: Path) -> None:
+def main(
+    quick: bool, only: tuple[str, ...], changes: tuple[tuple[str, str], ...], path: Path
+) -> None:
     """Measure the cost of tracking, compared with other ways to log."""
     from benchmarks.stores import Stores
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     start = time.monotonic()
-    sizes = QUICK if quick else FULL
+    sizes = changed(QUICK if quick else FULL, changes)
     facts = render.facts() | {"quick": quick, "sizes": asdict(sizes)}
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:

@@ -1,6 +1,13 @@
 """The sizes of the benchmarks: the full ones, and quick ones to check that everything runs."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import click
+
+from benchmarks.stores import POSTGRES, SERVER, SQLITE
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,10 @@ class Sizes:
         gate_points: points in each history that the gate reads.
         gate_rounds: repetitions of the check.
         trials: simulated candidates for each row of the gate's tests.
+        load_stores: the stores of the benchmark of many trainers, of those in `stores.py`.
+        layouts: its processes, and trainers in each; the first is one alone.
+        load_points: points that each of its processes reports.
+        bare_steps: steps of `METRICS` metrics that bare batches bring to the same store.
     """
 
     stores: tuple[str, ...] = ("sqlite", "server")
@@ -56,6 +67,10 @@ class Sizes:
     gate_points: int = 10_000
     gate_rounds: int = 5
     trials: int = 50_000
+    load_stores: tuple[str, ...] = (SQLITE, SERVER, POSTGRES)
+    layouts: tuple[tuple[int, int], ...] = ((1, 1), (1, 64), (8, 8), (64, 1))
+    load_points: int = 100_000
+    bare_steps: int = 5_000
 
 
 METRICS = 10
@@ -86,4 +101,28 @@ QUICK = Sizes(
     gate_points=1_000,
     gate_rounds=1,
     trials=2_000,
+    layouts=((1, 1), (1, 8), (2, 4), (4, 1)),
+    load_points=2_000,
+    bare_steps=200,
 )
+
+
+def changed(sizes: Sizes, changes: Iterable[tuple[str, str]]) -> Sizes:
+    """Sizes with other values, each given as JSON.
+
+    Raises:
+        click.UsageError: a value is of another type than the one that it replaces.
+    """
+    for name, text in changes:
+        try:
+            value = _tuples(json.loads(text))
+        except ValueError as error:
+            raise click.UsageError(f"{name}: {text!r} is not JSON") from error
+        if type(value) is not type(getattr(sizes, name)):
+            raise click.UsageError(f"{name}: {text} has another type than its default")
+        sizes = replace(sizes, **{name: value})
+    return sizes
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

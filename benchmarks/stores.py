@@ -1,4 +1,4 @@
-"""Stores to log to (sqlite, an `mlflow server`, a hanging server), and the points in them."""
+"""Stores to log to (sqlite, PostgreSQL, an `mlflow server`, a hanging one), and points in them."""
 
 import contextlib
 import os
@@ -10,6 +10,8 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.processes import environment, fresh
@@ -18,8 +20,29 @@ _START = 120.0
 """Seconds allowed for the start of the server."""
 
 
+@dataclass(frozen=True)
+class Running:
+    """A store that runs.
+
+    Attributes:
+        uri: the tracking URI.
+        database: the URI of the database behind it.
+        server: the process id of the `mlflow server`; None where there is none.
+        postgres: the process id of PostgreSQL; None where there is none.
+    """
+
+    uri: str
+    database: str
+    server: int | None = None
+    postgres: int | None = None
+
+
+SQLITE, SERVER, POSTGRES = "sqlite", "server on sqlite", "server on PostgreSQL"
+DIRECT = "PostgreSQL"
+
+
 class Stores:
-    """Makes fresh sqlite stores, copied from an empty one, and servers on them.
+    """Makes fresh sqlite stores, copied from an empty one, PostgreSQL, and servers on them.
 
     Args:
         folder: for their files; the caller removes it.
@@ -41,6 +64,47 @@ class Stores:
     @contextlib.contextmanager
     def server(self, port: int | None = None) -> Iterator[str]:
         """The tracking URI of a running `mlflow server` over a fresh sqlite store."""
+        with self._server(self.sqlite(), port=port) as running:
+            yield running.uri
+
+    @contextlib.contextmanager
+    def running(self, kind: str) -> Iterator[Running]:
+        """A fresh store of a kind; PostgreSQL syncs each commit to the disk, as people run it.
+
+        Raises:
+            RuntimeError: `missing` says why there can be none.
+        """
+        if kind == SQLITE:
+            uri = self.sqlite()
+            yield Running(uri, uri)
+        elif kind == SERVER:
+            with self._server(self.sqlite()) as running:
+                yield running
+        else:
+            if reason := missing(kind):
+                raise RuntimeError(reason)
+            with self._postgres() as direct:
+                if kind == DIRECT:
+                    yield direct
+                else:
+                    with self._server(direct.database, workers=2) as running:
+                        yield replace(running, postgres=direct.postgres)
+
+    @contextlib.contextmanager
+    def _postgres(self) -> Iterator[Running]:
+        _let_import_of_tests()
+        from postgres import PASSWORD, Postgres
+
+        with Postgres("fsync=on", "max_connections=200") as server:
+            password = {"PGPASSWORD": PASSWORD}
+            uri = server.uri().replace("postgres@", f"postgres:{PASSWORD}@")
+            fresh(_make_tables, self.folder, uri, variables=password)
+            yield Running(uri, uri, postgres=server.pid)
+
+    @contextlib.contextmanager
+    def _server(
+        self, store: str, *, port: int | None = None, workers: int = 1
+    ) -> Iterator[Running]:
         port = port or free_port()
         uri = f"http://127.0.0.1:{port}"
         log = self.folder / f"server-{port}.log"
@@ -48,8 +112,8 @@ class Stores:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
-                    *("--port", str(port), "--workers", "1"),
-                    *("--backend-store-uri", self.sqlite()),
+                    *("--port", str(port), "--workers", str(workers)),
+                    *("--backend-store-uri", store),
                     *("--artifacts-destination", str(self.folder / "artifacts")),
                 ],
                 cwd=self.folder,
@@ -60,9 +124,28 @@ class Stores:
             )
         try:
             _await_health(uri, process, log)
-            yield uri
+            yield Running(uri, store, process.pid)
         finally:
             _end(process)
+
+
+def missing(kind: str) -> str | None:
+    """Why there can be no store of a kind on this machine; None if there can."""
+    if kind in (SQLITE, SERVER):
+        return None
+    if find_spec("psycopg") is None:
+        return "psycopg is not installed: .venv/bin/pip install -e '.[servers]'"
+    _let_import_of_tests()
+    from postgres import BINARIES
+
+    return None if BINARIES else "PostgreSQL is not installed: apt-get install postgresql"
+
+
+def _let_import_of_tests() -> None:
+    """The tests' PostgreSQL is used here too."""
+    support = str(Path(__file__).parent.parent / "tests" / "support")
+    if support not in sys.path:
+        sys.path.append(support)
 
 
 def _make_tables(uri: str) -> None:

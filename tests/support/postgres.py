@@ -14,7 +14,8 @@ import pytest
 from servers import free_port
 from waiting import eventually
 
-_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+"""The programs of each version of Debian's package; empty where it is not installed."""
 PASSWORD = "only-for-this-test"
 
 
@@ -24,19 +25,19 @@ class Postgres:
     It refuses to run as root, so there it runs as the user `postgres` of Debian's package.
 
     Args:
-        options: settings of the server, `name=value`.
+        options: settings of the server, `name=value`. By default it does not sync to the disk.
     """
 
     def __init__(self, *options: str) -> None:
-        if not _BINARIES:
+        if not BINARIES:
             pytest.skip("this machine has no PostgreSQL: apt-get install postgresql")
         self.port = free_port()
         self._user = "postgres" if os.geteuid() == 0 else None
         # Not in pytest's folder, which only its own user may enter.
         self._folder = Path(tempfile.mkdtemp(prefix="orbiter-postgres-"))
         self._options = [
-            *(part for option in options for part in ("-c", option)),
-            *("-h", "127.0.0.1", "-p", str(self.port), "-k", str(self._folder), "-F"),
+            *(part for option in ("fsync=off", *options) for part in ("-c", option)),
+            *("-h", "127.0.0.1", "-p", str(self.port), "-k", str(self._folder)),
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -50,7 +51,7 @@ class Postgres:
         made = [*("-D", str(self._folder / "data"), "-U", "postgres", "-E", "UTF8", "-N")]
         made += ["--auth", "scram-sha-256", "--pwfile", str(password)]
         subprocess.run(
-            [_BINARIES[-1] / "initdb", *made],
+            [BINARIES[-1] / "initdb", *made],
             check=True,
             capture_output=True,
             user=self._user,
@@ -69,15 +70,20 @@ class Postgres:
         (data / "postmaster.pid").unlink(missing_ok=True)  # of one that was killed
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_BINARIES[-1] / "postgres", "-D", data, *self._options],
+                [BINARIES[-1] / "postgres", "-D", data, *self._options],
                 stdout=log,
                 stderr=log,
                 user=self._user,
                 cwd=self._folder,
                 start_new_session=True,
             )
-        ready = [str(_BINARIES[-1] / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port)]
+        ready = [str(BINARIES[-1] / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port)]
         eventually(lambda: subprocess.run(ready, capture_output=True).returncode == 0)
+
+    @property
+    def pid(self) -> int | None:
+        """The main process; its children are those of the connections. None if it does not run."""
+        return None if self._process is None else self._process.pid
 
     def kill(self) -> None:
         """Kill the server and all processes of its connections."""
@@ -90,7 +96,7 @@ class Postgres:
 
     def query(self, text: str) -> None:
         """Run a statement as the role `postgres`."""
-        psql = [str(_BINARIES[-1] / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-c", text]
+        psql = [str(BINARIES[-1] / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-c", text]
         environment = {**os.environ, **self.environment()}
         subprocess.run(psql, check=True, capture_output=True, env=environment)
 

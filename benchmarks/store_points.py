@@ -1,0 +1,67 @@
+"""Every point of every run in a database, compared with what was reported."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import create_engine, text
+
+from benchmarks.contenders import PREFIX
+from benchmarks.sizes import METRICS
+from benchmarks.stores import value_of
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What a database holds of the reported points.
+
+    Attributes:
+        once: points that are there once, with the value that was reported.
+        missing: points that are not there, or with another value.
+        twice: rows beyond the first of a point, and rows that nobody reported.
+        unfinished: runs that are not FINISHED.
+    """
+
+    once: int
+    missing: int
+    twice: int
+    unfinished: int
+
+
+def landed(database: str, run_ids: Sequence[str], steps: int) -> Landed:
+    """Compare the points of runs, each with all metrics at the steps from 0 to `steps`.
+
+    It reads the database, not the server before it, because millions of points go through that in
+    minutes.
+    """
+    expected = {
+        (f"{PREFIX}m{metric}", step): value_of(step, metric)
+        for metric in range(METRICS)
+        for step in range(steps)
+    }
+    once = missing = twice = 0
+    engine = create_engine(database)
+    with engine.connect() as connection:
+        for run_id in run_ids:
+            rows = connection.execute(
+                text("SELECT key, step, value FROM metrics WHERE run_uuid = :run"), {"run": run_id}
+            )
+            counts: Counter[tuple[str, int]] = Counter()
+            right = set()
+            for key, step, value in rows:
+                if key.startswith(f"{PREFIX}m"):
+                    counts[key, step] += 1
+                    if expected.get((key, step)) == value:
+                        right.add((key, step))
+            found = sum(counts[point] == 1 for point in right)
+            once += found
+            missing += len(expected) - len(right)
+            twice += sum(counts.values()) - len(right)
+        ended = {
+            str(run_id)
+            for (run_id,) in connection.execute(
+                text("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")
+            )
+        }
+    engine.dispose()
+    return Landed(once, missing, twice, len(set(run_ids) - ended))
