@@ -12,13 +12,16 @@ from rich.console import Console
 
 from benchmarks import (
     encoding,
+    fleet,
     gate_best,
     gate_check,
     gate_examples,
     gate_power,
     imports,
+    landing,
     latency,
     load,
+    million,
     mlflow_clients,
     outage,
     redelivery,
@@ -52,7 +55,10 @@ _BENCHMARKS = {
         gate_check,
         gate_best,
         gate_examples,
+        landing,
+        million,
         load,
+        fleet,
     )
 }
 

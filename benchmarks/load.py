@@ -94,7 +94,7 @@ def measure(
     runs = [run_id for row in ended for run_id in row["runs"]]
     seconds = max(row["durable"] for row in ended) - reporting
     points = len(runs) * steps * METRICS
-    found = landed(store.database, runs, steps)
+    found = landed(store.database, dict.fromkeys(runs, steps))
     return {
         "points": points,
         "seconds": seconds,

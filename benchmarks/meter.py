@@ -35,13 +35,19 @@ class Meter:
 
     Args:
         groups: for each name, what finds its processes.
+        gauges: other numbers to sample.
 
     Attributes:
         peaks: the largest memory of each group, and the largest count.
+        highest: the largest number of each gauge.
     """
 
-    def __init__(self, groups: Mapping[str, Group]) -> None:
+    def __init__(
+        self, groups: Mapping[str, Group], gauges: Mapping[str, Callable[[], int]] | None = None
+    ) -> None:
         self._groups = groups
+        self._gauges = gauges or {}
+        self.highest = dict.fromkeys(self._gauges, 0)
         self.peaks = {name: Sample() for name in groups}
         self._cpu: dict[str, dict[int, float]] = {name: {} for name in groups}
         self._lock = threading.Lock()
@@ -77,6 +83,8 @@ class Meter:
         while not self._done.wait(pause):
             start = time.perf_counter()
             self.sample()
+            for name, gauge in self._gauges.items():
+                self.highest[name] = max(self.highest[name], gauge())
             pause = max(_SMALLEST_PAUSE, (time.perf_counter() - start) / _SHARE)
 
 

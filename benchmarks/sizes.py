@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmarks.stores import POSTGRES, SERVER, SQLITE
+from benchmarks.stores import DIRECT, POSTGRES, SERVER, SQLITE
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,14 @@ class Sizes:
         layouts: its processes, and trainers in each; the first is one alone.
         load_points: points that each of its processes reports.
         bare_steps: steps of `METRICS` metrics that bare batches bring to the same store.
+        million: points of the run whose memory is watched.
+        landing_stores: the stores of the benchmark of the landing rate.
+        fleet_stores: the servers of the fleet.
+        fleet_trainers: its trainers.
+        fleet_machines: processes that deliver for them.
+        fleet_period: seconds between two steps of a trainer.
+        fleet_seconds: how long they train.
+        fleet_backlog: steps that each of them delivers late.
     """
 
     stores: tuple[str, ...] = ("sqlite", "server")
@@ -71,6 +79,14 @@ class Sizes:
     layouts: tuple[tuple[int, int], ...] = ((1, 1), (1, 64), (8, 8), (64, 1))
     load_points: int = 100_000
     bare_steps: int = 5_000
+    million: int = 1_000_000
+    landing_stores: tuple[str, ...] = (SQLITE, SERVER, POSTGRES, DIRECT)
+    fleet_stores: tuple[str, ...] = (SERVER, POSTGRES)
+    fleet_trainers: int = 1_000
+    fleet_machines: int = 16
+    fleet_period: float = 5.0
+    fleet_seconds: float = 60.0
+    fleet_backlog: int = 30
 
 
 METRICS = 10
@@ -104,6 +120,11 @@ QUICK = Sizes(
     layouts=((1, 1), (1, 8), (2, 4), (4, 1)),
     load_points=2_000,
     bare_steps=200,
+    million=10_000,
+    fleet_trainers=20,
+    fleet_machines=2,
+    fleet_seconds=10.0,
+    fleet_backlog=20,
 )
 
 

@@ -1,8 +1,9 @@
 """Every point of every run in a database, compared with what was reported."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlalchemy import create_engine, text
 
@@ -28,21 +29,21 @@ class Landed:
     unfinished: int
 
 
-def landed(database: str, run_ids: Sequence[str], steps: int) -> Landed:
-    """Compare the points of runs, each with all metrics at the steps from 0 to `steps`.
+def landed(database: str, runs: Mapping[str, int]) -> Landed:
+    """Compare the points of runs, each with all metrics at its steps from 0 on.
+
+    Args:
+        database: its URI for SQLAlchemy.
+        runs: run id -> number of steps.
 
     It reads the database, not the server before it, because millions of points go through that in
     minutes.
     """
-    expected = {
-        (f"{PREFIX}m{metric}", step): value_of(step, metric)
-        for metric in range(METRICS)
-        for step in range(steps)
-    }
     once = missing = twice = 0
     engine = create_engine(database)
     with engine.connect() as connection:
-        for run_id in run_ids:
+        for run_id, steps in runs.items():
+            expected = _reported(steps)
             rows = connection.execute(
                 text("SELECT key, step, value FROM metrics WHERE run_uuid = :run"), {"run": run_id}
             )
@@ -64,4 +65,13 @@ def landed(database: str, run_ids: Sequence[str], steps: int) -> Landed:
             )
         }
     engine.dispose()
-    return Landed(once, missing, twice, len(set(run_ids) - ended))
+    return Landed(once, missing, twice, len(runs.keys() - ended))
+
+
+@lru_cache(maxsize=4)
+def _reported(steps: int) -> dict[tuple[str, int], float]:
+    return {
+        (f"{PREFIX}m{metric}", step): value_of(step, metric)
+        for metric in range(METRICS)
+        for step in range(steps)
+    }
