@@ -17,7 +17,7 @@ from benchmarks.meter import Meter, Sample, connections_to, tree_of
 from benchmarks.processes import fresh
 from benchmarks.results import Check, Column, Result
 from benchmarks.sizes import METRICS, Sizes
-from benchmarks.store_points import Landed, landed
+from benchmarks.store_points import Landed, database_bytes, landed
 from benchmarks.stores import Running, Stores, missing
 
 NAME = "fleet"
@@ -35,6 +35,7 @@ COLUMNS = (
     Column("postgres_cores", "SQL cores", ".2f"),
     Column("server_cost", "server ms per 1,000", ",.0f"),
     Column("postgres_cost", "SQL ms per 1,000", ",.0f"),
+    Column("bytes_each", "bytes a row", ",.0f"),
     Column("http", "HTTP", "d"),
     Column("sql", "SQL", "d"),
 )
@@ -43,7 +44,8 @@ NOTE = (
     "server on the same machine. 'Paced': a step of {metrics} metrics every {period:g} s for "
     "{seconds:g} s; rows, requests and cores within that time, the age of a step once it is in the "
     "store. 'Backlog': {backlog} steps of each, written before. Requests are those with metrics; "
-    "'ms' is CPU time per 1,000 points; the last columns are open connections. "
+    "'ms' is CPU time per 1,000 points; 'bytes' is what the database grew by, indexes and runs "
+    "included; the last columns are open connections. "
     "Before, the runs were created with their params; at the end they are FINISHED. Each point was "
     "compared with the database.{missing}"
 )
@@ -84,6 +86,7 @@ def _replay(stores: Stores, store: Running, sizes: Sizes) -> tuple[Landed, list[
         for name, port in (("http", _port(store.uri)), ("sql", _port(store.database)))
         if port is not None
     }
+    before = database_bytes(store.database)
     with Meter(groups, gauges) as meter:
         ended, times = _operate(stores, store.uri, sizes, meter)
         highest = dict(meter.highest)
@@ -92,8 +95,10 @@ def _replay(stores: Stores, store: Running, sizes: Sizes) -> tuple[Landed, list[
         for row in ended
         for run_id, steps in zip(row["runs"], row["steps"], strict=True)
     }
-    rows = list(_rows(ended, times, sizes))
-    return landed(store.database, runs), [row | highest for row in rows]
+    rows = [row | highest for row in _rows(ended, times, sizes)]
+    grown = database_bytes(store.database) - before
+    rows[-1]["bytes_each"] = grown / (sum(runs.values()) * METRICS)
+    return landed(store.database, runs), rows
 
 
 def _port(uri: str) -> int | None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
@@ -66,6 +67,17 @@ def landed(database: str, runs: Mapping[str, int]) -> Landed:
         }
     engine.dispose()
     return Landed(once, missing, twice, len(runs.keys() - ended))
+
+
+def database_bytes(database: str) -> int:
+    """The size of a database, of sqlite or PostgreSQL."""
+    engine = create_engine(database)
+    if engine.dialect.name == "sqlite":
+        return Path(str(engine.url.database)).stat().st_size
+    with engine.connect() as connection:
+        size = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+    engine.dispose()
+    return int(size)
 
 
 @lru_cache(maxsize=4)
