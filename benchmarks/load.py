@@ -13,7 +13,7 @@ from benchmarks.contenders import CEILING
 from benchmarks.load_trainers import READY, report_all
 from benchmarks.meeting import Meeting
 from benchmarks.meter import DELIVERY, TRAINING, Meter, processes_of
-from benchmarks.processes import await_end, fresh
+from benchmarks.processes import end_delivery, fresh
 from benchmarks.results import Check, Column, Result
 from benchmarks.sizes import METRICS, Sizes
 from benchmarks.store_points import landed
@@ -90,7 +90,7 @@ def measure(
         ended, ready, reporting = _train(folder, store.uri, processes, trainers, steps, meter)
         after = meter.sample()
     for pid in processes_of(folder, DELIVERY):
-        await_end(pid)
+        end_delivery(pid, folder)
     runs = [run_id for row in ended for run_id in row["runs"]]
     seconds = max(row["durable"] for row in ended) - reporting
     points = len(runs) * steps * METRICS
