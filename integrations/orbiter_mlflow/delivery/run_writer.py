@@ -143,12 +143,13 @@ class RunWriter:
             return None
         target = self._journal.size
         ack = Ack()
+        began = time.monotonic()
         for ack in self._poll(within):
             if ack.offset >= target:
                 self._warn_of_quarantined(ack)
                 self._warn_of_kept_params(ack)
                 return None
-            await asyncio.sleep(retry.ACK_POLL)
+            await asyncio.sleep(_pause(retry.ACK_POLL, began))
         problem = ack.problem or "delivery has not finished"
         self._host.warn_undelivered(self.path, problem)
         return problem
@@ -181,9 +182,7 @@ class RunWriter:
             elif time.monotonic() > troubled + patience:
                 _outages.note(self._tracking_uri, self.path, ack)
                 break
-            # Each look takes time from delivery, with which it shares a machine. So the wait ends
-            # up to 2 % later.
-            time.sleep(max(retry.READ_POLL, (time.monotonic() - began) / 50))
+            time.sleep(_pause(retry.READ_POLL, began))
         return False
 
     def _lanes_at(self, target: int, lanes: Collection[str]) -> bool:
@@ -224,6 +223,13 @@ class RunWriter:
                 break
         if within > 0:  # a caller that does not wait has met no outage
             _outages.note(self._tracking_uri, self.path, ack)
+
+
+def _pause(shortest: float, began: float) -> float:
+    """Seconds until the next look by a wait that began at `began`. Each look takes time from
+    delivery, which shares the machine with perhaps many that wait. So a wait ends up to 2 % later.
+    """
+    return max(shortest, (time.monotonic() - began) / 50)
 
 
 class _Outages:
