@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.fleet_machine import BACKLOG, ENDING, PACED, WRITING, operate
 from benchmarks.meeting import Meeting
-from benchmarks.meter import Meter, Sample, connections_to, tree_of
+from benchmarks.meter import Meter, connections_to, tree_cpu
 from benchmarks.processes import fresh
 from benchmarks.results import Check, Column, Result
 from benchmarks.sizes import METRICS, Sizes
@@ -76,19 +76,15 @@ def run(stores: Stores, sizes: Sizes, say: Callable[[str], None]) -> Result:
 
 
 def _replay(stores: Stores, store: Running, sizes: Sizes) -> tuple[Landed, list[dict[str, Any]]]:
-    groups = {
-        name: lambda pid=pid: tree_of(pid)
-        for name, pid in (("server", store.server), ("postgres", store.postgres))
-        if pid is not None
-    }
+    pids = {"server": store.server, "postgres": store.postgres}
     gauges = {
         name: lambda port=port: connections_to(port)
         for name, port in (("http", _port(store.uri)), ("sql", _port(store.database)))
         if port is not None
     }
     before = database_bytes(store.database)
-    with Meter(groups, gauges) as meter:
-        ended, times = _operate(stores, store.uri, sizes, meter)
+    with Meter({}, gauges) as meter:
+        ended, times = _operate(stores, store.uri, sizes, lambda: _used(pids))
         highest = dict(meter.highest)
     runs = {
         run_id: steps
@@ -105,13 +101,18 @@ def _port(uri: str) -> int | None:
     return urlsplit(uri).port
 
 
+def _used(pids: Mapping[str, int | None]) -> dict[str, float]:
+    """CPU seconds so far, with those of processes of PostgreSQL whose connections were closed."""
+    return {name: tree_cpu(pid) for name, pid in pids.items() if pid is not None}
+
+
 def _operate(
-    stores: Stores, uri: str, sizes: Sizes, meter: Meter
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Sample]]]:
+    stores: Stores, uri: str, sizes: Sizes, used: Callable[[], dict[str, float]]
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """Start the machines and take them through the phases.
 
     Returns:
-        What each machine returns, and samples at the limits of the phases.
+        What each machine returns, and the CPU seconds used at the limits of the phases.
     """
     folder = stores.folder / f"fleet-{time.time_ns()}"
     folder.mkdir()
@@ -130,17 +131,17 @@ def _operate(
 
     meeting = Meeting(folder, machines)
     threads = [threading.Thread(target=one, args=(index,)) for index in range(machines)]
-    times: dict[str, dict[str, Sample]] = {}
+    times: dict[str, dict[str, float]] = {}
     for thread in threads:
         thread.start()
     try:
         for phase in (PACED, WRITING, BACKLOG, ENDING):
             meeting.all_arrived(phase, lambda: bool(failures))
-            times[phase] = meter.sample()
+            times[phase] = used()
             meeting.begin(phase)
             if phase == PACED:
                 time.sleep(sizes.fleet_seconds)
-                times[OVER] = meter.sample()
+                times[OVER] = used()
     finally:
         for phase in (PACED, WRITING, BACKLOG, ENDING):
             meeting.begin(phase)
@@ -152,7 +153,7 @@ def _operate(
 
 
 def _rows(
-    ended: list[dict[str, Any]], times: Mapping[str, Mapping[str, Sample]], sizes: Sizes
+    ended: list[dict[str, Any]], times: Mapping[str, Mapping[str, float]], sizes: Sizes
 ) -> Iterator[dict[str, Any]]:
     seconds, rest = _span([row["created"] for row in ended]), {"points": 0, "rate": 0.0}
     yield {"what": f"{sizes.fleet_trainers:,} runs created", "seconds": seconds, **rest}
@@ -192,5 +193,5 @@ def _span(times: list[dict[str, Any]]) -> float:
     return float(max(row["end"] for row in times) - min(row["start"] for row in times))
 
 
-def _cpu(before: Mapping[str, Sample], after: Mapping[str, Sample]) -> dict[str, float]:
-    return {name: after[name].cpu - before[name].cpu for name in before}
+def _cpu(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    return {name: after[name] - before[name] for name in before}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes import cpu_seconds
+from benchmarks.processes import cpu_seconds, cpu_with_ended
 
 DELIVERY = "orbiter_mlflow.delivery.hosts"
 """The package of the delivery process' module, which its command line names."""
@@ -128,6 +128,11 @@ def tree_of(root: int) -> list[int]:
         found.append(pid)
         rest += children.get(pid, [])
     return found
+
+
+def tree_cpu(root: int) -> float:
+    """CPU seconds of a process and all that descend from it, those included that have ended."""
+    return sum(cpu_with_ended(pid) for pid in tree_of(root))
 
 
 def connections_to(port: int) -> int:

@@ -123,6 +123,11 @@ def cpu_seconds(pid: int | None) -> float | None:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else None
 
 
+def cpu_with_ended(pid: int) -> float:
+    """The CPU time of a process and of its children that have ended; 0 if unknown."""
+    return sum(map(int, _stat(pid)[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
 def _stat(pid: int | None) -> list[str]:
     """The fields of /proc/PID/stat from the state on; empty if it cannot be read."""
     try:
