@@ -337,7 +337,7 @@ async def test_the_newest_one_of_all_lives_continues_a_run(sqlite_uri: str, tmp_
     command = ("download", run_id, "--tracking-uri", sqlite_uri, "--to", tmp_path / "best")
     code, output = done(*command, "--checkpoint", "best")
     assert code == 0, output
-    assert "step 1, eval/loss 1: 1 files, 9 bytes, verified" in output
+    assert "step 1, eval/loss 1: 1 file, 9 bytes, verified" in output
     code, output = done(*command, "--checkpoint", "7")
     assert code == 2
     assert "no checkpoint of step 7; there are those of 1, 2, 3" in output

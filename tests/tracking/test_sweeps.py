@@ -126,6 +126,7 @@ def test_a_child_without_a_run_is_told_and_one_that_only_began_is_killed(sqlite_
         del trainer
         gc.collect()
         assert sweep.counts() == {"KILLED": 1, "not seen": 1}
+    assert sweep.counts() == {"KILLED": 1, "not seen": 1}
     assert counts(parent_of(sqlite_uri, sweep)) == {"KILLED": 1, "not seen": 1}
 
 

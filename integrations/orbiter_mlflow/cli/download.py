@@ -74,5 +74,6 @@ def download(
     manifest = chosen.manifest
     count, size = len(manifest.files), manifest.size
     value = "" if manifest.value is None else f", {manifest.metric} {manifest.value:.4g}"
-    click.echo(f"step {manifest.step}{plain(value)}: {count} files, {size:,} bytes, verified")
+    files = "1 file" if count == 1 else f"{count} files"
+    click.echo(f"step {manifest.step}{plain(value)}: {files}, {size:,} bytes, verified")
     click.echo(str(folder).encode(errors="surrogateescape") + b"\n", nl=False)

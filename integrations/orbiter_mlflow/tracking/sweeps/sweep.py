@@ -109,7 +109,7 @@ class Sweep:
     def counts(self) -> Mapping[str, int]:
         """How many children have which status now, and how many are `not seen`: they were given
         settings, but have no run yet, or note nothing here as they run on another machine."""
-        return {} if self._parent is None else self._parent.summary().counts
+        return {} if self._latest is None else self._latest.summary().counts
 
     def settings(self, run_name: str | None = None) -> MLflowSettings:
         """The settings of one more child: pass them to its trainer, in this process or another.
