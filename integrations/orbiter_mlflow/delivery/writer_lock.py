@@ -69,6 +69,8 @@ class WriterLock:
         if remove:
             with contextlib.suppress(OSError):
                 self._path.unlink()
+        else:
+            self.free_reserve()
         self._file.close()
         self._file = None
 
