@@ -247,7 +247,7 @@ def test_journals_are_listed_and_delivered(disk: str, tmp_path: Path, sqlite_uri
     )
     out, errors = said(disk, COMMAND, "status", folder)
     assert "waiting" in out
-    assert list(folder.iterdir()) == [journal]
+    assert sorted(folder.iterdir()) == [journal, folder / "a.writer"]
     with process(disk, HOLDER, journal, "hold") as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"

@@ -262,10 +262,8 @@ def _allow_many_files() -> None:
 
 
 def main() -> None:
-    """Detach from the training process, then serve."""
+    """Serve the orders on standard input."""
     pid, started, pipe = int(sys.argv[1]), sys.argv[2].removeprefix("-"), sys.argv[3]
-    if os.fork():
-        os._exit(0)
     # Helpers that it starts, such as a login of a cloud, must not read the orders.
     orders = Descriptor(os.dup(0))
     with Path(os.devnull).open("rb") as nothing:

@@ -9,8 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.hosts.environment import for_delivery
 from orbiter_mlflow.delivery.process_identity import this_process
+
+_FORK = "import posix, sys; posix.fork() or posix.execv(sys.argv[1], sys.argv[1:])"
+"""What stands between, for some 20 ms: a Python without packages forks and ends. So delivery is no
+child of the training, and never its zombie. No thread waits for it, since Python warns of forks in
+programs with threads."""
 
 LOG = "delivery.log"
 """The file beside the journals that takes the error output of delivery processes."""
@@ -39,6 +45,7 @@ def start(
     with _log(spool) as log:
         process = subprocess.Popen(  # noqa: S603  our own module
             [
+                *(sys.executable, "-S", "-c", _FORK),
                 *(sys.executable, "-P", "-m", "orbiter_mlflow.delivery.hosts.child"),
                 *(str(me.pid), me.started or "-", str(pipe or "-")),
             ],
@@ -49,9 +56,12 @@ def start(
             cwd=folder if os.access(folder, os.X_OK) else os.sep,
             start_new_session=True,  # Ctrl-C in the terminal is not meant for it
         )
-    # It forks at once, so that the delivery process is no child of ours and never a zombie.
-    with contextlib.suppress(RuntimeError):  # no thread can be started: it has begun all the same
-        threading.Thread(target=process.wait, name="orbiter-launch", daemon=True).start()
+    try:
+        if (code := process.wait(retry.CONNECT)) != 0:
+            raise OSError(f"its start ended with code {code}")
+    except subprocess.TimeoutExpired:  # a crowded machine
+        with contextlib.suppress(RuntimeError):  # no thread can be started: it is no zombie yet
+            threading.Thread(target=process.wait, name="orbiter-launch", daemon=True).start()
 
 
 def _log(folder: Path | None) -> IO[bytes]:
