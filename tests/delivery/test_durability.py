@@ -138,14 +138,15 @@ def test_a_slow_disk_delays_no_record_and_makes_no_queue(disk: Disk, tmp_path: P
 def test_a_large_copy_does_not_delay_the_journal_that_names_it(disk: Disk, tmp_path: Path) -> None:
     answer = threading.Event()
     writer = offline(tmp_path, OfflineHost())
-    kept = keep_content(writer.path, b"content", "a.txt", None)
-    file = folder_of(writer.path) / kept.file
-    large = file.stat().st_ino
+    folder = folder_of(writer.path)
 
     def slow(inode: int) -> None:
-        assert inode != large or answer.wait(60)
+        copies = {file.stat().st_ino for file in folder.glob("*")}
+        assert inode not in copies or answer.wait(60)
 
-    disk.on_sync = slow
+    disk.on_sync = slow  # before there is a copy, which may be seen at once
+    kept = keep_content(writer.path, b"content", "a.txt", None)
+    file = folder / kept.file
     writer.append(kept)
     eventually(lambda: disk.holds(writer.path))
     writer.append(POINT)
