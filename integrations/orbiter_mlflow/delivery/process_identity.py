@@ -29,7 +29,7 @@ class ProcessIdentity:
 def this_process() -> ProcessIdentity:
     """The identity of the present process."""
     return ProcessIdentity(
-        socket.gethostname(), _boot(), os.getpid(), _stat("self")[1], namespace=_namespace()
+        socket.gethostname(), _boot(), os.getpid(), _stat("self")[1], namespace=namespace("pid")
     )
 
 
@@ -55,7 +55,7 @@ def is_gone(process: ProcessIdentity) -> bool:
 def runs_elsewhere(process: ProcessIdentity) -> bool:
     """Whether a process' pid says nothing here: it belongs to another machine, an earlier boot, or
     another container."""
-    here = socket.gethostname(), _boot(), _namespace()
+    here = socket.gethostname(), _boot(), namespace("pid")
     if (process.host, process.boot, process.namespace) != here:
         return True
     return os.name == "nt" and process.pid != os.getpid()  # `os.kill` there sends Ctrl-C
@@ -68,10 +68,11 @@ def _boot() -> str:
         return ""  # not Linux: the pid alone has to suffice
 
 
-def _namespace() -> str:
-    """The PID namespace of this process; each container has its own, whatever its host name."""
+def namespace(kind: str) -> str:
+    """A namespace of this process, empty if it is not Linux. Each container has its own of the kind
+    `pid`, whatever its host name."""
     try:
-        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115  no path, but `pid:[4026531836]`
+        return os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115  no path, but `pid:[4026531836]`
     except OSError:
         return ""
 

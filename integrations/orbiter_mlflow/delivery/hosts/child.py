@@ -24,7 +24,6 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from orbiter_mlflow.delivery import retry, spool
 from orbiter_mlflow.delivery.files.descriptors import Descriptor, resource
@@ -53,7 +52,7 @@ class Orders:
         self.ended = False
         self._rest = b""
 
-    def read_new(self) -> list[dict[str, Any]]:
+    def read_new(self) -> list[bytes]:
         """Read the orders that have arrived since the last call."""
         self.ended = False
         while not self.ended:
@@ -64,7 +63,7 @@ class Orders:
             self.ended = not block
             self._rest += block
         *lines, self._rest = self._rest.split(b"\n")
-        return [json.loads(line) for line in lines if line]
+        return [line for line in lines if line]
 
 
 @dataclass(slots=True)
@@ -141,7 +140,7 @@ class Server:
             gone = [client for client in self._clients.values() if client.gone()]
             for order in self._orders.read_new():
                 try:
-                    self._obey(**order)
+                    self._obey(**json.loads(order))
                 except Exception:  # one order must not end the delivery of others
                     _logger.exception("an order cannot be carried out")
             for client in gone:
@@ -169,9 +168,9 @@ class Server:
 
     def _await_something(self) -> None:
         """Wait for an order or the death of a client."""
-        watched = {c.pidfd for c in self._clients.values()} - {None}
+        watched = [c.pidfd for c in self._clients.values() if c.pidfd is not None]
         poll = select.poll()
-        for fd in (fd for fd in watched if fd is not None):
+        for fd in watched:
             poll.register(fd, select.POLLIN)
         if not self._orders.ended:
             poll.register(self._orders.fd, select.POLLIN)
@@ -248,7 +247,7 @@ class Server:
 def _import_mlflow() -> None:
     """Import mlflow while the training is busy with its own start."""
     try:
-        import orbiter_mlflow.delivery.mlflow_sink  # noqa: F401
+        import orbiter_mlflow.delivery.mlflow_sink  # noqa: F401  for the time that it takes
     except Exception:  # it will fail again at each journal, and be told there
         _logger.exception("mlflow cannot be imported")
 

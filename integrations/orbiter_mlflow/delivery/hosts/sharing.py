@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from orbiter_mlflow.delivery.process_identity import this_process
+from orbiter_mlflow.delivery.process_identity import namespace, this_process
 from orbiter_mlflow.delivery.store_environment import digest, for_stores, is_mere_setting
 
 _NAMESPACES = ("ipc", "mnt", "net", "pid", "user", "uts")
@@ -37,7 +37,7 @@ def _machine() -> list[str]:
     """User and rights, machine and container, and the job: its end takes its processes with it."""
     groups = [os.geteuid(), os.getegid(), *os.getgroups()]
     me = this_process()
-    return [str(groups), _umask(), me.host, me.boot, *map(_namespace, _NAMESPACES), _job()]
+    return [str(groups), _umask(), me.host, me.boot, *map(namespace, _NAMESPACES), _job()]
 
 
 def _inode(folder: str) -> list[object]:
@@ -55,13 +55,6 @@ def _umask() -> str:
     except OSError:
         return ""  # not Linux
     return next((line for line in lines if line.startswith("Umask:")), "")
-
-
-def _namespace(kind: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/ns/{kind}")  # noqa: PTH115  no path, but `pid:[4026531836]`
-    except OSError:
-        return ""  # not Linux
 
 
 def _job() -> str:
