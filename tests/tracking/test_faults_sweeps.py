@@ -61,7 +61,7 @@ def test_a_sweep_without_a_server_is_whole_once_the_server_is_there(
 
     sweep, took = asyncio.run(scan())
     assert took < 30
-    assert (sweep.run_id, sweep.counts()) == (None, {})
+    assert (sweep.run_id, sweep.counts()) == (None, {"FINISHED": 3})
     store = tmp_path / "store.db"
     store.write_bytes(empty_store.read_bytes())
     with running_server(f"sqlite:///{store}", tmp_path, port) as uri:
