@@ -107,7 +107,7 @@ def _with_many_traces(uri: str, folder: Path, rollouts: list[Any]) -> dict[str, 
     file.write_bytes(kept_files.verified(writer.path, record.table).read_bytes())
     lane = SideLane("rollouts", writer.path, lambda _: sink)
     start = time.perf_counter()
-    if not lane.run():
+    if not lane.run(drain.ack):
         raise RuntimeError(lane.ack.problem)
     ours = time.perf_counter() - start
     run_id = str(drain.ack.run_id)

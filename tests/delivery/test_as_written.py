@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from journals import GONE, HEAD, journal_of
+from journals import GONE, HEAD, journal_of, run_lane
 from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files, retry
@@ -478,7 +478,7 @@ def test_a_lane_tests_the_store_of_an_attached_run_with_the_mark_alone(spool: Sp
     assert spool.drain(journal).run()
     _, lane, *_ = side_lanes(journal, lambda _: spool.sink)
     spool.sink.troubles.append(Trouble(TransientError("500", answered=True), "log_artifact"))
-    assert not lane.run()
+    assert not run_lane(lane)
     assert len(lane.ack.aside) == 1
     assert spool.run.tags.keys() == {*before, names.DELIVERED}
 
@@ -500,7 +500,7 @@ def in_store(uri: str, folder: Path, head: Head, records: Sequence[Record]) -> s
     drain = Drain(journal, lambda _: sink)
     assert drain.run(), drain.ack
     for lane in side_lanes(journal, lambda _: sink):
-        assert lane.run(), lane.ack
+        assert run_lane(lane), lane.ack
     assert drain.ack.run_id is not None
     return drain.ack.run_id
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from journals import GONE, HEAD
+from journals import GONE, HEAD, run_lane
 from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files, spool
@@ -83,13 +83,13 @@ class Scene:
     def deliver(self) -> None:
         """Deliver the journal, and go through the retries of what was refused."""
         assert self.main.run()
-        self.lane.run()
+        run_lane(self.lane)
         for _ in range(20):
             trial = self.lane.next_retry()
             if trial is None:
                 return
             self.now += trial
-            self.lane.run()
+            run_lane(self.lane)
         raise AssertionError(self.lane.ack)
 
     @property
@@ -334,11 +334,11 @@ def test_an_interrupted_upload_goes_on_with_the_files_that_are_missing(scene: Sc
     dying = Dying()
     dying.runs, scene.sink = scene.sink.runs, dying
     with pytest.raises(KeyboardInterrupt):
-        scene.lane.run()
+        run_lane(scene.lane)
     assert scene.contents == [b"a", b"b"]
     scene.sink = MemorySink()
     scene.sink.runs = dying.runs
-    next(iter(new_lane(scene))).run()
+    run_lane(next(iter(new_lane(scene))))
     assert scene.contents == [b"a", b"b", b"c"]
     assert scene.sink.calls.count("log_artifact") == 2  # the third file and the manifest
 
@@ -357,7 +357,7 @@ def test_trouble_of_the_store_loses_nothing(scene: Scene) -> None:
     scene.write(scene.checkpoint(1), *END)
     assert scene.main.run()
     for _ in range(4):
-        scene.lane.run()
+        run_lane(scene.lane)
     assert (scene.steps, len(scene.run.models)) == ([1], 1)
 
 
@@ -369,7 +369,7 @@ def test_files_that_lie_on_another_machine_are_waited_for(tmp_path: Path) -> Non
     scene.write(scene.checkpoint(1, linked=False), *END)
     (scene.folder / "checkpoint-1" / "model.bin").unlink()
     assert scene.main.run()
-    assert not scene.lane.run()
+    assert not run_lane(scene.lane)
     assert scene.lane.ack.held
     assert "run orbiter-mlflow sync on elsewhere" in scene.lane.ack.problem
     assert not nothing_waits(scene.journal)
@@ -400,7 +400,7 @@ def test_a_journal_that_others_could_have_written_gets_no_file_elsewhere_read(
     scene.write(scene.checkpoint(1, linked=False), *END)
     scene.journal.parent.chmod(0o777)
     assert scene.main.run()
-    assert not scene.lane.run()
+    assert not run_lane(scene.lane)
     assert scene.lane.ack.held
     assert scene.run.artifacts == {}
 

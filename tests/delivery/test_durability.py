@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from disk_log import DiskLog
-from journals import HEAD, entries
+from journals import HEAD, entries, run_lane
 from memory_sink import MemorySink, Trouble
 from orbiter_mlflow.delivery import kept_files, spool
 from orbiter_mlflow.delivery.ack import ack_path, read_ack
@@ -298,7 +298,7 @@ def test_a_copy_is_removed_when_the_disk_knows_that_it_was_uploaded(
 
     monkeypatch.setattr(kept_files, "discard", discard)
     for lane in side_lanes(journal.path, lambda _: store):
-        assert lane.run()
+        assert run_lane(lane)
     assert removed == [True]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from journals import HEAD, journal_of
+from journals import HEAD, journal_of, run_lane
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files
 from orbiter_mlflow.delivery.batches import MetricPoint
@@ -63,7 +63,7 @@ def test_a_whole_journal_lands_in_a_real_store(uri: str, tmp_path: Path) -> None
     drain = Drain(journal, lambda _: sink)
     assert drain.run(), drain.ack.problem
     for lane in side_lanes(journal, lambda _: sink):
-        assert lane.run(), lane.ack.problem
+        assert run_lane(lane), lane.ack.problem
 
     client = MlflowClient(uri)
     assert drain.ack.run_id is not None

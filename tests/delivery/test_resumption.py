@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from journals import HEAD, journal_of
+from journals import HEAD, journal_of, run_lane
 from memory_sink import MemoryRun, MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import killed_run, spool
@@ -93,7 +93,7 @@ class ResumedRun:
         drain = Drain(journal, lambda _: self.sink)
         assert drain.run(), drain.ack.problem
         for lane in side_lanes(journal, lambda _: self.sink):
-            assert lane.run(), lane.ack.problem
+            assert run_lane(lane), lane.ack.problem
         return drain
 
     @property

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Trace
 from mlflow.store.tracking.rest_store import RestStore
 
-from journals import HEAD, done, journal_of
+from journals import HEAD, done, journal_of, run_lane
 from memory_sink import MemorySink, Trouble
 from orbiter.train import Rollout, TrainMetrics
 from orbiter_mlflow import names
@@ -119,7 +119,7 @@ def scene(tmp_path: Path) -> Scene:
 def test_a_table_and_its_traces_are_delivered_and_the_file_removed(scene: Scene) -> None:
     scene.drain()
     assert not nothing_waits(scene.journal)
-    assert scene.lane().run()
+    assert run_lane(scene.lane())
     (run,) = scene.sink.runs.values()
     assert [*run.artifacts] == ["rollouts/train/step-3.json", "rollouts/train/step-4.json"]
     assert [(one.tags["mlflow.traceName"], one.request, one.rewards) for one in run.traces.values()]
@@ -131,13 +131,13 @@ def test_a_table_and_its_traces_are_delivered_and_the_file_removed(scene: Scene)
 def test_metrics_do_not_wait_for_rollouts(scene: Scene) -> None:
     scene.sink.troubles.append(Trouble(HeldError("no"), "log_traces"))
     scene.drain()
-    assert not scene.lane().run()
+    assert not run_lane(scene.lane())
     (run,) = scene.sink.runs.values()
     assert run.status.status == "FINISHED"
     assert run.tags[names.ROLLOUTS_MISSING] == (
         "not delivered yet: rollouts/train/step-3.json, rollouts/train/step-4.json"
     )
-    assert scene.lane().run()
+    assert run_lane(scene.lane())
     assert names.ROLLOUTS_MISSING not in run.tags
 
 
@@ -147,8 +147,8 @@ def test_what_is_sent_twice_is_there_once(method: str, committed: bool, scene: S
     scene.drain()
     error = TransientError("lost")
     scene.sink.troubles.append(Trouble(error, method, committed=committed))
-    assert not scene.lane().run()
-    assert scene.lane().run()
+    assert not run_lane(scene.lane())
+    assert run_lane(scene.lane())
     (run,) = scene.sink.runs.values()
     assert len(run.traces) == 4
     assert len(run.artifacts) == 2
@@ -160,7 +160,7 @@ def test_a_server_without_traces_gets_the_tables(
 ) -> None:
     scene.drain()
     scene.sink.troubles += [Trouble(UnsupportedError("no traces"), "log_traces") for _ in "34"]
-    assert scene.lane().run()
+    assert run_lane(scene.lane())
     (run,) = scene.sink.runs.values()
     assert len(run.artifacts) == 2
     assert run.tags[names.ROLLOUTS_MISSING] == (
@@ -238,7 +238,7 @@ def test_traces_that_are_refused_for_good_are_set_aside(scene: Scene) -> None:
     lane = scene.lane()
     for _ in range(20):
         scene.sink.troubles = [Trouble(RejectedError("bad", definite=True), "log_traces")] * 2
-        lane.run()
+        run_lane(lane)
         if lane.ack.refused == 2:
             break
         scene.now += 3600
@@ -334,10 +334,10 @@ def test_the_steps_of_a_resumed_run_go_on(tmp_path: Path) -> None:
     second = Scene.__new__(Scene)
     second.journal, second.sink, second.now = journal, sink, 0.0
     lane = second.lane()
-    lane.run()  # the run is not resumed yet
+    run_lane(lane)  # the run is not resumed yet
     assert sink.calls.count("log_traces") == 0
     second.drain()
-    assert second.lane().run()
+    assert run_lane(second.lane())
     run = sink.runs["run0"]
     assert [*run.artifacts] == [
         "rollouts/train/step-2.life-2.json",
@@ -376,7 +376,7 @@ def test_an_old_journal_without_rollouts_is_read(tmp_path: Path) -> None:
         journal_of(journal, [Status("FINISHED", 1), Close()], replace(HEAD, format=version))
         sink = MemorySink()
         assert Drain(journal, lambda _, sink=sink: sink).run()  # type: ignore[misc]
-        assert all(lane.run() for lane in side_lanes(journal, lambda _, sink=sink: sink))  # type: ignore[misc]
+        assert all(run_lane(lane) for lane in side_lanes(journal, lambda _, sink=sink: sink))  # type: ignore[misc]
 
 
 # -- real stores -----------------------------------------------------------------------------------

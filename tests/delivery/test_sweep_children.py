@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from journals import HEAD, journal_of
+from journals import HEAD, journal_of, run_lane
 from memory_sink import MemorySink, Trouble
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files
@@ -133,11 +133,11 @@ def test_the_table_waits_for_the_runs_of_journals_beside_and_then_names_them(swe
     first, second = sweep.child(0), sweep.child(1)
     assert sweep.drain(journal).run()
     assert sweep.drain(first).run()
-    assert not lane.run()
+    assert not run_lane(lane)
     assert "is not made yet" in lane.ack.problem
     assert not lane.ack.held
     assert sweep.drain(second).run()
-    assert lane.run()
+    assert run_lane(lane)
     run_id = sweep.run_id(PARENT)
     assert run_id is not None
     table = json.loads(sweep.sink.runs[run_id].artifacts["sweep/children.json"])

@@ -7,10 +7,12 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from orbiter_mlflow.cli.main import commands
+from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.journal import Journal
 from orbiter_mlflow.delivery.journal_reader import read_entries
 from orbiter_mlflow.delivery.process_identity import this_process
 from orbiter_mlflow.delivery.records import Head, Record
+from orbiter_mlflow.delivery.side_lane import SideLane
 
 HEAD = Head(
     uid="3f2a9c1e" * 4,
@@ -44,3 +46,8 @@ def done(*arguments: object) -> tuple[int, str]:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(commands, [str(part) for part in arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
     return result.exit_code, result.output
+
+
+def run_lane(lane: SideLane) -> bool:
+    """Run a side lane of a journal whose main lane has come as far as its ack says."""
+    return lane.run(read_ack(lane.journal))

@@ -8,12 +8,13 @@ import pytest
 from mlflow import MlflowClient
 
 from journals import HEAD, journal_of
-from memory_sink import MemorySink
+from memory_sink import MemorySink, Trouble
 from orbiter.train import TrainConfig, TrainerError, TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.description_guard import fill_in, generated
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.records import Tags
+from orbiter_mlflow.errors import TransientError
 from orbiter_mlflow.tracking.description import Description
 from trainers import Backend, Tracked, recorded, stored, tracked, trained
 
@@ -101,6 +102,23 @@ def test_a_description_whose_checksum_is_a_tag_is_written_anew(tmp_path: Path) -
     tags = generated("by this version")
     fill_in(sink, run_id, tags)
     assert tags == {}
+
+
+def test_a_run_that_was_created_just_now_is_not_asked_for_its_description(tmp_path: Path) -> None:
+    sink, journal = MemorySink(), journal_of(tmp_path / "r.jsonl", [Tags(generated("ours"))])
+    assert Drain(journal, lambda _: sink).run()
+    assert sink.calls == ["create_run", "log_batch"]
+
+
+def test_a_person_may_write_while_the_first_batch_is_tried_again(tmp_path: Path) -> None:
+    sink, journal = MemorySink(), journal_of(tmp_path / "r.jsonl", [Tags(generated("ours"))])
+    drain = Drain(journal, lambda _: sink)
+    sink.troubles.append(Trouble(TransientError("down")))
+    assert not drain.run()
+    (run,) = sink.runs.values()
+    run.tags[names.DESCRIPTION] = "by a person"
+    assert drain.run()
+    assert run.tags[names.DESCRIPTION] == "by a person"
 
 
 async def test_it_is_written_at_the_start_and_at_the_end_of_a_training(sqlite_uri: str) -> None:

@@ -16,13 +16,14 @@ def generated(text: str) -> dict[str, str]:
     return {names.DESCRIPTION: text, names.DESCRIBED: _checksum(text)}
 
 
-def fill_in(sink: Sink, run_id: str, tags: dict[str, str]) -> None:
+def fill_in(sink: Sink, run_id: str, tags: dict[str, str], *, is_new: bool = False) -> None:
     """Put the run's id into a description; leave our description out where a person wrote one.
 
     Args:
         sink: is asked for the present description.
         run_id: the run.
         tags: the tags of a batch, which this changes.
+        is_new: the run was created just now, so that nobody can have written one.
 
     Raises:
         DeliveryError: the store cannot be read.
@@ -35,7 +36,7 @@ def fill_in(sink: Sink, run_id: str, tags: dict[str, str]) -> None:
     if not generated_here:
         tags[names.DESCRIPTION] = text[: names.MAX_DATA_TAG]
         return
-    present = sink.read_run(run_id).tags
+    present = {} if is_new else sink.read_run(run_id).tags
     there = present.get(names.DESCRIPTION)
     if there is None or _is_ours(there, present.get(names.DESCRIBED)):
         tags[names.DESCRIPTION] = _signed(text)

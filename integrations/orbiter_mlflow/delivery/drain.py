@@ -76,6 +76,7 @@ class Drain(Lane[Ack]):
         self._earlier = starting.EarlierJournals(journal)
         self._failed_batches = 0
         self._settled = False
+        self._is_new = False
         # A batch may have been committed whose ack was not written: ask the store first.
         self._unsure = self.ack.run_id is not None
         self._made_by_client = self.ack.run_id is not None and before.drainer == ""
@@ -95,7 +96,7 @@ class Drain(Lane[Ack]):
         done = super()._attempt(action)
         if not done:
             self._unsure = self.ack.run_id is not None
-            self._settled = False
+            self._settled = self._is_new = False
         return done
 
     # -- one delivery --------------------------------------------------------------------------
@@ -152,6 +153,7 @@ class Drain(Lane[Ack]):
             run_id = sink.create_run(bare)  # the others are sent, and perhaps quarantined, alone
             refused = [(Batch(tags={key: text}).entries(), error) for key, text in tags.items()]
         self._put_aside(refused, run_id=run_id, creating=False)
+        self._is_new = True
         return run_id
 
     def _run_of(self, sink: Sink, uid: str) -> str:
@@ -238,7 +240,7 @@ class Drain(Lane[Ack]):
             return
         self._settled = False
         if not self._head.as_written:
-            description_guard.fill_in(self._sink, self._run_id, batch.tags)
+            description_guard.fill_in(self._sink, self._run_id, batch.tags, is_new=self._is_new)
         name_best(batch.tags, self._sink, self._head, self._earlier, self._run_of)
         refused: list[tuple[dict[str, Any], DeliveryError]] = []
         try:
@@ -247,7 +249,7 @@ class Drain(Lane[Ack]):
             self._require_refused_batch(error)
             refused = list(self._split(batch, error))
         self._failed_batches = 0
-        self._unsure = False
+        self._unsure = self._is_new = False
         self._failures = 0
         self._drop_older_tags(batch.tags)
         self._put_aside(refused, offset=batch.end, problem="", held=False)

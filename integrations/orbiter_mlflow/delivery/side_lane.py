@@ -16,11 +16,11 @@ from typing import Any
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery import kept_files, spool, sweep_children
 from orbiter_mlflow.delivery.ack import (
+    Ack,
     LaneAck,
     RefusedEntry,
     ack_path,
     mark,
-    read_ack,
     read_lane_ack,
     write_lane_ack,
 )
@@ -72,23 +72,31 @@ class SideLane(Lane[LaneAck]):
         self._record = SIDE_LANES[name]
         self._checkpoints = CheckpointUpload(journal)
         self._uploaded_early: set[int] = set()
+        self._done_with: Ack | None = None
 
-    def run(self) -> bool:
+    def run(self, main: Ack) -> bool:
         """Deliver the entries of this kind; True once none of them waits.
 
-        Never raises. Sends nothing before the run exists.
+        Never raises. Sends nothing before the run exists, and does nothing if nothing was left to
+        do with the same `main`.
+
+        Args:
+            main: how far the main lane is.
         """
-        main = read_ack(self.journal)
         if main.run_id is None:
             return False
-        self._run_id, self._resumption = main.run_id, main.resumption
+        if main is self._done_with:
+            return True
+        self._main, self._run_id, self._resumption = main, main.run_id, main.resumption
         self._ended = main.closed or main.status in ENDED
-        # Before the journal is read: records appended meanwhile may be in the main lane's ack.
-        self._looked_through = main.offset
         whole = self._attempt(self._deliver)
         if main.status in ENDED:
-            with contextlib.suppress(DeliveryError, OSError):  # the next run does it
+            try:
                 self._tag_missing()
+            except (DeliveryError, OSError):  # the next run does it
+                return whole and not self.ack.aside
+        if whole and self.finished(main.offset):
+            self._done_with = main
         return whole and not self.ack.aside
 
     def finished(self, size: int) -> bool:
@@ -101,7 +109,7 @@ class SideLane(Lane[LaneAck]):
         return self.ack.held and self.ack.missing != ""
 
     def _deliver(self) -> None:
-        through = self._looked_through
+        through = self._main.offset
         for entry in self._waiting():
             if self._depends_on_steps(entry):
                 break
@@ -121,7 +129,7 @@ class SideLane(Lane[LaneAck]):
         of a resumed run are shifted."""
         has_step = isinstance(entry.record, Rollouts | Checkpoint)
         shifted = has_step and self._resumption.after_step is not None
-        return shifted and entry.end > self._looked_through
+        return shifted and entry.end > self._main.offset
 
     def _has_all_metrics(self, entry: Entry) -> bool:
         """Whether all metrics of a checkpoint's step are in the journal."""
@@ -231,7 +239,7 @@ class SideLane(Lane[LaneAck]):
         if head.makes_run:
             tags = {names.UID: head.uid}
         elif head.as_written:
-            tags = mark(head.uid, read_ack(self.journal).offset)
+            tags = mark(head.uid, self._main.offset)
         else:
             tags = self._resumption.tag(head.uid)
         self._sink().log_batch(self._run_id, (), {}, tags)

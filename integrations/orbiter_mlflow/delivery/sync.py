@@ -180,7 +180,8 @@ def deliver(
             while True:
                 done = drain.abandon() if orphaned else drain.run()
                 # A list, not a generator in `all`: a lane in trouble must not hold up the other.
-                rest = [lane.run() for lane in lanes if time.monotonic() >= lane.not_before]
+                due = [lane for lane in lanes if time.monotonic() >= lane.not_before]
+                rest = [lane.run(drain.ack) for lane in due]
                 if done and not drain.ack.aside and len(rest) == len(lanes) and all(rest):
                     break
                 pause = _until_next([drain, *lanes])

@@ -89,25 +89,18 @@ class Client:
     def __post_init__(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # not Linux, or already dead
             self.pidfd = os.pidfd_open(self.pid)
-        if self._is_gone():  # the number may be another's already
+        if self.is_gone():  # the number may be another's already
             self.close()
 
-    def gone(self) -> bool:
-        """Whether the process is dead."""
-        if self.pidfd is None:
-            return self._is_gone()
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+    def is_gone(self) -> bool:
+        """Whether the process is dead, by its number and start; a look at `pidfd` takes less."""
+        return is_gone(replace(this_process(), pid=self.pid, started=self.started))
 
     def close(self) -> None:
         """Release the pidfd."""
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
-
-    def _is_gone(self) -> bool:
-        return is_gone(replace(this_process(), pid=self.pid, started=self.started))
 
 
 class Server:
@@ -135,9 +128,8 @@ class Server:
         alone_since = done_since = time.monotonic()
         withdrawn: float | None = None
         while True:
-            self._await_something()
             # Before the input is read: orders sent before a death must be seen after it.
-            gone = [client for client in self._clients.values() if client.gone()]
+            gone = self._await_something()
             for order in self._orders.read_new():
                 try:
                     self._obey(**json.loads(order))
@@ -166,9 +158,9 @@ class Server:
                 self._stores.sync()
                 return
 
-    def _await_something(self) -> None:
-        """Wait for an order or the death of a client."""
-        watched = [c.pidfd for c in self._clients.values() if c.pidfd is not None]
+    def _await_something(self) -> list[Client]:
+        """Wait for an order or the death of a client; those that are dead by then."""
+        watched = {c.pidfd: c for c in self._clients.values() if c.pidfd is not None}
         poll = select.poll()
         for fd in watched:
             poll.register(fd, select.POLLIN)
@@ -176,7 +168,9 @@ class Server:
             poll.register(self._orders.fd, select.POLLIN)
         # Nothing tells of a new writer of a pipe that had none, nor that all is delivered.
         asleep = self._clients and not self._orders.ended and len(watched) == len(self._clients)
-        poll.poll(1000 * (retry.IDLE if asleep else retry.LINGER_POLL))
+        events = poll.poll(1000 * (retry.IDLE if asleep else retry.LINGER_POLL))
+        unwatched = [c for c in self._clients.values() if c.pidfd is None and c.is_gone()]
+        return unwatched + [watched[fd] for fd, _ in events if fd in watched]
 
     def _obey(
         self,

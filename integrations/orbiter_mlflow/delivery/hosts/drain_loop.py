@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orbiter_mlflow.delivery import retry, spool
-from orbiter_mlflow.delivery.ack import read_ack, read_lane_ack
+from orbiter_mlflow.delivery.ack import Ack, read_ack, read_lane_ack
 from orbiter_mlflow.delivery.drain import Drain
 from orbiter_mlflow.delivery.journal_reader import read_head
 from orbiter_mlflow.delivery.records import SIDE_LANES
@@ -66,6 +66,7 @@ class DrainLoop:
         self._sinks: dict[tuple[int, str], Sink] = {}
         self._jobs: dict[Path, _Job] = {}
         self._wake: dict[str, threading.Event] = {}
+        self._called: dict[str, dict[Path, _Job]] = {}
         self._ended = False
 
     def add(self, journal: Path, tracking_uri: str, *, orphaned: bool = False) -> None:
@@ -112,7 +113,7 @@ class DrainLoop:
                 job.drain.wake()
             for lane in job.lanes:
                 lane.wake()
-        self._wake_lanes()
+            self._call_lanes(job)
 
     def reopen_stores(self) -> None:
         """Open the stores anew and retry soon, because credentials may have changed."""
@@ -138,7 +139,8 @@ class DrainLoop:
     def end(self) -> None:
         """End the threads of the lanes. There are no journals, and none will come."""
         self._ended = True
-        self._wake_lanes()
+        for wake in self._wake.values():
+            wake.set()
 
     def open(self) -> list[Path]:
         """The journals that are not completely delivered, except those that a person must fix."""
@@ -198,7 +200,7 @@ class DrainLoop:
             return
         if drain.abandon() if job.orphaned else drain.run():
             job.delivered = size
-        self._wake_lanes()
+        self._call_lanes(job)
 
     def _clear_up(self, job: _Job) -> None:
         head = read_head(job.journal)
@@ -217,28 +219,37 @@ class DrainLoop:
             sink = self._sinks[key] = self._open_sink(tracking_uri)
         return sink
 
-    def _wake_lanes(self) -> None:
+    def _call_lanes(self, job: _Job) -> None:
+        """Have the lanes look at a journal now, not with all others a little later."""
         for lane in SIDE_LANES:
-            if lane not in self._wake and not self._ended:
-                self._wake[lane] = threading.Event()
+            if lane not in self._wake:
+                self._called[lane], self._wake[lane] = {}, threading.Event()
                 threading.Thread(
                     target=self._serve_lane, args=(lane,), name=f"orbiter-{lane}", daemon=True
                 ).start()
-            if lane in self._wake:
-                self._wake[lane].set()
+            self._called[lane][job.journal] = job
+            self._wake[lane].set()
 
     def _serve_lane(self, name: str) -> None:
         """The loop of the thread of one lane."""
+        called, wake, next_round = self._called[name], self._wake[name], 0.0
         while not self._ended:
-            self._wake[name].wait(retry.IDLE)
-            self._wake[name].clear()
-            for job in list(self._jobs.values()):
-                with job.busy[name]:
-                    for lane in job.lanes:
-                        if lane.name == name and job.fd is not None:
-                            _run_lane(lane)
-                if self._jobs.get(job.journal) is not job:
-                    _give_back(job)
+            wake.wait(retry.IDLE)
+            wake.clear()
+            if time.monotonic() >= next_round:  # what failed may be tried again
+                called.update(self._jobs.copy())
+                next_round = time.monotonic() + retry.IDLE
+            for job in list(called.values()):
+                called.pop(job.journal, None)  # first: it may be called again meanwhile
+                self._run_lane(name, job)
+
+    def _run_lane(self, name: str, job: _Job) -> None:
+        with job.busy[name]:
+            for lane in job.lanes:
+                if lane.name == name and job.fd is not None and job.drain is not None:
+                    _run(lane, job.drain.ack)
+        if self._jobs.get(job.journal) is not job:
+            _give_back(job)
 
     def _drop(self, job: _Job) -> None:
         self._jobs.pop(job.journal, None)
@@ -270,10 +281,10 @@ def _close(job: _Job) -> None:
         job.fd = None
 
 
-def _run_lane(lane: SideLane) -> None:
+def _run(lane: SideLane, main: Ack) -> None:
     try:
         if time.monotonic() >= lane.not_before:
-            lane.run()
+            lane.run(main)
     except Exception:  # one journal must not stop the delivery of others
         _logger.exception("delivery of the %s of %s has failed", lane.name, lane.journal)
 
