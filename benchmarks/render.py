@@ -57,7 +57,7 @@ def show(console: Console, result: Result) -> None:
             f" (target {check.sense} {check.target:g} {check.unit})",
             highlight=False,
         )
-    console.print(f"  {result.note}\n", style="dim", highlight=False)
+    console.print(f"  {result.note}\n", style="dim", highlight=False, markup=False)
 
 
 def _text(value: Any, column: Column) -> str:

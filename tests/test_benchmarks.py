@@ -1,5 +1,6 @@
 """The parts of the benchmarks that say whether a run is whole: they must see what is wrong."""
 
+import io
 import os
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import click
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from rich.console import Console
 
 from benchmarks.meeting import Meeting
 from benchmarks.meter import Meter, processes_of
 from benchmarks.processes import environment
+from benchmarks.render import show
+from benchmarks.results import Result
 from benchmarks.sizes import QUICK, changed
 from benchmarks.store_points import Landed, landed
 from benchmarks.stores import metrics_of
@@ -101,3 +105,10 @@ def test_a_size_is_replaced_by_one_of_its_type() -> None:
     for text in ("7.5", "seven", '"7"'):
         with pytest.raises(click.UsageError, match="load_points"):
             changed(QUICK, [("load_points", text)])
+
+
+def test_a_note_is_printed_as_it_is() -> None:
+    out = io.StringIO()
+    note = "psycopg is not installed: pip install -e '.[servers]'"
+    show(Console(file=out, width=100), Result("load", "Load", note, (), [], []))
+    assert note in out.getvalue()
