@@ -59,7 +59,7 @@ ADOPT = 10.0
 """Between two looks through a spool for what others have left, which take long in a large one."""
 REUSE = 10.0
 """How long the delivery process stays when all is delivered and nobody is left, for a training that
-starts next: it saves the import of mlflow, some 2.5 s of CPU."""
+starts next: it saves the import of mlflow, some 2 s of CPU."""
 STRAY_FORK = 5.0
 """How long a delivery process that ends waits for those who still have its pipe open."""
 SERVER_THREADS = 4
