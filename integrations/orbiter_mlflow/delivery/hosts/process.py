@@ -71,7 +71,7 @@ class DeliveryProcess(Host):
             return
         self._next_check = now + retry.ENVIRONMENT_POLL
         self._watch_environment()
-        if self._moves or self._queue or self._unsent or not self._is_read():
+        if self._moves or self._queue or self._unsent or self._read_pipe() is None:
             self._send(nudge=self._order())
 
     def _watch_environment(self) -> None:
@@ -126,10 +126,10 @@ class DeliveryProcess(Host):
     def _write(self) -> bool:
         """Write all orders; False if the pipe is full."""
         while self._fallback is None:
-            if not self._is_read():
+            pipe = self._read_pipe()
+            if pipe is None:
                 self._connect()
                 continue
-            assert self._pipe is not None  # noqa: S101  as it is read
             if not self._unsent:
                 self._leaves = self._moves and time.monotonic() >= self._next_move
                 if self._leaves:
@@ -144,7 +144,7 @@ class DeliveryProcess(Host):
                 self._close()  # another's order may come between the parts of one as long as this
                 continue
             try:
-                self._unsent = self._unsent[os.write(self._pipe.number, self._unsent) :]
+                self._unsent = self._unsent[os.write(pipe.number, self._unsent) :]
             except BlockingIOError:
                 return False
             except OSError:  # its reader was killed this moment
@@ -158,16 +158,16 @@ class DeliveryProcess(Host):
         self._nudge = b""
         return True
 
-    def _is_read(self) -> bool:
-        """Whether the pipe is open here, and a delivery process reads it. For any thread, while
+    def _read_pipe(self) -> Descriptor | None:
+        """The pipe, if it is open here and a delivery process reads it. For any thread, while
         another may be closing it."""
         pipe = self._pipe
         number = -1 if pipe is None else pipe.number
         if pipe is None or number < 0 or not pipe.is_ours():
-            return False
+            return None
         poll = select.poll()
         poll.register(number, 0)
-        return not poll.poll(0)  # an event that nobody asked for: an error, or the end
+        return None if poll.poll(0) else pipe  # nobody asked for an event: an error, or the end
 
     def _connect(self) -> None:
         """Find or start a delivery process and give it all orders, or fall back to the thread."""
