@@ -6,6 +6,8 @@ import json
 import math
 import os
 import pickle
+import threading
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from orbiter_mlflow.delivery.spool_folder import default_spool
 from orbiter_mlflow.gate.run_selection import find_runs
 from orbiter_mlflow.runs.store import RunStore
 from orbiter_mlflow.tracking.sweeps import parent as parent_module
-from orbiter_mlflow.tracking.sweeps.folder import ChildNote
+from orbiter_mlflow.tracking.sweeps.folder import ChildNote, SweepFolder, SweepNote, write_child
 from orbiter_mlflow.tracking.sweeps.summary import Ranking, summary_of
 from sweeps import child, children, counts, parent_of, table, trainer_of
 from trainers import run_of
@@ -317,6 +319,54 @@ def test_only_the_same_sweep_can_be_resumed_and_only_once_at_a_time(sqlite_uri: 
         Sweep("s", settings, resume="nowhere").__enter__()
     with Sweep("s", settings, resume=first.id) as again:
         assert again.id == first.id
+
+
+def sweep_folder(folder: Path) -> SweepFolder:
+    return SweepFolder.create(folder, SweepNote("5eed" * 8, "s", "", None, None, None, None))
+
+
+def test_children_of_several_threads_get_different_numbers(tmp_path: Path) -> None:
+    """By its number an objective knows which child's metric is the value of a trial."""
+    folder, given = sweep_folder(tmp_path), deque[int]()
+    begin = threading.Barrier(8)
+
+    def take() -> None:
+        begin.wait()
+        for _ in range(200):
+            given.append(folder.next_number())
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(given) == list(range(1, 1601))
+    assert folder.numbers() == 1600
+
+
+def test_children_get_different_numbers_on_a_full_disk_and_are_counted_later(
+    tmp_path: Path,
+) -> None:
+    folder = sweep_folder(tmp_path)
+    numbers = folder.path / "numbers"
+    numbers.unlink()
+    numbers.symlink_to("/dev/full")
+    assert [folder.next_number(), folder.next_number()] == [1, 2]
+    assert folder.numbers() == 0
+    numbers.unlink()
+    assert folder.next_number() == 3
+    assert folder.numbers() == 3
+
+
+def test_a_note_that_changes_twice_in_a_tick_of_the_clock_is_read_again(tmp_path: Path) -> None:
+    folder = sweep_folder(tmp_path)
+    note = ChildNote("a" * 32, 1, None, "", HEAD.writer, 0, None, "RUNNING", None, {}, None)
+    write_child(folder.path, note)
+    at = (folder.path / f"{note.uid}.json").stat().st_mtime_ns
+    assert [one.value for one in folder.children()] == [None]
+    write_child(folder.path, replace(note, status="FINISHED", value=0.5))
+    os.utime(folder.path / f"{note.uid}.json", ns=(at, at))
+    assert [one.value for one in folder.children()] == [0.5]
 
 
 def test_folders_of_sweeps_that_nobody_has_opened_for_long_are_removed(sqlite_uri: str) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -31,6 +32,9 @@ _NOTE = "sweep.json"
 _CHILD = re.compile(r"[0-9a-f]{32}\.json")
 _KEPT = 90 * 24 * 3600
 """Seconds after which the folder of a sweep that nobody has opened since is removed."""
+_TICK = 2_000_000_000
+"""Nanoseconds within which a file may change without a new time: 4 ms on Linux's own file systems,
+a second or two on others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,8 @@ class SweepFolder:
         self.path = path
         self._lock: int | None = None
         self._known: dict[str, tuple[int, ChildNote]] = {}
+        self._counting = threading.Lock()
+        self._last = 0
 
     @classmethod
     def create(cls, spool: Path, note: SweepNote) -> "SweepFolder":
@@ -157,17 +163,14 @@ class SweepFolder:
         _write(self.path / _NOTE, asdict(note))
 
     def next_number(self) -> int:
-        """Count one more child that is given settings; its number, from 1.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        fd = os.open(self.path / "numbers", os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(fd, b"\n")
-            return os.fstat(fd).st_size
-        finally:
-            os.close(fd)
+        """Count one more child that is given settings; its number, from 1, which no other child of
+        this process gets. What a full disk refuses to count is counted with a later child."""
+        with self._counting:
+            counted = self.numbers()
+            self._last = max(self._last, counted) + 1
+            with contextlib.suppress(OSError), (self.path / "numbers").open("ab") as file:
+                file.write(b"\n" * (self._last - counted))
+            return self._last
 
     def numbers(self) -> int:
         """How many children were given settings."""
@@ -189,7 +192,9 @@ class SweepFolder:
                     child = self.child(entry.name.removesuffix(".json"))
                     if child is None:
                         continue
-                    self._known[entry.name] = changed, child
+                    # Two changes within a tick of the file system's clock have one time.
+                    if time.time_ns() - changed > _TICK:
+                        self._known[entry.name] = changed, child
                 yield child
 
     def child(self, uid: str) -> ChildNote | None:

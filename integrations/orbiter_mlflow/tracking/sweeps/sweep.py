@@ -169,10 +169,7 @@ class Sweep:
                 "child there, and pass them on"
             )
         folder = self._parent.folder
-        try:
-            number = folder.next_number()
-        except OSError:  # the disk is full: it is counted once it has a run
-            number = folder.numbers() + 1
+        number = folder.next_number()
         place = SweepMembership(
             uid=self._note.uid,
             name=self.name,
