@@ -88,15 +88,12 @@ class SideLane(Lane[LaneAck]):
         if main is self._done_with:
             return True
         self._main, self._run_id, self._resumption = main, main.run_id, main.resumption
-        self._ended = main.closed or main.status in ENDED
         whole = self._attempt(self._deliver)
-        if main.status in ENDED:
-            try:
+        with contextlib.suppress(DeliveryError, OSError):  # the next run tags what is missing
+            if main.status in ENDED:
                 self._tag_missing()
-            except (DeliveryError, OSError):  # the next run does it
-                return whole and not self.ack.aside
-        if whole and self.finished(main.offset):
-            self._done_with = main
+            if whole and self.finished(main.offset):
+                self._done_with = main
         return whole and not self.ack.aside
 
     def finished(self, size: int) -> bool:
@@ -134,7 +131,8 @@ class SideLane(Lane[LaneAck]):
     def _has_all_metrics(self, entry: Entry) -> bool:
         """Whether all metrics of a checkpoint's step are in the journal."""
         assert isinstance(entry.record, Checkpoint)  # noqa: S101  asked of these alone
-        return self._ended or journaled.is_step_over(self.journal, entry, entry.record)
+        ended = self._main.closed or self._main.status in ENDED
+        return ended or journaled.is_step_over(self.journal, entry, entry.record)
 
     def _upload_early(self, entry: Entry) -> None:
         """Upload a checkpoint before its step is over, so that it is safe early. Where that is
