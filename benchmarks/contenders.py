@@ -4,9 +4,9 @@ A contender creates its run and logs one metric, so that later calls are not fir
 `work` log to the run, and returns the run's id once all points are stored and the run is FINISHED.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 Log = Callable[[Mapping[str, float], int], object]
@@ -170,7 +170,7 @@ def _transformers(uri: str, work: Work) -> str:
 def _wandb(_uri: str, work: Work) -> str:
     import wandb
 
-    run = wandb.init(project=EXPERIMENT, mode="offline", dir=os.getcwd())  # noqa: PTH109  W&B takes text
+    run = wandb.init(project=EXPERIMENT, mode="offline", dir=str(Path.cwd()))
     path = str(run.settings.sync_file)
     run.log(WARM_UP, step=0)
     work(lambda metrics, step: run.log(_prefixed(metrics), step=step))
