@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from folders import each_file
 from orbiter.train.policy_gradient.trainer import PolicyGradientConfig
 from orbiter_mlflow import config_from_text, names
 from orbiter_mlflow.delivery.spool import journals
@@ -256,7 +257,10 @@ def test_ctrl_c_ends_it_without_a_traceback(sqlite_uri: str) -> None:
     )
     try:
         eventually(
-            lambda: any('"training"' in path.read_text() for path in journals(default_spool()))
+            lambda: any(
+                b'"training"' in content
+                for content in each_file(default_spool(), Path.read_bytes).values()
+            )
         )
         os.killpg(started.pid, signal.SIGINT)  # as a terminal does: to all in the foreground
         out, err = started.communicate(timeout=60)

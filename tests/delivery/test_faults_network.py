@@ -25,6 +25,7 @@ from faults import (
     in_trouble,
     soon,
 )
+from folders import each_file
 from orbiter.train import TrainConfig, TrainMetrics
 from orbiter_mlflow import names
 from orbiter_mlflow.delivery.hosts import base
@@ -507,6 +508,5 @@ async def test_credentials_in_the_uri_appear_nowhere(
 
 def readable() -> list[str]:
     """The texts that others may read: the files of the spool, and the command lines of delivery."""
-    files = [path for path in default_spool().iterdir() if path.is_file()]
-    files += [Path(f"/proc/{pid}/cmdline") for pid in delivery_processes()]
-    return [path.read_text() for path in files]
+    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in delivery_processes()]
+    return [*each_file(default_spool(), Path.read_text).values(), *commands]

@@ -4,6 +4,7 @@ The processes are real and really killed; each test checks the store.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ from faults import (
     in_trouble,
     soon,
 )
+from folders import each_file
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.hosts import base
@@ -57,7 +59,11 @@ def own_child(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def child() -> int:
     """The delivery process that was started last."""
-    return max(delivery_processes(), key=lambda pid: Path(f"/proc/{pid}").stat().st_ctime_ns)
+    started = {}
+    for pid in delivery_processes():
+        with contextlib.suppress(FileNotFoundError):  # one of an earlier test has just ended
+            started[pid] = Path(f"/proc/{pid}").stat().st_ctime_ns
+    return max(started, key=started.__getitem__)
 
 
 def gone(pid: int) -> bool:
@@ -167,7 +173,10 @@ async def test_the_delivery_process_holds_nothing_of_its_parents(
 
 def assert_stands_alone(pid: int, socket_of_the_parent: str) -> None:
     folder = str(default_spool())
-    held = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    held = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it is closed just now
+            held.append(str(link.readlink()))
     assert socket_of_the_parent not in held
     known = ("pipe:", "/dev/null", "anon_inode:", "socket:", folder)
     assert [name for name in held if not name.startswith(known)] == []
@@ -181,10 +190,10 @@ def assert_stands_alone(pid: int, socket_of_the_parent: str) -> None:
     assert [pid for pid in our_children() if gone(pid)] == []
 
     assert stat.S_IMODE(Path(folder).stat().st_mode) == 0o700
-    files = list(Path(folder).rglob("*"))
+    files = each_file(Path(folder), Path.stat)
     assert {path.suffix for path in files} >= {".jsonl", ".ack", ".log"}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in files if path.is_file()} == {0o600}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in files if path.is_dir()} <= {0o700}
+    assert {stat.S_IMODE(status.st_mode) for status in files.values()} == {0o600}
+    assert {stat.S_IMODE(path.parent.stat().st_mode) for path in files} == {0o700}
 
 
 def our_children() -> list[int]:

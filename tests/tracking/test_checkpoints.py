@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from pydantic import ValidationError
 
+from folders import each_file
 from journals import done
 from orbiter.train import TrainMetrics
 from orbiter_mlflow import MLflowSettings, StoreError, names, newest_checkpoint
@@ -153,7 +154,8 @@ def saving(
 def links() -> list[Path]:
     """The links that keep files of checkpoints, in the spool of the current test."""
     folder = only_journal().with_suffix(".files")
-    return [path for path in folder.iterdir() if path.read_bytes().startswith(b"weights")]
+    found = each_file(folder, Path.read_bytes)
+    return [path for path, content in found.items() if content.startswith(b"weights")]
 
 
 async def test_without_the_setting_a_checkpoint_is_nothing_to_the_run(
@@ -218,7 +220,8 @@ async def test_a_disk_without_room_lets_removed_files_go(
     )
     eventually(lambda: "has room for less than 2 more checkpoints" in caplog.text)
     folder = only_journal().with_suffix(".files")
-    eventually(lambda: sum(path.stat().st_size > 10**6 for path in folder.iterdir()) == 1)
+    size: Callable[[Path], int] = lambda path: path.stat().st_size  # noqa: E731
+    eventually(lambda: sum(one > 10**6 for one in each_file(folder, size).values()) == 1)
     del trainer
 
 

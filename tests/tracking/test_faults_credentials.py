@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from faults import delivery_processes
+from folders import each_file
 from orbiter_mlflow.delivery import retry
 from orbiter_mlflow.delivery.ack import read_ack
 from orbiter_mlflow.delivery.hosts.environment import Environment, files_from
@@ -77,7 +78,7 @@ def test_a_token_refreshed_by_the_trainer_reaches_its_delivery(
     (tmp_path / "new").rename(tmp_path / "refresh")
     output(process, within=50)  # what is held is tried once a minute
     eventually(lambda: run_of(server_uri, tmp_path.name).info.status == "FINISHED")
-    written = [path.read_bytes() for path in default_spool().rglob("*") if path.is_file()]
+    written = each_file(default_spool(), Path.read_bytes).values()
     assert not [text for text in written if NEW.encode() in text or OLD.encode() in text]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from folders import each_file
 from orbiter.train import TrainConfig, TrainerError, TrainerState, TrainMetrics
 from orbiter_mlflow import TrackingError
 from orbiter_mlflow.delivery import spool
@@ -242,7 +243,7 @@ async def test_credentials_of_the_uri_are_nowhere(
     trainer = await trained(tracked(uri, flush_timeout=1.0))
     journal = only_journal()
     assert eventually(lambda: read_ack(journal).problem)
-    written = [path.read_bytes() for path in journal.parent.rglob("*") if path.is_file()]
+    written = each_file(journal.parent, Path.read_bytes).values()
     assert [text for text in written if SECRET.encode() in text] == []
     assert warnings(caplog) != []
     assert SECRET not in caplog.text
