@@ -1,6 +1,6 @@
 # One command each; every target makes what it needs. `make PYTHON=/path/to/python3` names another
 # Python than the first one found; with VENV=.venv-other it gets an environment of its own.
-.PHONY: demo ui test test-lowest test-integrations test-verl test-verl-gpu test-servers test-old-servers faults campaign lint types docs bench bench-gate setup clean
+.PHONY: demo ui test test-docs test-lowest test-integrations test-verl test-verl-gpu test-servers test-old-servers faults campaign lint types docs bench bench-gate setup clean
 .NOTPARALLEL:  # two installations into one environment disturb each other
 
 VENV := .venv
@@ -36,7 +36,7 @@ ui: $(VENV)/.demo
 	@PYTHONWARNINGS=ignore MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server \
 		--backend-store-uri $(EXAMPLE_URI) --host 127.0.0.1 --port $(PORT) --workers 1
 
-# All tests, or those in the folders that TESTS names.
+# The tests, or those in the folders that TESTS names.
 TESTS :=
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --ignore-glob='*/test_faults_*' $(TESTS)
@@ -46,7 +46,7 @@ test: $(VENV)/.dev
 OLDEST_PYTHON ?= $(shell for p in python3.11 python3.12 $(PYTHON); do \
 	$$p -E -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
 test-lowest:
-	@$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt PYTHON=$(OLDEST_PYTHON) test
+	@$(MAKE) VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt PYTHON=$(OLDEST_PYTHON) test test-docs
 
 # The configs of the large libraries, what they log to MLflow, and trainings by TRL, in an environment
 # of their own. verl comes without what it needs: only its config files are read. torch has no wheel
@@ -126,6 +126,12 @@ test-old-servers: $(VENV)/.dev $(OLD_SERVERS:%=.old-%/.done)
 	@.old-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile \
 		'mlflow==$*' 'setuptools<81' 'sqlalchemy<2.1'
 	@touch $@
+
+# What a reader runs: the code of the README and the pages, the examples, the demo, and the UI in a
+# browser.
+test-docs: $(VENV)/.dev
+	$(BIN)/python -m pytest --ignore=tests/docs/check_integrations_pages.py \
+		tests/docs/check_*.py tests/cli/check_*.py
 
 # Those that kill, cut lines and fill disks.
 faults: $(VENV)/.dev

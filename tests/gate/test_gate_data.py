@@ -53,8 +53,6 @@ async def run_of(uri: str, name: str, train: Training, score: float) -> None:
     trainer.check_dataset([0], VALIDATION)
     trainer.mark_validated()
     await trainer.train()
-    del trainer
-    delivered()
 
 
 def delivered() -> None:
@@ -94,6 +92,7 @@ async def made(
     for number in range(3):
         await run_of(uri, f"old {number}", old, scores[0])
     await run_of(uri, "new", new, scores[1])
+    delivered()
 
 
 # -- trainings -------------------------------------------------------------------------------------

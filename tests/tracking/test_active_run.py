@@ -1,11 +1,8 @@
 """MLflow's own functions inside `trainer.active_run()`: they write the trainer's own journal."""
 
-import asyncio
 import logging
 import os
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,14 +16,12 @@ from mlflow.exceptions import MlflowException
 from journals import entries
 from orbiter.train import TrainConfig
 from orbiter_mlflow import names
-from orbiter_mlflow.delivery.records import Artifact, Metrics, Params, Status, Tags, Update
+from orbiter_mlflow.delivery.records import Artifact, Metrics, Status, Update
 from orbiter_mlflow.errors import RunNotFoundError
 from orbiter_mlflow.plugin.bound_run import is_same_value
 from orbiter_mlflow.runs.model import StoredRun
 from orbiter_mlflow.runs.store import RunStore
 from orbiter_mlflow.settings import MLflowSettings
-from proxy import Proxy
-from scripts import ended, started
 from trainers import Tracked, journals, only_journal, run_of, stored, tracked, trained
 from waiting import eventually
 
@@ -202,45 +197,6 @@ async def test_neither_end_run_nor_a_client_ends_the_trainers_run(sqlite_uri: st
     assert (run.info.status, run.info.run_name) == ("FINISHED", "renamed")
 
 
-def test_a_kill_inside_the_block_after_training_leaves_the_run_finished(
-    sqlite_uri: str, tmp_path: Path
-) -> None:
-    script = f"""
-        import mlflow
-        trainer = trained(tracking_uri={sqlite_uri!r}, skip_provenance={FAST!r})
-        with trainer.active_run():
-            mlflow.log_metric("late", 1.0)
-            os.kill(os.getpid(), signal.SIGKILL)
-    """
-    process = started(script, tmp_path)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
-    client = MlflowClient(sqlite_uri)
-    run = eventually(lambda: ended(client))
-    eventually(lambda: not journals())
-    run = client.get_run(run.info.run_id)
-    assert (run.info.status, run.data.metrics["late"]) == ("FINISHED", 1.0)
-
-
-def test_a_kill_inside_the_block_while_training_leaves_the_run_killed(
-    sqlite_uri: str, tmp_path: Path
-) -> None:
-    script = f"""
-        import mlflow
-        async def die():
-            with trainer.active_run():
-                mlflow.log_metric("last", 1.0)
-                os.kill(os.getpid(), signal.SIGKILL)
-        trainer = validated(tracking_uri={sqlite_uri!r}, skip_provenance={FAST!r})
-        trainer.inside = die
-        asyncio.run(trainer.train())
-    """
-    started(script, tmp_path).communicate(timeout=120)
-    client = MlflowClient(sqlite_uri)
-    run = eventually(lambda: ended(client))
-    assert (run.info.status, run.data.metrics["last"]) == ("KILLED", 1.0)
-
-
 # -- params and secrets ----------------------------------------------------------------------------
 
 
@@ -337,54 +293,6 @@ async def test_tags_of_ours_and_the_description_are_kept_from_harm(
     tags = stored(sqlite_uri, trainer).data.tags
     assert tags["orbiter.state"] == "completed"
     assert tags["mlflow.note.content"] == "my words"
-
-
-# -- a store that is down --------------------------------------------------------------------------
-
-
-async def test_a_server_that_hangs_holds_up_neither_the_block_nor_the_loop() -> None:
-    with Proxy("http://127.0.0.1:9") as proxy:
-        proxy.add("hang")
-        trainer = validated(proxy.uri, delivery="offline")
-        start = time.monotonic()
-        with trainer.active_run() as run:
-            mlflow.log_metric("mine", 1.0, step=4)
-            mlflow.log_params({"a": 1})
-            mlflow.set_tag("b", "2")
-        assert time.monotonic() - start < 2.0
-        assert proxy.requests == []
-    records = entries(only_journal())
-    assert run.info.run_id == records[0].uid  # type: ignore[union-attr]  # provisional
-    assert [one for one in records if isinstance(one, Metrics)][-1].values == {"mine": 1.0}
-    assert Params({"a": "1"}) in records
-    assert Tags({"b": "2"}) in records
-
-
-def test_a_run_that_the_server_does_not_know_yet_has_a_provisional_id(server_uri: str) -> None:
-    with Proxy(server_uri) as proxy:
-        proxy.refuse()
-        trainer = validated(proxy.uri, experiment="provisional", flush_timeout=0.0)
-        with trainer.active_run() as run:
-            provisional = run.info.run_id
-            mlflow.log_metric("mine", 1.0, step=4)
-            assert mlflow.get_run(provisional).data.metrics == {"mine": 1.0}
-            proxy.open()
-            run_id = eventually(trainer_id(trainer))
-            mlflow.log_metric("mine", 2.0, step=5)
-            assert mlflow.get_run(provisional).info.run_id == run_id
-            assert mlflow.get_run(run_id).data.metrics == {"mine": 2.0}
-        asyncio.run(trainer.train())
-        with trainer.active_run() as again:
-            assert again.info.run_id == run_id
-        assert provisional != run_id
-        points = MlflowClient(server_uri).get_metric_history(run_id, "mine")
-        assert [(one.step, one.value) for one in points] == [(4, 1.0), (5, 2.0)]
-
-
-def trainer_id(trainer: Tracked) -> Callable[[], str | None]:
-    writer = trainer._tracked.writer
-    assert writer is not None
-    return writer.run_id
 
 
 async def test_the_environment_may_switch_journals_of_mlflow_off(
