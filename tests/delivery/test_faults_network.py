@@ -99,11 +99,11 @@ async def test_down_from_the_middle_until_after_the_end(
         trainer.set_tag("phase", "two")
         await in_trouble(trainer)
 
-    trainer = scene.trainer(middle, flush_timeout=0.5)
+    trainer = scene.trainer(middle, flush_timeout=3.0)
     assert (await trainer.train()).steps == 300
     start = time.monotonic()
     assert await trainer.evaluate() == trainer.scores
-    assert time.monotonic() - start < 0.4, "an evaluate waited again for the same outage"
+    assert time.monotonic() - start < 2.5, "an evaluate waited again for the same outage"
     (warning,) = warnings_in(caplog)
     assert str(scene.journals[0]) in warning
     assert "orbiter-mlflow sync" in warning
