@@ -30,6 +30,7 @@ from typing import Literal, get_args
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from faults import delivery_processes
 from orbiter_mlflow.delivery import spool
 from orbiter_mlflow.delivery.hosts.drain_loop import open_mlflow
 from orbiter_mlflow.delivery.hosts.environment import DELIVERY_DEFAULTS
@@ -301,20 +302,9 @@ def _kill_at_random(
             site.restart_server()
         else:
             time.sleep(rng.uniform(0.2, 2.0))
-            for pid in _delivery_of(process.pid):
+            for pid in delivery_processes(process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-
-
-def _delivery_of(trainer: int) -> list[int]:
-    """The delivery processes of a trainer."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            if b"orbiter_mlflow.delivery.hosts.child" in words and str(trainer).encode() in words:
-                found.append(int(path.parent.name))
-    return found
 
 
 def _deliver(spool_dir: Path, uri: str) -> str:
