@@ -21,6 +21,10 @@ for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
     os.environ.pop(_name, None)
 for _name in [name for name in os.environ if name.endswith(("RANK", "PROCID"))]:
     del os.environ[_name]  # a launcher may run the tests
+# A question to a server that is down outlives its test, by minutes; its warnings are not another's.
+logging.getLogger("urllib3.connectionpool").addFilter(
+    lambda record: record.threadName != "orbiter-question"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -278,7 +278,7 @@ def test_of_a_large_folder_what_vanishes_is_told_by_name_and_number(
 # -- waiting -------------------------------------------------------------------------------------
 
 
-def test_the_event_loop_goes_on(tmp_path: Path) -> None:
+def test_the_event_loop_goes_on(tmp_path: Path, slow_disk: threading.Event) -> None:
     many, big = tmp_path / "many", tmp_path / "model"
     many.mkdir()
     for number in range(3000):
@@ -289,18 +289,13 @@ def test_the_event_loop_goes_on(tmp_path: Path) -> None:
 
     async def body(trainer: Backend) -> TrainMetrics:
         assert isinstance(trainer, Tracked)
-        took = []
         for path in (many, big):
-            start = time.monotonic()
-            trainer.log_artifact(path)
-            took.append(time.monotonic() - start)
-        turns, longest, last = 0, 0.0, time.monotonic()
+            trainer.log_artifact(path)  # returns, although nothing can be copied
+        slow_disk.set()
+        turns = 0
         while trainer._tracked._artifacts.pending:  # type: ignore[union-attr]  # it is validated
             await asyncio.sleep(0.001)
-            longest, last = max(longest, time.monotonic() - last), time.monotonic()
             turns += 1
-        assert max(took) < 0.5, took  # seconds where the caller copies; the machine is shared
-        assert longest < 0.5
         assert turns > 20
         return TrainMetrics()
 

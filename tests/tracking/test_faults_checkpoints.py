@@ -15,6 +15,7 @@ from faults import delivery_processes, soon
 from journals import HEAD, done
 from orbiter.train import TrainMetrics
 from orbiter_mlflow.delivery.hosts import base
+from orbiter_mlflow.delivery.mlflow_client import artifacts
 from orbiter_mlflow.delivery.mlflow_sink import MLflowSink
 from orbiter_mlflow.delivery.records import Artifact
 from proxy import Proxy
@@ -96,9 +97,11 @@ async def test_an_upload_goes_on_where_delivery_was_killed(
         async def body(trainer: Backend) -> TrainMetrics:
             assert isinstance(trainer, Tracked)
             trainer.report({"loss": 0.5}, step=1, phase="eval")
+            first = proxy.add("hold", path=FILES, over=SIZE // 2, times=1)
             trainer.report_checkpoint(saved(tmp_path / "checkpoint-1", ["a", "b", "c"]), step=1)
-            await soon(lambda: uploads(proxy) == 1)
+            await soon(lambda: first.hits == 1)
             held = proxy.add("hang", path=FILES, over=SIZE // 2, times=1)
+            first.release()
             await soon(lambda: held.hits == 1)
             (tmp_path / "notes.txt").write_text("not held up")
             trainer.log_artifact(tmp_path / "notes.txt")
@@ -127,7 +130,7 @@ async def test_an_upload_goes_on_where_delivery_was_killed(
 def test_a_server_may_store_a_large_file_slowly(
     server_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(artifacts, "_SPEED", 2e6)  # half a minute for the file
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     file = tmp_path / "model.bin"
     with file.open("wb") as opened:
@@ -136,7 +139,9 @@ def test_a_server_may_store_a_large_file_slowly(
         sink = MLflowSink(proxy.uri)
         run_id = sink.create_run(replace(HEAD, experiment=tmp_path.name))
         proxy.add("late", path=FILES, delay=2.5, times=1)
-        sink.log_artifact(run_id, file, Artifact(file.name, "model.bin", FILES, 65 << 20, ""))
+        with monkeypatch.context() as patch:
+            patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+            sink.log_artifact(run_id, file, Artifact(file.name, "model.bin", FILES, 65 << 20, ""))
         assert sink.artifact_sizes(run_id, FILES) == {"model.bin": 65 << 20}
         assert sink.artifact_sizes(run_id, "nothing") == {}
 

@@ -71,7 +71,7 @@ ENDINGS = {
             task.cancel()
             start = time.monotonic()
             try: await task
-            except asyncio.CancelledError: assert time.monotonic() - start < 1.0
+            except asyncio.CancelledError: assert time.monotonic() - start < 20
         asyncio.run(main())
         """,
         "KILLED",

