@@ -4,6 +4,7 @@ The server and the delivery process are real; a proxy in front of the server mak
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -32,7 +33,7 @@ from orbiter_mlflow.delivery.hosts import base
 from orbiter_mlflow.delivery.spool_folder import default_spool
 from orbiter_mlflow.errors import TrackingError
 from proxy import BATCH, CREATE, Proxy
-from trainers import Tracked
+from trainers import Tracked, wait_for_provenance
 
 pytestmark = pytest.mark.server
 
@@ -130,6 +131,7 @@ async def test_on_failure_raise_raises_once_training_is_over(scene: Scene) -> No
     with pytest.raises(TrackingError) as caught:
         await trainer.train()
     assert isinstance(caught.value.metrics, TrainMetrics)
+    del caught  # its traceback would keep the trainer, whose end would warn in a later test
     assert trainer.state == "completed"
     scene.proxy.open()
     await arrived(trainer)
@@ -141,12 +143,12 @@ async def test_a_server_that_hangs_costs_the_flush_timeout_once(scene: Scene) ->
         await arrived(trainer)
         scene.proxy.add("hang")
 
-    trainer = scene.trainer(middle, flush_timeout=0.5)
+    trainer = scene.trainer(middle, flush_timeout=3.0)
     start = time.monotonic()
     assert (await trainer.train()).steps == 300
     reached = time.monotonic() - start
     await trainer.evaluate()
-    assert time.monotonic() - start - reached < 0.4, "an evaluate waited again"
+    assert time.monotonic() - start - reached < 2.5, "an evaluate waited again"
     await soon(lambda: scene.proxy.faults[0].hits)
     scene.proxy.heal()
     await arrived(trainer)
@@ -344,6 +346,7 @@ async def test_the_answer_to_the_creation_of_the_run_is_lost(scene: Scene) -> No
 
 async def test_a_batch_that_is_committed_long_after_its_timeout(scene: Scene) -> None:
     async def middle(trainer: Tracked) -> None:
+        await asyncio.to_thread(wait_for_provenance)  # whose tags would be held
         await arrived(trainer)
         late = scene.proxy.add("hold", path=BATCH, times=1)
         trainer.set_tag("phase", "one")
@@ -490,8 +493,8 @@ async def test_credentials_in_the_uri_appear_nowhere(
     async def middle(trainer: Tracked) -> None:
         await in_trouble(trainer)
         problems.append(ack_of(trainer).problem)
-        scene.proxy.open()
         scene.proxy.add("answer", status=401)
+        scene.proxy.open()
         await soon(lambda: ack_of(trainer).held)
         problems.append(ack_of(trainer).problem)
 
@@ -510,5 +513,8 @@ async def test_credentials_in_the_uri_appear_nowhere(
 
 def readable() -> list[str]:
     """The texts that others may read: the files of the spool, and the command lines of delivery."""
-    commands = [Path(f"/proc/{pid}/cmdline").read_text() for pid in delivery_processes()]
+    commands = []
+    for pid in delivery_processes():
+        with contextlib.suppress(OSError):  # one of an earlier test has just ended
+            commands.append(Path(f"/proc/{pid}/cmdline").read_text())
     return [*each_file(default_spool(), Path.read_text).values(), *commands]

@@ -61,8 +61,9 @@ def child() -> int:
     """The delivery process that was started last."""
     started = {}
     for pid in delivery_processes():
-        with contextlib.suppress(FileNotFoundError):  # one of an earlier test has just ended
-            started[pid] = Path(f"/proc/{pid}").stat().st_ctime_ns
+        with contextlib.suppress(OSError):  # one of an earlier test has just ended
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            started[pid] = int(fields[19]), pid
     return max(started, key=started.__getitem__)
 
 
@@ -126,7 +127,7 @@ async def test_a_thread_delivers_if_no_process_can_be_started(
     for run in scene.runs():
         scene.assert_whole(run)
     assert len(scene.runs()) == 2
-    assert delivery_processes() == before
+    assert set(delivery_processes()) <= set(before)
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
     assert "no delivery process can be started" in warning
 
@@ -165,6 +166,7 @@ async def test_the_delivery_process_holds_nothing_of_its_parents(
         try:
             trainer = scene.trainer()
             await trainer.train()
+            await arrived(trainer)  # an upload opens files for a moment
         finally:
             os.umask(mask)
         assert_stands_alone(child(), theirs)
@@ -442,7 +444,7 @@ def test_forked_and_spawned_children_neither_write_nor_deliver(
         assert "Traceback" not in told(process)
     eventually(all_removed)
     assert "forked" not in scene.assert_whole().data.tags
-    assert len(list(default_spool().glob("*.ack"))) == 0
+    eventually(lambda: not list(default_spool().glob("*.ack")))
 
 
 def test_ctrl_c_reaches_the_trainer_only(scene: Scene, tmp_path: Path) -> None:

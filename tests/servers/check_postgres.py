@@ -157,7 +157,7 @@ async def test_all_arrives_though_database_and_server_are_killed_and_connections
 
 
 HANG_UP = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
 WHERE usename = 'mlflow' AND application_name <> 'held'
 """
 
