@@ -161,7 +161,7 @@ def test_a_server_that_is_down_does_not_hold_up_the_delivery_to_another(
     plain = MlflowClient(server_uri)
     experiment_id = plain.create_experiment("the other is down")
     monkeypatch.setenv("ORBITER_MLFLOW_ANSWER_TIMEOUT", "30")  # for a run id of the server's
-    client = MlflowClient(f"journal+{server_uri}/")  # a URI with settings of its own
+    client = MlflowClient(f"journal+{server_uri}")
     run_id = client.create_run(experiment_id).info.run_id
     for step in range(3):  # in turn with the journal of the other server
         client.log_metric(run_id, "x", 1.0, step=step)
